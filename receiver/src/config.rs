@@ -1,0 +1,85 @@
+//! The settings of a receiver, checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shared::receipt::Durability;
+use shared::settings::units::ByteSize;
+use shared::telemetry::LogFormat;
+use url::Url;
+
+/// Everything a receiver needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Identity of this receiver.
+    pub name: String,
+    /// Listener for gRPC.
+    pub grpc_listen: Option<SocketAddr>,
+    /// Listener for REST, WebSocket, reports and metrics.
+    pub http_listen: Option<SocketAddr>,
+    /// Transmitters to dial.
+    pub pull: Vec<Url>,
+    /// Folder for images and catalogue.
+    pub data: PathBuf,
+    /// How firmly an image is kept before its receipt.
+    pub durability: Durability,
+    /// How closely images are looked at.
+    pub verify: Verify,
+    /// What an image, a message and a connection must keep.
+    pub limits: Limits,
+    /// Connection parameters.
+    pub link: LinkOptions,
+    /// Time to finish what is in flight after SIGTERM or SIGINT.
+    pub grace: Duration,
+    /// Filter of the log, in the syntax of `RUST_LOG`.
+    pub log: String,
+    /// Form of the log.
+    pub log_format: LogFormat,
+}
+
+/// How closely images are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Format, dimensions and a proper end.
+    #[default]
+    Header,
+    /// All of it is decoded.
+    Full,
+}
+
+/// What an image, a message and a connection must keep.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Size of one image.
+    pub max_image_size: ByteSize,
+    /// Size of one message.
+    pub max_message_size: ByteSize,
+    /// Chunks of one image.
+    pub max_chunks: u64,
+    /// Metadata of one image: name, media type, run and identity together.
+    pub max_metadata: ByteSize,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Unfinished images of one connection.
+    pub max_unfinished: usize,
+    /// Image bytes in memory, of all connections together.
+    pub max_memory: ByteSize,
+    /// Time without a message after which a connection is closed.
+    pub idle_timeout: Duration,
+    /// Time that an unfinished upload is kept after its connection is gone.
+    pub partial_ttl: Duration,
+    /// Pixels of one image, checked before it is decoded.
+    pub max_pixels: u64,
+}
+
+/// Connection parameters.
+#[derive(Debug, Clone)]
+pub struct LinkOptions {
+    /// Chunk bytes that a session may have under way.
+    pub credit: ByteSize,
+    /// HTTP/2 frame size that this side accepts.
+    pub http2_frame_size: ByteSize,
+    /// HTTP/2 flow-control window of a stream and of a connection.
+    pub http2_window: ByteSize,
+}

@@ -1,0 +1,3 @@
+//! Turns what arrives into verified, stored, catalogued images.
+
+pub mod inspect;

@@ -1,0 +1,9 @@
+//! The receiver: timestamps, verifies, stores and accounts for images.
+//!
+//! `endpoint` speaks gRPC, WebSocket and HTTP, `intake` turns what arrives into verified images,
+//! `store` keeps their bytes, `catalog` what is known of them, `report` adds it up.
+
+pub mod catalog;
+pub mod config;
+pub mod intake;
+pub mod store;

@@ -1,0 +1,13 @@
+//! What both stations of Pantelegraph agree on: images, digests, chunks, the wire, clocks,
+//! settings and reports. Nothing here knows a transport, a disk or a camera.
+
+pub mod chunk;
+pub mod clock;
+pub mod digest;
+pub mod image;
+pub mod lifecycle;
+pub mod receipt;
+pub mod report;
+pub mod settings;
+pub mod telemetry;
+pub mod wire;

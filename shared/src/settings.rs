@@ -1,0 +1,3 @@
+//! Settings of the daemons: units, sources, precedence.
+
+pub mod units;

@@ -1,0 +1,182 @@
+//! What a process says and uses: log output, CPU time, memory, bytes on sockets.
+
+use std::io;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing_subscriber::EnvFilter;
+
+/// Form of the log on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("unknown log format {text:?}; use text or json")),
+        }
+    }
+}
+
+/// Sends log events to stderr. `filter` is in the syntax of `RUST_LOG`, for example `info` or
+/// `info,pantelegraph_receiver=debug`.
+///
+/// # Errors
+/// When the filter cannot be read. A second call in one process changes nothing.
+pub fn log_to_stderr(filter: &str, format: LogFormat, colour: bool) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| format!("log filter {filter:?} cannot be read: {error}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(colour);
+    // Another subscriber is there already only in tests, which keep their own.
+    let _ = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    Ok(())
+}
+
+/// CPU time and memory of this process so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// User and system time of all threads.
+    pub cpu: Duration,
+    /// Highest resident memory, bytes.
+    pub peak_memory: u64,
+    /// Resident memory now, bytes.
+    pub memory: u64,
+}
+
+impl Usage {
+    /// Reads them from the kernel; a figure that it does not give is zero.
+    pub fn now() -> Self {
+        let cpu = rustix::time_of_process();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Self { cpu, peak_memory: kib(&status, "VmHWM:"), memory: kib(&status, "VmRSS:") }
+    }
+}
+
+fn kib(status: &str, key: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}
+
+mod rustix {
+    use std::time::Duration;
+
+    /// CPU time of all threads of this process.
+    pub(super) fn time_of_process() -> Duration {
+        let time = ::rustix::time::clock_gettime(::rustix::time::ClockId::ProcessCPUTime);
+        Duration::new(
+            u64::try_from(time.tv_sec).unwrap_or(0),
+            u32::try_from(time.tv_nsec).unwrap_or(0),
+        )
+    }
+}
+
+/// Counts of bytes that went through sockets.
+#[derive(Debug, Clone, Default)]
+pub struct WireCount {
+    sent: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
+}
+
+impl WireCount {
+    /// Bytes written so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes read so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// A stream whose bytes are counted.
+#[derive(Debug)]
+pub struct Counted<S> {
+    stream: S,
+    count: WireCount,
+}
+
+impl<S> Counted<S> {
+    /// Counts the bytes of `stream` in `count`.
+    pub fn new(stream: S, count: WireCount) -> Self {
+        Self { stream, count }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
+        self.count.received.fetch_add(read as u64, Ordering::Relaxed);
+        poll
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(context, data);
+        if let Poll::Ready(Ok(written)) = &poll {
+            self.count.sent.fetch_add(*written as u64, Ordering::Relaxed);
+        }
+        poll
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, data);
+        if let Poll::Ready(Ok(written)) = &poll {
+            self.count.sent.fetch_add(*written as u64, Ordering::Relaxed);
+        }
+        poll
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,216 @@
+//! The settings of a transmitter, checked.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shared::digest::DigestAlgorithm;
+use shared::image::Transport;
+use shared::settings::units::ByteSize;
+use shared::telemetry::LogFormat;
+use url::Url;
+
+/// Everything a transmitter needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Identity of this transmitter.
+    pub name: String,
+    /// Label of the run; made from the time when not set.
+    pub run: Option<String>,
+    /// Where images come from.
+    pub source: SourceOptions,
+    /// When they are taken.
+    pub pace: PaceOptions,
+    /// Transports, used in turn over the same images.
+    pub transports: Vec<Transport>,
+    /// Where each of them goes.
+    pub to: BTreeMap<Transport, Url>,
+    /// Wait here for a receiver to dial in, instead of dialling one (WebSocket only).
+    pub listen: Option<SocketAddr>,
+    /// How images travel.
+    pub link: LinkOptions,
+    /// How their digests are made.
+    pub digest: DigestAlgorithm,
+    /// Bytes that may wait in memory.
+    pub outbox_memory: ByteSize,
+    /// What happens after a failure.
+    pub retry: RetryOptions,
+    /// Time to finish what is in flight after SIGTERM or SIGINT.
+    pub grace: Duration,
+    /// Whether progress is drawn.
+    pub progress: When,
+    /// File for the report as JSON.
+    pub report: Option<PathBuf>,
+    /// Filter of the log, in the syntax of `RUST_LOG`.
+    pub log: String,
+    /// Form of the log.
+    pub log_format: LogFormat,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum When {
+    /// When stderr is a terminal.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Where images come from.
+#[derive(Debug, Clone)]
+pub enum SourceOptions {
+    /// One file, sent several times.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// How often.
+        repeat: u64,
+    },
+    /// A folder.
+    Folder(FolderOptions),
+    /// Generated images.
+    Pattern(PatternOptions),
+    /// A camera with an HTTP address.
+    Snapshot {
+        /// Its address: a single image, or `multipart/x-mixed-replace`.
+        url: Url,
+        /// Time for one request.
+        timeout: Duration,
+    },
+    /// A program that writes images to its standard output.
+    Command {
+        /// Its command line, split into words as a shell does; no shell runs.
+        command: String,
+    },
+}
+
+/// A folder that is watched.
+#[derive(Debug, Clone)]
+pub struct FolderOptions {
+    /// The folder.
+    pub path: PathBuf,
+    /// Folders below it too.
+    pub recursive: bool,
+    /// Names that are taken, for example `*.jpg`; any of them matches. Empty: all known endings.
+    pub include: Vec<String>,
+    /// Take what is there, then end.
+    pub once: bool,
+    /// Time between full scans, which find what the watch missed.
+    pub rescan: Duration,
+    /// What is done with a file after its receipt.
+    pub after_delivery: AfterDelivery,
+}
+
+/// What is done with a file after its receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AfterDelivery {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// It is deleted.
+    Delete,
+    /// It is moved into this folder.
+    Archive(PathBuf),
+}
+
+/// Generated, photo-like images, each different.
+#[derive(Debug, Clone)]
+pub struct PatternOptions {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// How they are encoded.
+    pub format: PatternFormat,
+    /// Same seed, same images.
+    pub seed: u64,
+}
+
+/// Encoding of generated images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "named by themselves")]
+pub enum PatternFormat {
+    #[default]
+    Jpeg,
+    Png,
+    WebP,
+}
+
+/// When images are taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PaceOptions {
+    /// Time between the end of one image's delivery and the next capture when `rate` is not set.
+    pub delay: Duration,
+    /// Time before the first image.
+    pub initial_delay: Duration,
+    /// Each waiting time is changed at random by up to this much, either way.
+    pub jitter: Duration,
+    /// Images per second from a fixed timetable, whatever delivery does.
+    pub rate: Option<f64>,
+    /// Form of that timetable.
+    pub schedule: Schedule,
+    /// Images in all.
+    pub count: Option<u64>,
+    /// Time in all.
+    pub run_for: Option<Duration>,
+}
+
+/// Form of a timetable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Schedule {
+    /// Equal intervals.
+    #[default]
+    Fixed,
+    /// Exponentially distributed intervals with the same mean.
+    Poisson,
+}
+
+/// How images travel.
+#[derive(Debug, Clone)]
+pub struct LinkOptions {
+    /// Bytes of an image in one message.
+    pub chunk_size: ByteSize,
+    /// gRPC call that carries images.
+    pub grpc_call: GrpcCall,
+    /// Largest image that gRPC `Put` sends in one message.
+    pub message_size: ByteSize,
+    /// Bytes in flight that have no receipt yet.
+    pub window: ByteSize,
+    /// Connections side by side.
+    pub connections: usize,
+    /// HTTP/2 frame size that this side accepts.
+    pub http2_frame_size: ByteSize,
+    /// Time to connect and to be welcomed.
+    pub connect_timeout: Duration,
+    /// Time without any sign of the receiver after which a connection is given up.
+    pub idle_timeout: Duration,
+    /// Time between measurements of the receiver's clock.
+    pub clock_interval: Duration,
+}
+
+/// gRPC call that carries images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GrpcCall {
+    /// One long-lived bidirectional stream.
+    #[default]
+    Exchange,
+    /// One unary call an image, in one message.
+    Put,
+}
+
+/// What happens after a failure.
+#[derive(Debug, Clone)]
+pub struct RetryOptions {
+    /// First waiting time.
+    pub initial: Duration,
+    /// Longest waiting time.
+    pub max: Duration,
+    /// Attempts for one image before it is given up; `None`: no limit.
+    pub attempts: Option<u32>,
+    /// Time without any receiver after which the program gives up; `None`: never.
+    pub give_up_after: Option<Duration>,
+}

@@ -1,0 +1,9 @@
+//! The transmitter: takes images from a source and owes each of them until its receipt has come.
+//!
+//! `capture` brings images in, `outbox` keeps what is owed, `delivery` decides what is sent when,
+//! `link` carries it over one transport. Only `link` knows gRPC, WebSocket and HTTP.
+
+pub mod capture;
+pub mod config;
+pub mod outbox;
+pub mod payload;

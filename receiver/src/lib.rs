@@ -5,5 +5,8 @@
 
 pub mod catalog;
 pub mod config;
+pub mod endpoint;
 pub mod intake;
+pub mod problem;
+pub mod server;
 pub mod store;

@@ -5,5 +5,6 @@
 
 pub mod capture;
 pub mod config;
+pub mod link;
 pub mod outbox;
 pub mod payload;

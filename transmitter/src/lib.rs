@@ -5,6 +5,10 @@
 
 pub mod capture;
 pub mod config;
+pub mod delivery;
 pub mod link;
 pub mod outbox;
+pub mod pace;
 pub mod payload;
+pub mod progress;
+pub mod run;

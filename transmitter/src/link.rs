@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use shared::clock::ClockEstimate;
+use shared::clock::{ClockEstimate, UnixNanos};
 use shared::image::Transport;
 use shared::receipt::{Receipt, Reject};
 use shared::report::RunAccount;
@@ -42,7 +42,7 @@ pub trait Connection: Send + Sync {
     ///
     /// # Errors
     /// When there is no receipt.
-    async fn deliver(&self, image: &Owed, attempt: u32) -> Result<Receipt, DeliveryError>;
+    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError>;
 
     /// Images that may be on their way at once.
     fn parallel(&self) -> usize;
@@ -61,6 +61,15 @@ pub trait Connection: Send + Sync {
 
     /// Says goodbye and waits until the receiver has taken in everything that was sent.
     async fn close(&self);
+}
+
+/// One try to send an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// When it began.
+    pub started: UnixNanos,
 }
 
 /// What a link says of itself and counts.

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use shared::chunk::crc32c;
-use shared::clock::{ClockEstimate, UnixNanos};
+use shared::clock::ClockEstimate;
 use shared::image::Transport;
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
@@ -27,7 +27,7 @@ use url::Url;
 
 use super::body::MessageBody;
 use super::session::{Session, SessionConnection, queue_length};
-use super::{AGENT, Connection, DeliveryError, Identity, Link, LinkError};
+use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
 
@@ -253,7 +253,7 @@ impl PutConnection {
 
 #[async_trait]
 impl Connection for PutConnection {
-    async fn deliver(&self, image: &Owed, attempt: u32) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
         let size = image.payload.size();
         if size > self.limit {
             let message = format!(
@@ -269,9 +269,9 @@ impl Connection for PutConnection {
         let len = u32::try_from(size).unwrap_or(u32::MAX);
         let data = reader.read(0, len).await.map_err(unreadable)?;
         let mut meta = image.meta.clone();
-        meta.attempt = attempt;
+        meta.attempt = attempt.number;
         meta.clock = self.side.clock();
-        meta.send_started = Some(UnixNanos::now());
+        meta.send_started = Some(attempt.started);
         let request = proto::PutRequest {
             begin: Some(begin_to_proto(&Begin { meta, offset: 0 })),
             crc32c: Some(crc32c(&data)),

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::grpc::chain;
-use super::{AGENT, Connection, DeliveryError, Identity, Link, LinkError};
+use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
 use crate::payload::Reader;
@@ -269,7 +269,7 @@ struct Progress(Arc<std::sync::atomic::AtomicU64>);
 
 #[async_trait]
 impl Connection for RestConnection {
-    async fn deliver(&self, image: &Owed, attempt: u32) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
         let unreadable = |error: std::io::Error| DeliveryError::Unreadable(error.to_string());
         let reader = image.payload.open().await.map_err(unreadable)?;
         let mut meta = image.meta.clone();
@@ -282,9 +282,9 @@ impl Connection for RestConnection {
             moved.clone(),
             Arc::clone(&problem),
         );
-        meta.attempt = attempt;
+        meta.attempt = attempt.number;
         meta.clock = self.clock.lock().estimate();
-        meta.send_started = Some(UnixNanos::now());
+        meta.send_started = Some(attempt.started);
         let request = self.put(&meta, body).map_err(DeliveryError::Lost)?;
         let exchanged = self.exchange(request, Some(&moved)).await;
         if let Some(problem) = problem.lock().take() {

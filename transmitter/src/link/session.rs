@@ -19,7 +19,7 @@ use shared::wire::{
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{AGENT, Connection, DeliveryError, Identity, LinkError};
+use super::{AGENT, Attempt, Connection, DeliveryError, Identity, LinkError};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
 
@@ -236,7 +236,7 @@ impl Session {
     async fn send_image(
         &self,
         image: &Owed,
-        attempt: u32,
+        attempt: Attempt,
         answered: &mut oneshot::Receiver<Result<Receipt, Reject>>,
     ) -> Result<Option<Result<Receipt, Reject>>, DeliveryError> {
         let lost = |_| DeliveryError::Lost(self.reason());
@@ -244,9 +244,9 @@ impl Session {
         let reader = image.payload.open().await.map_err(unreadable)?;
         let mut meta = image.meta.clone();
         let id = meta.id;
-        meta.attempt = attempt;
+        meta.attempt = attempt.number;
         meta.clock = self.clock.lock().estimate();
-        meta.send_started = Some(UnixNanos::now());
+        meta.send_started = Some(attempt.started);
         self.send(ClientMessage::Begin(Begin { meta, offset: 0 })).await.map_err(lost)?;
         for (offset, len) in slices(image.payload.size(), 0, self.chunk_size) {
             let data = match reader.read(offset, len).await {
@@ -294,7 +294,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl Connection for SessionConnection {
-    async fn deliver(&self, image: &Owed, attempt: u32) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
         let session = &self.0;
         let id = image.meta.id;
         let (sender, mut answered) = oneshot::channel();

@@ -5,5 +5,8 @@
 
 pub mod catalog;
 pub mod config;
+pub mod endpoint;
 pub mod intake;
+pub mod metrics;
+pub mod problem;
 pub mod store;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Params, named_params, params};
-use shared::image::ImageId;
+use shared::image::{ImageId, Transport};
 use tokio::sync::Semaphore;
 
 use super::{closed, failed, row, schema, sqlite};
@@ -109,7 +109,7 @@ pub(super) fn series(
     let rows = statement.query_map(
         named_params! {
             ":run": filter.run,
-            ":transport": filter.transport.map(|transport| transport.key()),
+            ":transport": filter.transport.map(Transport::key),
             ":transmitter": filter.transmitter,
             ":limit": to_i64(limit),
         },
@@ -170,7 +170,7 @@ pub(super) fn list(
             );
             let named = named_params! {
                 ":run": filter.run,
-                ":transport": filter.transport.map(|transport| transport.key()),
+                ":transport": filter.transport.map(Transport::key),
                 ":transmitter": filter.transmitter,
                 ":after": after,
                 ":limit": limit,
@@ -187,7 +187,7 @@ fn matching(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<i6
     let rows = statement.query_map(
         named_params! {
             ":run": filter.run,
-            ":transport": filter.transport.map(|transport| transport.key()),
+            ":transport": filter.transport.map(Transport::key),
             ":transmitter": filter.transmitter,
         },
         |row| row.get(0),

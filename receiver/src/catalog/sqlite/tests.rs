@@ -179,12 +179,12 @@ async fn series_add_up_what_their_entries_say() {
         quarantined: Some(true),
         ..Filter::default()
     };
-    assert_eq!(catalog.series(filter).await.unwrap(), [first.clone()]);
+    assert_eq!(catalog.series(filter).await.unwrap(), std::slice::from_ref(first));
     let filter = Filter {
         transport: Some(Transport::Rest),
         ..Filter::default()
     };
-    assert_eq!(catalog.series(filter).await.unwrap(), [last.clone()]);
+    assert_eq!(catalog.series(filter).await.unwrap(), std::slice::from_ref(last));
     let filter = Filter {
         run: Some("another".to_owned()),
         ..Filter::default()

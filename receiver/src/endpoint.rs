@@ -1,0 +1,3 @@
+//! The receiver's side of the transports.
+
+pub mod http;

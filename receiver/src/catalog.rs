@@ -1,5 +1,9 @@
 //! What is known of every image and run.
 
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod sqlite;
+
 use async_trait::async_trait;
 use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta, Transport};
@@ -185,7 +189,10 @@ pub fn report_row(numbered: &Numbered) -> ImageRow {
         Verdict::Quarantined { message, .. } => (Outcome::Quarantined, Some(message.clone())),
     };
     let transmission = meta.send_started.map(|sent| match &meta.clock {
-        Some(clock) => (clock.one_way(sent, entry.timeline.last_byte), Some(clock.error_ns)),
+        Some(clock) => (
+            clock.one_way(sent, entry.timeline.last_byte),
+            Some(clock.error_ns),
+        ),
         None => {
             let nanos = entry.timeline.last_byte.since(sent).max(0).unsigned_abs();
             (std::time::Duration::from_nanos(nanos), None)

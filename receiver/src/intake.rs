@@ -8,7 +8,7 @@ mod upload;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use shared::clock::UnixNanos;
@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 use crate::catalog::{Catalog, CatalogError, Entry, Tally, TallyKind, Verdict};
 use crate::config::{Limits, Verify};
+use crate::metrics::ReceiverMetrics;
 use crate::store::{ImageStore, StoreError};
 
 pub use upload::{Checkpoint, Upload};
@@ -41,24 +42,14 @@ impl Origin {
     }
 }
 
-/// Is told of every answer, for metrics.
-pub trait Observer: Send + Sync {
-    /// An image was stored, or had been before.
-    fn received(&self, transport: Transport, receipt: &Receipt, transmission: Option<Duration>);
-    /// An image or message was not accepted.
-    fn rejected(&self, transport: Transport, reject: &Reject);
-    /// Image bytes in memory changed.
-    fn memory(&self, bytes: u64);
-}
-
 /// What an intake works with.
 pub struct Parts {
     /// Keeps bytes.
     pub store: Arc<dyn ImageStore>,
     /// Keeps what is known.
     pub catalog: Arc<dyn Catalog>,
-    /// Is told of every answer.
-    pub observer: Arc<dyn Observer>,
+    /// Counts every answer.
+    pub metrics: ReceiverMetrics,
     /// Identity of the receiver.
     pub name: String,
     /// What receipts promise.
@@ -331,7 +322,7 @@ impl Intake {
                     transmitter: origin.transmitter.to_string(),
                     kind: TallyKind::Duplicate,
                 });
-                self.parts.observer.received(origin.transport, &receipt, None);
+                self.parts.metrics.image_duplicate(origin.transport, receipt.size);
                 self.announce(meta, origin, Ok(receipt.clone()));
                 Ok(receipt)
             }
@@ -362,7 +353,7 @@ impl Intake {
             reason = %reject.reason,
             "rejected: {reject}"
         );
-        self.parts.observer.rejected(origin.transport, &reject);
+        self.parts.metrics.rejected(origin.transport, reject.reason);
         self.parts.catalog.tally(Tally {
             run: meta.run.clone(),
             transport: origin.transport,
@@ -415,7 +406,7 @@ fn store_failed(id: ImageId, error: &StoreError) -> Reject {
             RejectReason::Unavailable,
             "the receiver has no space left; try again later",
         ),
-        StoreError::Io { .. } => {
+        _ => {
             Reject::new(id, RejectReason::Internal, "the receiver's store failed; its log says why")
         }
     }

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod config;
 pub mod endpoint;
 pub mod intake;
+pub mod metrics;
 pub mod problem;
 pub mod server;
 pub mod store;

@@ -7,7 +7,6 @@ mod pull;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shared::receipt::Durability;
@@ -96,7 +95,6 @@ pub struct Receiver {
     pub http_address: Option<SocketAddr>,
     intake: Arc<Intake>,
     catalog: Arc<SqliteCatalog>,
-    draining: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
     grace: Duration,
@@ -111,13 +109,12 @@ impl Receiver {
     /// # Errors
     /// When the data folder, the store or the catalogue cannot be used.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
-        let metrics = Arc::new(ReceiverMetrics::new());
+        let metrics = ReceiverMetrics::new(env!("CARGO_PKG_VERSION"));
         let (store, catalog) = open(&config).await?;
-        let draining = Arc::new(AtomicBool::new(false));
         let intake = Intake::new(Parts {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
-            observer: Arc::clone(&metrics) as _,
+            metrics: metrics.clone(),
             name: config.name.clone(),
             durability: config.durability,
             verify: config.verify,
@@ -149,14 +146,14 @@ impl Receiver {
             let state = http::ReadState {
                 catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
                 store,
-                metrics: Arc::clone(&metrics),
-                name: config.name.clone(),
-                draining: Arc::clone(&draining),
+                metrics: metrics.handle(),
+                name: config.name.as_str().into(),
+                draining: stop.clone(),
             };
             let router = http::reading_routes(state)
                 .merge(rest::writing_routes(Arc::clone(&intake)))
                 .merge(rest::websocket_route(sockets.clone()));
-            tasks.spawn(acceptor.http(listener, http::with_fallbacks(router)));
+            tasks.spawn(acceptor.http(listener, http::with_problems(router)));
         }
         for url in config.pull {
             tasks.spawn(pull::pull(url, sockets.clone()));
@@ -167,7 +164,6 @@ impl Receiver {
             http_address,
             intake,
             catalog,
-            draining,
             stop,
             tasks,
             grace: config.grace,
@@ -182,7 +178,6 @@ impl Receiver {
     /// Stops: no new connections, requests in flight end, sessions are told, everything that was
     /// answered is on disk. What does not end within the grace period is cut off.
     pub async fn stop(self) {
-        self.draining.store(true, Ordering::Relaxed);
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(self.grace, self.tasks.wait()).await.is_err() {

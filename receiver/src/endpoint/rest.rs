@@ -41,14 +41,7 @@ async fn clock() -> Response {
 /// A run's account as protobuf (`pantelegraph.transfer.v1.RunAccount`).
 async fn account(State(intake): State<Arc<Intake>>, body: Bytes) -> Result<StatusCode, Problem> {
     let account = shared::wire::decode_account(Segments::from(body))?;
-    intake.catalog().account(account).await.map_err(|error| {
-        tracing::error!("{error}");
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "the receiver's catalogue failed; its log says why",
-        )
-    })?;
+    intake.catalog().account(account).await.map_err(|error| Problem::internal(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

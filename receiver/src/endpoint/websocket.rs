@@ -113,6 +113,7 @@ fn check_handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
         return Err(Problem::new(
             StatusCode::UPGRADE_REQUIRED,
             "upgrade-required",
+            "upgrade required",
             "this address speaks WebSocket (RFC 6455); images can be sent by PUT /v1/images/{id}",
         ));
     }
@@ -120,6 +121,7 @@ fn check_handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
         return Err(Problem::new(
             StatusCode::UPGRADE_REQUIRED,
             "upgrade-required",
+            "upgrade required",
             "only WebSocket version 13 is spoken",
         ));
     }
@@ -129,13 +131,15 @@ fn check_handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
         return Err(Problem::new(
             StatusCode::BAD_REQUEST,
             "unknown-subprotocol",
+            "unknown subprotocol",
             format!("the subprotocol spoken here is {WEBSOCKET_SUBPROTOCOL}"),
         ));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let accept = key.map(derive_accept_key).and_then(|key| HeaderValue::from_str(&key).ok());
     accept.ok_or_else(|| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid", "Sec-WebSocket-Key is missing")
+        let detail = "Sec-WebSocket-Key is missing";
+        Problem::new(StatusCode::BAD_REQUEST, "invalid", "not a WebSocket handshake", detail)
     })
 }
 

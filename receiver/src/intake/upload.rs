@@ -323,13 +323,22 @@ impl Upload {
                 reason = %reject.reason,
                 "quarantined: {reject}"
             );
-            intake.parts.observer.rejected(self.origin.transport, &reject);
+            intake.parts.metrics.image_quarantined(
+                self.origin.transport,
+                reject.reason,
+                self.meta.size,
+            );
             intake.announce(&self.meta, &self.origin, Err(reject.clone()));
             return Err(reject);
         }
         let receipt = intake.receipt_of(&entry);
-        let transmission = transmission_of(&entry);
-        intake.parts.observer.received(self.origin.transport, &receipt, transmission);
+        let storing = entry.timeline.durable.since(entry.timeline.last_byte).max(0).unsigned_abs();
+        intake.parts.metrics.image_stored(
+            self.origin.transport,
+            receipt.size,
+            transmission_of(&entry),
+            Duration::from_nanos(storing),
+        );
         intake.announce(&self.meta, &self.origin, Ok(receipt.clone()));
         Ok(receipt)
     }

@@ -4,6 +4,7 @@
 //! `store` keeps their bytes, `catalog` what is known of them, `report` adds it up.
 
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod intake;
 pub mod store;

@@ -4,6 +4,7 @@
 //! `link` carries it over one transport. Only `link` knows gRPC, WebSocket and HTTP.
 
 pub mod capture;
+pub mod cli;
 pub mod config;
 pub mod outbox;
 pub mod payload;

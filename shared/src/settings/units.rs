@@ -9,6 +9,7 @@ mod duration;
 mod rate;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests;
 
 pub use dimensions::Dimensions;
@@ -54,7 +55,9 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || format!("{text:?} is not a size such as 64KiB, 1MB or 4096");
         let trimmed = text.trim();
-        let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+        let end = trimmed
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(trimmed.len());
         let (number, unit) = trimmed.split_at(end);
         let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
             "" | "b" => 1,
@@ -70,7 +73,9 @@ impl FromStr for ByteSize {
         };
         if let Ok(whole) = number.parse::<u64>() {
             let bytes = whole.checked_mul(factor);
-            return bytes.map(Self).ok_or_else(|| format!("{text:?} is too large"));
+            return bytes
+                .map(Self)
+                .ok_or_else(|| format!("{text:?} is too large"));
         }
         let value: f64 = number.parse().map_err(|_| invalid())?;
         let bytes = value * factor as f64;
@@ -97,12 +102,15 @@ pub fn size_within(range: RangeInclusive<ByteSize>) -> impl Fn(&str) -> Result<B
 pub fn number_within(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String> {
     move |text| match text.parse::<u64>() {
         Ok(number) if range.contains(&number) => Ok(number),
-        _ if *range.end() == u64::MAX => {
-            Err(format!("{text:?} is not a whole number of at least {}", range.start()))
-        }
+        _ if *range.end() == u64::MAX => Err(format!(
+            "{text:?} is not a whole number of at least {}",
+            range.start()
+        )),
         _ => {
             let (start, end) = (range.start(), range.end());
-            Err(format!("{text:?} is not a whole number from {start} to {end}"))
+            Err(format!(
+                "{text:?} is not a whole number from {start} to {end}"
+            ))
         }
     }
 }
@@ -112,7 +120,9 @@ pub fn number_within(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64,
 /// # Errors
 /// When it is none of them; the message lists them.
 pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
-    let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+    let found = words
+        .iter()
+        .find(|(word, _)| word.eq_ignore_ascii_case(text));
     found.map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         format!("{text:?} is unknown; use {}", or_list(&known))

@@ -28,6 +28,9 @@ impl FromStr for Dimensions {
             Ok(number) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
             _ => Err(invalid()),
         };
-        Ok(Self { width: pixels(width)?, height: pixels(height)? })
+        Ok(Self {
+            width: pixels(width)?,
+            height: pixels(height)?,
+        })
     }
 }

@@ -28,8 +28,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if trimmed == "0" {
         return Ok(Duration::ZERO);
     }
-    if !trimmed.is_empty() && trimmed.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return Err(format!("{text:?} has no unit; write {trimmed}s, {trimmed}ms or {trimmed}m"));
+    if !trimmed.is_empty()
+        && trimmed
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        return Err(format!(
+            "{text:?} has no unit; write {trimmed}s, {trimmed}ms or {trimmed}m"
+        ));
     }
     let invalid = || format!("{text:?} is not a duration such as 500ms, 1s, 1m30s or 2h");
     let mut rest = trimmed;
@@ -50,7 +56,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if total > LONGEST.as_nanos() {
         return Err(format!("{text:?} is too long; use at most 3650d"));
     }
-    u64::try_from(total).map(Duration::from_nanos).map_err(|_| invalid())
+    u64::try_from(total)
+        .map(Duration::from_nanos)
+        .map_err(|_| invalid())
 }
 
 fn split_where(text: &str, end: impl Fn(char) -> bool) -> (&str, &str) {
@@ -68,7 +76,11 @@ fn scaled(number: &str, factor: u128) -> Option<u128> {
     if !parts.is_multiple_of(scale) {
         return None;
     }
-    whole.parse::<u128>().ok()?.checked_mul(factor)?.checked_add(parts / scale)
+    whole
+        .parse::<u128>()
+        .ok()?
+        .checked_mul(factor)?
+        .checked_add(parts / scale)
 }
 
 /// The exact text of a duration, as [`parse_duration`] reads it: `1m30s`, `250ms`, `0`.
@@ -82,7 +94,11 @@ pub fn format_duration(duration: Duration) -> String {
             rest %= nanos;
         }
     }
-    if text.is_empty() { "0".to_owned() } else { text }
+    if text.is_empty() {
+        "0".to_owned()
+    } else {
+        text
+    }
 }
 
 /// Reads durations that lie in `range`.
@@ -95,6 +111,9 @@ pub fn duration_within(
             return Ok(duration);
         }
         let [start, end] = [range.start(), range.end()].map(|end| format_duration(*end));
-        Err(format!("{} is out of range; use {start} to {end}", format_duration(duration)))
+        Err(format!(
+            "{} is out of range; use {start} to {end}",
+            format_duration(duration)
+        ))
     }
 }

@@ -38,7 +38,9 @@ impl FromStr for Rate {
         let per_second = number / seconds;
         // Written so that NaN fails too.
         if !(LOWEST..=HIGHEST).contains(&per_second) {
-            return Err(format!("{text:?} is out of range; use more than 0/s, at most 1000000/s"));
+            return Err(format!(
+                "{text:?} is out of range; use more than 0/s, at most 1000000/s"
+            ));
         }
         Ok(Self { per_second })
     }

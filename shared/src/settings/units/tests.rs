@@ -17,7 +17,16 @@ fn sizes_read_in_decimal_and_binary_units() {
     ] {
         assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
     }
-    for text in ["", "KiB", "-1", "1XB", "1.2.3MB", "99999999999TiB", "1e3", "."] {
+    for text in [
+        "",
+        "KiB",
+        "-1",
+        "1XB",
+        "1.2.3MB",
+        "99999999999TiB",
+        "1e3",
+        ".",
+    ] {
         assert!(text.parse::<ByteSize>().is_err(), "{text}");
     }
 }
@@ -36,11 +45,15 @@ fn durations_read_with_units_from_long_to_short() {
         ("1h0.25s", 3_600_250_000_000),
         ("3us", 3_000),
     ] {
-        assert_eq!(parse_duration(text), Ok(Duration::from_nanos(nanos)), "{text}");
+        assert_eq!(
+            parse_duration(text),
+            Ok(Duration::from_nanos(nanos)),
+            "{text}"
+        );
     }
-    for text in
-        ["", "s", "1", "30", "1.5", "-1s", "30s1m", "1s1s", "1x", "1s2", "0.1ns", "1..5s", "1sm"]
-    {
+    for text in [
+        "", "s", "1", "30", "1.5", "-1s", "30s1m", "1s1s", "1x", "1s2", "0.1ns", "1..5s", "1sm",
+    ] {
         assert!(parse_duration(text).is_err(), "{text}");
     }
 }
@@ -54,7 +67,11 @@ fn a_duration_without_unit_says_what_to_write() {
 #[test]
 fn durations_that_no_clock_can_hold_are_refused() {
     assert!(parse_duration("3650d").is_ok());
-    for text in ["3651d", "99999999999999999999999999999999999999999d", "18446744073709551615s"] {
+    for text in [
+        "3651d",
+        "99999999999999999999999999999999999999999d",
+        "18446744073709551615s",
+    ] {
         assert!(parse_duration(text).is_err(), "{text}");
     }
 }
@@ -64,15 +81,32 @@ fn rates_read_per_second_minute_and_hour() {
     for (text, per_second) in [("5/s", 5.0), ("30/m", 0.5), ("0.5/s", 0.5), ("36/h", 0.01)] {
         assert_eq!(text.parse(), Ok(Rate { per_second }), "{text}");
     }
-    for text in ["5", "5/", "/s", "0/s", "-1/s", "NaN/s", "inf/s", "1e9/s", "1e-12/s", "5/d"] {
+    for text in [
+        "5", "5/", "/s", "0/s", "-1/s", "NaN/s", "inf/s", "1e9/s", "1e-12/s", "5/d",
+    ] {
         assert!(text.parse::<Rate>().is_err(), "{text}");
     }
 }
 
 #[test]
 fn dimensions_take_two_plain_numbers() {
-    assert_eq!("1920x1080".parse(), Ok(Dimensions { width: 1920, height: 1080 }));
-    for text in ["1920", "x", "1920x", "+1x2", "1x2x3", "1.5x2", "-1x2", "99999999999x1"] {
+    assert_eq!(
+        "1920x1080".parse(),
+        Ok(Dimensions {
+            width: 1920,
+            height: 1080
+        })
+    );
+    for text in [
+        "1920",
+        "x",
+        "1920x",
+        "+1x2",
+        "1x2x3",
+        "1.5x2",
+        "-1x2",
+        "99999999999x1",
+    ] {
         assert!(text.parse::<Dimensions>().is_err(), "{text}");
     }
 }
@@ -82,7 +116,11 @@ fn limits_name_both_ends() {
     let connections = number_within(1..=64);
     assert_eq!(connections("64"), Ok(64));
     assert!(connections("65").unwrap_err().contains("from 1 to 64"));
-    assert!(number_within(1..=u64::MAX)("0").unwrap_err().contains("at least 1"));
+    assert!(
+        number_within(1..=u64::MAX)("0")
+            .unwrap_err()
+            .contains("at least 1")
+    );
     let size = size_within(ByteSize::kib(16)..=ByteSize::mib(16));
     assert_eq!(size("16KiB"), Ok(ByteSize::kib(16)));
     assert!(size("17MiB").unwrap_err().contains("use 16KiB to 16MiB"));

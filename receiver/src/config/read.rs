@@ -139,7 +139,7 @@ fn limits(values: &mut Values) -> Limits {
         max_connections: index(values.required("max-connections", number_within(1..=1_000_000))),
         max_unfinished: index(values.required("max-unfinished", number_within(1..=65_536))),
         max_memory: values.required("max-memory", size_within(mib(1)..=LARGEST)),
-        idle_timeout: values.required("idle-timeout", duration_within(MILLISECOND..=DAY)),
+        idle_timeout: values.required("idle-timeout", duration_within(MILLISECOND * 100..=DAY)),
         partial_ttl: values.required("partial-ttl", duration_within(MILLISECOND..=YEAR)),
         max_pixels: values.required("max-pixels", number_within(1..=u64::MAX)),
     }

@@ -250,7 +250,8 @@ fn pace(values: &mut Values) -> PaceOptions {
 
 fn link(values: &mut Values) -> LinkOptions {
     let (kib, mib) = (ByteSize::kib, ByteSize::mib);
-    let time = || duration_within(MILLISECOND..=DAY);
+    // Shorter ones would fill the link with signs of life.
+    let time = || duration_within(MILLISECOND * 100..=DAY);
     let largest_frame = ByteSize(mib(16).0 - 1);
     let connections = values.required("connections", number_within(1..=64));
     let options = LinkOptions {

@@ -12,6 +12,7 @@ pub mod csv;
 pub mod format;
 mod model;
 mod text;
+mod times;
 
 pub use build::{Header, ReportBuilder};
 pub use comparison::comparison;

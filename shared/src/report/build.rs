@@ -1,20 +1,13 @@
 //! Adds up a report, image by image, in memory that does not grow with their number.
 
-use hdrhistogram::Histogram;
-
-use super::model::{Distribution, Report, SCHEMA, Sizes, Totals, Usage, UsageOfBoth, Wire};
+use super::model::{Report, SCHEMA, Sizes, Totals, Usage, UsageOfBoth, Wire};
+use super::times::Times;
 use super::{ImageRow, Outcome, RunAccount};
 use crate::clock::{ClockEstimate, UnixNanos};
 use crate::image::Transport;
 
 /// Rows that a report carries by default.
 const KEEP_ROWS: usize = 10_000;
-
-/// Longest time told apart in percentiles: one hour.
-const LONGEST_NS: u64 = 3_600 * 1_000_000_000;
-
-/// Significant digits of percentiles.
-const DIGITS: u8 = 3;
 
 /// What a report is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -374,65 +367,5 @@ impl ImageRow {
                 )
             });
         self.durable.or(self.last_byte).or(receipt)
-    }
-}
-
-/// A growing distribution of times.
-#[derive(Debug)]
-struct Times {
-    histogram: Histogram<u64>,
-    min: u64,
-    max: u64,
-    sum: u128,
-}
-
-impl Times {
-    fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, DIGITS)
-            .expect("the bounds are constants that a histogram takes");
-        Self {
-            histogram,
-            min: u64::MAX,
-            max: 0,
-            sum: 0,
-        }
-    }
-
-    fn record(&mut self, nanos: Option<u64>) {
-        let Some(nanos) = nanos else { return };
-        self.histogram.saturating_record(nanos);
-        self.min = self.min.min(nanos);
-        self.max = self.max.max(nanos);
-        self.sum += u128::from(nanos);
-    }
-
-    fn sum(&self) -> u64 {
-        u64::try_from(self.sum).unwrap_or(u64::MAX)
-    }
-
-    fn distribution(&self) -> Option<Distribution> {
-        let count = self.histogram.len();
-        if count == 0 {
-            return None;
-        }
-        // The histogram tells the upper end of a bucket, which may lie beyond the greatest value.
-        let at = |quantile| {
-            self.histogram
-                .value_at_quantile(quantile)
-                .clamp(self.min, self.max)
-        };
-        let mean = (self.sum + u128::from(count) / 2) / u128::from(count);
-        Some(Distribution {
-            count,
-            min: self.min,
-            mean: u64::try_from(mean).unwrap_or(u64::MAX),
-            p50: at(0.50),
-            p90: at(0.90),
-            p95: at(0.95),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: self.max,
-            sum: self.sum(),
-        })
     }
 }

@@ -4,9 +4,11 @@
 //! `store` keeps their bytes, `catalog` what is known of them, `report` adds it up.
 
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod endpoint;
 pub mod intake;
 pub mod metrics;
 pub mod problem;
+pub mod server;
 pub mod store;

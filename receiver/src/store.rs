@@ -63,7 +63,7 @@ pub trait ImageStore: Send + Sync {
 ///
 /// A writer that is dropped without `commit` leaves nothing behind.
 #[async_trait]
-pub trait ImageWriter: Send {
+pub trait ImageWriter: Send + Sync {
     /// Adds bytes at the end.
     ///
     /// # Errors

@@ -124,6 +124,12 @@ pub struct Series {
     pub first_ns: i64,
     /// See `first_ns`.
     pub last_ns: i64,
+    /// CPU time of the receiver's process while it took the series, nanoseconds. Where several
+    /// series came at a time, it is divided by their bytes.
+    pub cpu_ns: u64,
+    /// Highest resident memory of the receiver's process so far when it took the series; 0 when
+    /// that is not known.
+    pub peak_memory_bytes: u64,
     /// The transmitter's latest account, without its images.
     pub account: Option<RunAccount>,
 }

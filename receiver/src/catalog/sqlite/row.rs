@@ -177,6 +177,8 @@ pub(super) fn series(row: &Row<'_>) -> rusqlite::Result<Series> {
         bytes: count("bytes")?,
         first_ns: row.get("first_ns")?,
         last_ns: row.get("last_ns")?,
+        cpu_ns: count("cpu_ns")?,
+        peak_memory_bytes: count("peak_memory")?,
         account: account
             .map(serde_json::from_str)
             .transpose()

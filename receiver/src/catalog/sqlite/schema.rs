@@ -29,6 +29,8 @@ const MIGRATIONS: &[&str] = &["
         bytes       INTEGER NOT NULL,
         first_ns    INTEGER NOT NULL,
         last_ns     INTEGER NOT NULL,
+        cpu_ns      INTEGER NOT NULL,
+        peak_memory INTEGER NOT NULL,
         account     TEXT,
         UNIQUE (run, transport, transmitter)
     ) STRICT;

@@ -179,12 +179,18 @@ async fn series_add_up_what_their_entries_say() {
         quarantined: Some(true),
         ..Filter::default()
     };
-    assert_eq!(catalog.series(filter).await.unwrap(), std::slice::from_ref(first));
+    assert_eq!(
+        catalog.series(filter).await.unwrap(),
+        std::slice::from_ref(first)
+    );
     let filter = Filter {
         transport: Some(Transport::Rest),
         ..Filter::default()
     };
-    assert_eq!(catalog.series(filter).await.unwrap(), std::slice::from_ref(last));
+    assert_eq!(
+        catalog.series(filter).await.unwrap(),
+        std::slice::from_ref(last)
+    );
     let filter = Filter {
         run: Some("another".to_owned()),
         ..Filter::default()
@@ -437,4 +443,40 @@ fn a_file_that_is_no_catalogue_of_this_version_is_refused() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("check that the folder exists"), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_process_used_is_divided_by_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = open(&folder);
+    let other = rusqlite::Connection::open(path(&folder)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // All in one transaction but perhaps the first.
+    catalog.insert_later(entry(1));
+    for sequence in 2..=900 {
+        let mut entry = entry(sequence);
+        entry.transport = if sequence % 2 == 0 {
+            Transport::Grpc
+        } else {
+            Transport::Rest
+        };
+        entry.meta.size = if sequence % 2 == 0 { 999_000 } else { 1_000 };
+        catalog.insert_later(entry);
+    }
+    other.execute_batch("COMMIT").unwrap();
+    let series = catalog.series(Filter::default()).await.unwrap();
+    let of = |transport| {
+        series
+            .iter()
+            .find(|series| series.transport == transport)
+            .unwrap()
+    };
+    let (large, small) = (of(Transport::Grpc), of(Transport::Rest));
+    assert!(
+        large.cpu_ns > small.cpu_ns * 100,
+        "{} and {}",
+        large.cpu_ns,
+        small.cpu_ns
+    );
+    assert!(large.peak_memory_bytes > 1 << 20);
 }

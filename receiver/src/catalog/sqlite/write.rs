@@ -1,6 +1,7 @@
 //! The thread that writes.
 
 mod changes;
+mod meter;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{closed, sqlite};
 use crate::catalog::{CatalogError, Entry, Inserted, Tally};
 use changes::Changes;
+use meter::Meter;
 
 /// Jobs of one transaction at most: bounds the time until the first of them is answered.
 const BATCH: usize = 1024;
@@ -63,6 +65,7 @@ pub(super) struct Writer {
     connection: Connection,
     queue: mpsc::UnboundedReceiver<Job>,
     counts: Arc<Counts>,
+    meter: Meter,
 }
 
 /// What a job came to, told after the commit.
@@ -81,6 +84,7 @@ impl Writer {
             connection,
             queue,
             counts,
+            meter: Meter::new(),
         }
     }
 
@@ -149,14 +153,18 @@ impl Writer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(sqlite("beginning to write"))?;
+        let used = self.meter.read();
         let mut changes = Changes::default();
         let outcomes = jobs
             .iter()
             .map(|job| changes.apply(&transaction, job))
             .collect::<rusqlite::Result<Vec<_>>>()
-            .and_then(|outcomes| changes.save(&transaction).map(|()| outcomes))
+            .and_then(|outcomes| changes.save(&transaction, used).map(|()| outcomes))
             .map_err(sqlite("writing"))?;
         transaction.commit().map_err(sqlite("committing"))?;
+        if changes.any() {
+            self.meter.settle();
+        }
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
         Ok(outcomes)
     }

@@ -7,6 +7,7 @@ use shared::clock::UnixNanos;
 use shared::image::Transport;
 use shared::report::RunAccount;
 
+use super::meter::Used;
 use super::{Job, Outcome};
 use crate::catalog::sqlite::{read, row};
 use crate::catalog::{Entry, Inserted, Tally, TallyKind, Verdict};
@@ -181,20 +182,28 @@ impl Changes {
         }
     }
 
-    /// Writes the counts.
-    pub(super) fn save(&self, connection: &Connection) -> rusqlite::Result<()> {
+    /// Writes the counts, and divides what the process used among the series by their bytes.
+    pub(super) fn save(&self, connection: &Connection, used: Used) -> rusqlite::Result<()> {
+        // A byte more for each, as there may be none.
+        let weight = |change: &Change| change.bytes.unsigned_abs().saturating_add(1);
+        let all = self
+            .series
+            .values()
+            .map(weight)
+            .fold(0, u64::saturating_add)
+            .max(1);
         let mut statement = connection.prepare_cached(
             "UPDATE series SET stored = stored + :stored,
                  quarantined = quarantined + :quarantined,
                  duplicates = duplicates + :duplicates, rejected = rejected + :rejected,
-                 bytes = min(bytes, 9223372036854775807 - :bytes) + :bytes, first_ns = min(first_ns, :first),
-                 last_ns = max(last_ns, :last)
+                 bytes = min(bytes, 9223372036854775807 - :bytes) + :bytes,
+                 first_ns = min(first_ns, coalesce(:first, first_ns)),
+                 last_ns = max(last_ns, coalesce(:last, last_ns)),
+                 cpu_ns = cpu_ns + :cpu, peak_memory = max(peak_memory, :peak)
              WHERE series = :series",
         )?;
         for change in self.series.values() {
-            let Some((first, last)) = change.arrivals else {
-                continue;
-            };
+            let share = weight(change) as f64 / all as f64;
             statement.execute(named_params! {
                 ":series": change.series,
                 ":stored": change.stored,
@@ -202,11 +211,18 @@ impl Changes {
                 ":duplicates": change.duplicates,
                 ":rejected": change.rejected,
                 ":bytes": change.bytes,
-                ":first": first,
-                ":last": last,
+                ":first": change.arrivals.map(|(first, _)| first),
+                ":last": change.arrivals.map(|(_, last)| last),
+                ":cpu": (used.cpu.as_nanos() as f64 * share) as i64,
+                ":peak": used.peak_memory.cast_signed(),
             })?;
         }
         Ok(())
+    }
+
+    /// Whether a series is concerned.
+    pub(super) fn any(&self) -> bool {
+        !self.series.is_empty()
     }
 }
 
@@ -229,8 +245,8 @@ fn series(connection: &Connection, key: &Key, at: UnixNanos) -> rusqlite::Result
     connection
         .prepare_cached(
             "INSERT INTO series (run, transport, transmitter, stored, quarantined, duplicates,
-                 rejected, bytes, first_ns, last_ns)
-             VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, ?4, ?4)",
+                 rejected, bytes, first_ns, last_ns, cpu_ns, peak_memory)
+             VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, ?4, ?4, 0, 0)",
         )?
         .execute(params![run, transport.key(), transmitter, at.0])?;
     Ok(connection.last_insert_rowid())

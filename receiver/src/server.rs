@@ -47,6 +47,9 @@ pub enum StartError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Signals cannot be caught.
+    #[error("signals cannot be caught")]
+    Signals(#[source] std::io::Error),
     /// The data folder cannot be used.
     #[error("data folder {path}: {problem}", path = path.display())]
     Data {

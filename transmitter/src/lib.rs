@@ -6,10 +6,10 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
-pub mod delivery;
+//D pub mod delivery;
 pub mod link;
 pub mod outbox;
-pub mod pace;
+//D pub mod pace;
 pub mod payload;
-pub mod progress;
-pub mod run;
+//D pub mod progress;
+//D pub mod run;

@@ -56,17 +56,26 @@ pub enum RunOutcome {
     Unreachable(String),
 }
 
-impl RunOutcome {
-    /// The exit code, as `--help` documents it.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Delivered => 0,
-            Self::Quarantined => 64,
-            Self::Lost => 65,
-            Self::Unreachable(_) => 66,
-            Self::SourceFailed(_) => 67,
-            Self::Owed => 75,
+impl Summary {
+    /// Blocks and tables of all transports, and their comparison, for people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for report in &self.reports {
+            text.push_str(&report.block());
+            text.push('\n');
+            text.push_str(&report.table());
+            text.push('\n');
         }
+        if self.reports.len() > 1 {
+            text.push_str(&shared::report::comparison(&self.reports));
+        }
+        text
+    }
+
+    /// All reports as JSON.
+    pub fn json(&self) -> String {
+        let reports = serde_json::json!({ "reports": self.reports });
+        format!("{reports:#}\n")
     }
 }
 
@@ -76,9 +85,17 @@ pub enum RunError {
     /// The source cannot be used.
     #[error("source: {0}")]
     Source(#[from] CaptureError),
-    /// `--listen` without a socket.
-    #[error("no socket for --listen was opened")]
-    NoListener,
+    /// `--listen` cannot be opened.
+    #[error("cannot listen on {address} (--listen): {source}; choose another port")]
+    Listen {
+        /// Address.
+        address: std::net::SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Signals cannot be caught.
+    #[error("signals cannot be caught")]
+    Signals(#[source] std::io::Error),
 }
 
 /// Runs everything that `config` asks for. Cancelling `stop` ends capture at once and delivery
@@ -101,8 +118,11 @@ pub async fn run(
         let wire = WireCount::default();
         let identity = Identity { transmitter: config.name.clone(), wire: wire.clone() };
         let link: Arc<dyn Link> = match config.listen {
-            Some(_) => {
-                let listener = surroundings.listener.take().ok_or(RunError::NoListener)?;
+            Some(address) => {
+                let listener = surroundings.listener.take().ok_or_else(|| RunError::Listen {
+                    address,
+                    source: std::io::ErrorKind::NotConnected.into(),
+                })?;
                 Arc::new(ListenLink::new(listener, config.link.clone(), identity))
             }
             // The settings name a destination for every transport.
@@ -444,15 +464,4 @@ fn outcome(account: &RunAccount, failure: Option<String>, end: End) -> RunOutcom
         return RunOutcome::Lost;
     }
     if account.quarantined > 0 { RunOutcome::Quarantined } else { RunOutcome::Delivered }
-}
-
-/// What the settings mean together, for the log: `gRPC, chunks of 256KiB, window 4MiB`.
-pub fn describe(config: &Config) -> String {
-    let transports: Vec<String> = config.transports.iter().map(ToString::to_string).collect();
-    format!(
-        "{}, chunks of {}, window {}",
-        transports.join(", "),
-        config.link.chunk_size,
-        config.link.window
-    )
 }

@@ -12,7 +12,7 @@ use shared::clock::ClockEstimate;
 use shared::image::Transport;
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
-use shared::telemetry::Counted;
+use shared::telemetry::{Counted, chain};
 use shared::wire::framing::{Deframer, Frame};
 use shared::wire::{
     Begin, EXCHANGE_PATH, begin_to_proto, decode_server, proto, receipt_from_proto,
@@ -129,21 +129,6 @@ async fn channel(
         .connect_with_connector(connector)
         .await
         .map_err(|error| unreachable(chain(&error)))
-}
-
-/// An error and what is behind it, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let source_text = source.to_string();
-        if !text.contains(&source_text) {
-            text.push_str(": ");
-            text.push_str(&source_text);
-        }
-        next = source.source();
-    }
-    text
 }
 
 /// Runs the call: the request's body is sent by the connection's own task; here the answers come.

@@ -23,14 +23,13 @@ use shared::clock::{ClockEstimate, ClockFilter, ClockSample, UnixNanos};
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
-use shared::telemetry::Counted;
+use shared::telemetry::{Counted, chain};
 use shared::wire::encode_account;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::grpc::chain;
 use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;

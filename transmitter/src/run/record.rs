@@ -45,13 +45,7 @@ impl Record {
             }
             _ => (AfterDelivery::Keep, None),
         };
-        let header = Header {
-            run: account.run.clone(),
-            transport: account.transport,
-            transmitter: account.transmitter.clone(),
-            receiver: None,
-            generated_at: UnixNanos::now(),
-        };
+        let header = header_of(&account);
         Self {
             keep_waiting: !config.pace.delay.is_zero() && config.pace.rate.is_none(),
             account,
@@ -121,17 +115,13 @@ impl Record {
     /// The report of the series.
     pub(super) fn finish(&self, account: RunAccount) -> Report {
         let mut state = self.state.lock();
-        let header = Header {
-            run: account.run.clone(),
-            transport: account.transport,
-            transmitter: account.transmitter.clone(),
-            receiver: state.receiver.clone(),
-            generated_at: UnixNanos::now(),
-        };
-        let mut report = std::mem::replace(&mut state.report, ReportBuilder::new(header.clone()));
-        report.set_header(header);
+        let header = header_of(&account);
+        let mut report = std::mem::replace(&mut state.report, ReportBuilder::new(header));
         report.account(&account);
-        report.finish()
+        let mut report = report.finish();
+        report.receiver.clone_from(&state.receiver);
+        report.generated_at = UnixNanos::now();
+        report
     }
 }
 
@@ -183,6 +173,16 @@ impl Ledger for Record {
         }
         drop(state);
         self.progress.notify_waiters();
+    }
+}
+
+fn header_of(account: &RunAccount) -> Header {
+    Header {
+        run: account.run.clone(),
+        transport: account.transport,
+        transmitter: account.transmitter.clone(),
+        receiver: None,
+        generated_at: UnixNanos::now(),
     }
 }
 

@@ -10,5 +10,6 @@ pub mod endpoint;
 pub mod intake;
 pub mod metrics;
 pub mod problem;
+pub mod report;
 pub mod server;
 pub mod store;

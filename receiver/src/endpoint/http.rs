@@ -8,6 +8,7 @@ mod facts;
 mod health;
 mod images;
 mod query;
+mod report;
 mod runs;
 
 use std::fmt;
@@ -57,6 +58,7 @@ impl fmt::Debug for ReadState {
 /// Routes that read. Merge the other routes with them, then see to [`with_problems`].
 pub fn reading_routes(state: ReadState) -> Router {
     Router::new()
+        .route("/v1/report", get(report::report))
         .route("/v1/runs", get(runs::runs))
         .route("/v1/images", get(images::list))
         .route("/v1/images/{id}", get(images::bytes))

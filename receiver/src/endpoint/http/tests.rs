@@ -11,6 +11,7 @@ use shared::chunk::Segments;
 use shared::digest::DigestAlgorithm;
 use shared::image::{ImageId, Transport};
 use shared::receipt::{Durability, Receipt, Reject, RejectReason};
+use shared::report::Report;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -539,4 +540,104 @@ async fn readiness_ends_with_the_store_the_catalogue_or_the_stop_signal() {
     receiver.catalog.close().await;
     let problem = receiver.get("/readyz").await.problem(503, "not-ready");
     assert_ne!(problem["checks"]["catalogue"], "ok");
+}
+
+#[tokio::test]
+async fn a_report_reconciles_with_what_the_catalogue_holds() {
+    let receiver = Receiver::new();
+    for sequence in 1..=3 {
+        receiver.catalog.insert(entry(sequence)).await.unwrap();
+    }
+    receiver.catalog.insert(quarantined(4)).await.unwrap();
+    receiver.catalog.account(account(Vec::new())).await.unwrap();
+    let answer = receiver.get("/v1/report").await;
+    let report: Report = serde_json::from_value(answer.json()).unwrap();
+    assert_eq!(report.receiver.as_deref(), Some("receiver under test"));
+    let totals = report.totals;
+    assert!(totals.reconciles, "{totals:?}");
+    assert_eq!(
+        (totals.captured, totals.delivered, totals.quarantined),
+        (5, 3, 1)
+    );
+    assert_eq!(report.images.len(), 4);
+    assert!(report.usage.receiver.unwrap().peak_memory_bytes > 0);
+
+    let text = receiver.get("/v1/report?format=text").await;
+    assert_eq!(text.header("content-type"), "text/plain; charset=utf-8");
+    let text = String::from_utf8(text.body.to_vec()).unwrap();
+    assert!(text.contains("=== gRPC performance test: "), "{text}");
+}
+
+#[tokio::test]
+async fn several_series_give_several_reports_in_the_order_they_ran() {
+    let receiver = Receiver::new();
+    for (sequence, transport) in (1..).zip(Transport::ALL) {
+        let mut entry = entry(sequence);
+        entry.transport = transport;
+        receiver.catalog.insert(entry).await.unwrap();
+    }
+    let found = receiver.get("/v1/report?run=run").await.json();
+    let transports: Vec<_> = found["reports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["transport"].clone())
+        .collect();
+    assert_eq!(transports, ["websocket", "grpc", "rest"]);
+    let one = receiver.get("/v1/report?transport=rest").await.json();
+    assert_eq!(one["transport"], "rest");
+    receiver
+        .get("/v1/report?run=absent")
+        .await
+        .problem(404, "not-found");
+    receiver
+        .get("/v1/report?format=xml")
+        .await
+        .problem(400, "parameter");
+}
+
+#[tokio::test]
+async fn a_table_has_every_image_of_every_series() {
+    let receiver = Receiver::new();
+    let mut ids = Vec::new();
+    for sequence in 1..=2_300 {
+        let mut entry = entry(sequence);
+        if sequence > 2_100 {
+            entry.transport = Transport::Rest;
+        }
+        ids.push(entry.meta.id.to_string());
+        receiver.catalog.insert_later(entry);
+    }
+    let answer = receiver
+        .ask("GET", "/v1/report", &[("accept", "text/csv")])
+        .await;
+    assert!(answer.header("content-type").starts_with("text/csv"));
+    let mut table = csv::Reader::from_reader(&answer.body[..]);
+    let column = table
+        .headers()
+        .unwrap()
+        .iter()
+        .position(|name| name == "image_id")
+        .unwrap();
+    let found: Vec<String> = table
+        .records()
+        .map(|record| record.unwrap()[column].to_owned())
+        .collect();
+    assert_eq!(found, ids);
+}
+
+#[tokio::test]
+async fn a_report_of_too_many_series_is_refused_with_a_way_out() {
+    let receiver = Receiver::new();
+    for sequence in 0..65 {
+        let mut entry = entry(sequence);
+        entry.meta.run = format!("run {sequence}");
+        receiver.catalog.insert_later(entry);
+    }
+    let problem = receiver
+        .get("/v1/report")
+        .await
+        .problem(400, "too-many-series");
+    assert_eq!(problem["series"], 65);
+    assert_eq!(receiver.get("/v1/report?format=csv").await.status, 200);
 }

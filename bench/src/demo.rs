@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use receiver::server::{Listeners, Receiver};
 use shared::image::Transport;
+use shared::settings::units::format_duration;
 use shared::telemetry::{LogFormat, chain};
 use tokio_util::sync::CancellationToken;
 use transmitter::cli::Invocation as TransmitterInvocation;
@@ -171,7 +172,7 @@ async fn transmit(
     let words: [(&str, String); 6] = [
         ("--name", "demo-transmitter".to_owned()),
         ("--repeat", options.count.to_string()),
-        ("--delay", format!("{}ns", options.delay.as_nanos())),
+        ("--delay", format_duration(options.delay)),
         ("--transport", transports.join(",")),
         ("--to", destinations.collect::<Vec<_>>().join(",")),
         ("--give-up-after", "30s".to_owned()),

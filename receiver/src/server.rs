@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::endpoint::{grpc, http, rest, websocket};
 use crate::intake::{Intake, Parts};
 use crate::metrics::ReceiverMetrics;
-use crate::store::{ImageStore, StoreError, files::FileStore, memory::MemoryStore};
+use crate::store::{ImageStore, StoreError, files::FileStore, lock::DataLock, memory::MemoryStore};
 
 /// Sockets that a receiver serves; opened by the caller, so that a port in use is known before
 /// anything else happens, and tests can take any port.
@@ -101,6 +101,7 @@ pub struct Receiver {
     stop: CancellationToken,
     tasks: TaskTracker,
     grace: Duration,
+    _lock: Option<DataLock>,
 }
 
 /// Time between looks for uploads that have expired.
@@ -113,7 +114,7 @@ impl Receiver {
     /// When the data folder, the store or the catalogue cannot be used.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
         let metrics = ReceiverMetrics::new(env!("CARGO_PKG_VERSION"));
-        let (store, catalog) = open(&config).await?;
+        let (store, catalog, lock) = open(&config).await?;
         let intake = Intake::new(Parts {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
@@ -170,6 +171,7 @@ impl Receiver {
             stop,
             tasks,
             grace: config.grace,
+            _lock: lock,
         })
     }
 
@@ -190,23 +192,24 @@ impl Receiver {
     }
 }
 
-async fn open(
-    config: &Config,
-) -> Result<(Arc<dyn ImageStore>, Arc<SqliteCatalog>), StartError> {
+/// What a receiver keeps things in. The lock is `None` when the store holds it.
+type Opened = (Arc<dyn ImageStore>, Arc<SqliteCatalog>, Option<DataLock>);
+
+async fn open(config: &Config) -> Result<Opened, StartError> {
     let (data, durability) = (config.data.clone(), config.durability);
     let opened = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|error| StartError::Data {
             path: data.clone(),
             problem: format!("{error}; create it or point RECEIVER_DATA elsewhere"),
         })?;
-        let store: Arc<dyn ImageStore> = match durability {
-            Durability::Memory => Arc::new(MemoryStore::default()),
+        let (store, lock): (Arc<dyn ImageStore>, _) = match durability {
+            Durability::Memory => (Arc::new(MemoryStore), Some(DataLock::acquire(&data)?)),
             Durability::Written | Durability::Synced => {
-                Arc::new(FileStore::open(&data, durability)?)
+                (Arc::new(FileStore::open(&data, durability)?), None)
             }
         };
         let catalog = SqliteCatalog::open(&data.join("catalog.sqlite"), durability)?;
-        Ok((store, Arc::new(catalog)))
+        Ok((store, Arc::new(catalog), lock))
     });
     match opened.await {
         Ok(opened) => opened,

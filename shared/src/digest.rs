@@ -26,7 +26,7 @@ impl DigestAlgorithm {
     }
 
     /// Length of the digest in bytes.
-    pub fn len(self) -> usize {
+    pub fn length(self) -> usize {
         match self {
             Self::Xxh3 => 16,
             Self::Blake3 => 32,
@@ -167,7 +167,7 @@ impl FromStr for Digest {
         let invalid = || format!("digest {text:?} is not of the form xxh3-128:HEX or blake3:HEX");
         let (algorithm, hex) = text.split_once(':').ok_or_else(invalid)?;
         let algorithm: DigestAlgorithm = algorithm.parse()?;
-        if hex.len() != algorithm.len() * 2 || !hex.is_ascii() {
+        if hex.len() != algorithm.length() * 2 || !hex.is_ascii() {
             return Err(invalid());
         }
         let value: Option<Vec<u8>> = (0..hex.len())

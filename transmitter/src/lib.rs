@@ -6,10 +6,10 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
-//D pub mod delivery;
+pub mod delivery;
 pub mod link;
 pub mod outbox;
-//D pub mod pace;
+pub mod pace;
 pub mod payload;
-//D pub mod progress;
-//D pub mod run;
+pub mod progress;
+pub mod run;

@@ -71,7 +71,7 @@ pub(super) fn digest_from_proto(
             field,
             format!(
                 "{algorithm} has {} bytes, {} were sent",
-                algorithm.len(),
+                algorithm.length(),
                 digest.value.len()
             ),
         )),

@@ -74,7 +74,7 @@ impl Declared {
             }
             _ => {
                 let algorithm: DigestAlgorithm = key.parse()?;
-                length(algorithm.len())?;
+                length(algorithm.length())?;
                 let digest = Digest::new(algorithm, &bytes).ok_or_else(malformed)?;
                 match self.native {
                     None => self.native = Some(digest),

@@ -7,3 +7,4 @@ pub mod capture;
 pub mod config;
 pub mod outbox;
 pub mod payload;
+pub mod progress;

@@ -6,4 +6,5 @@
 pub mod capture;
 pub mod config;
 pub mod outbox;
+pub mod pace;
 pub mod payload;

@@ -1,12 +1,50 @@
 //! Where images come from.
+//!
+//! [`open`] makes a [`Capture`] of each kind of source. A source hands out an image only when it
+//! is complete, gives it a fresh id, and says in the log what it skipped and why.
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use shared::clock::UnixNanos;
-use shared::image::ImageId;
+use shared::image::{ImageId, media_type_of};
 
+use crate::config::SourceOptions;
 use crate::payload::Payload;
+
+mod after;
+mod command;
+mod file;
+mod folder;
+mod pattern;
+mod snapshot;
+pub mod split;
+
+pub use after::{Settled, Taken, settle_file};
+
+/// Opens a source. Everything that can be known to be wrong with it is found here, before the
+/// first image.
+///
+/// # Errors
+/// When the source cannot be used: no such file or folder, a pattern that cannot be drawn, a URL
+/// of a kind that is not supported, a command that cannot be started.
+pub async fn open(source: &SourceOptions) -> Result<Box<dyn Capture>, CaptureError> {
+    Ok(match source {
+        SourceOptions::File { path, repeat } => {
+            Box::new(file::FileSource::open(path.clone(), *repeat).await?)
+        }
+        SourceOptions::Folder(options) => Box::new(folder::FolderSource::open(options).await?),
+        SourceOptions::Pattern(options) => Box::new(pattern::PatternSource::open(options)?),
+        SourceOptions::Snapshot { url, timeout } => {
+            Box::new(snapshot::SnapshotSource::open(url, *timeout)?)
+        }
+        SourceOptions::Command { command } => Box::new(command::CommandSource::open(command)?),
+    })
+}
+
+/// Largest image that a camera or a command may give. It is held in memory, unlike a file.
+const MAX_IMAGE: usize = 64 << 20;
 
 /// An image as its source gives it.
 #[derive(Debug, Clone)]
@@ -23,6 +61,35 @@ pub struct Captured {
     pub captured: UnixNanos,
     /// The file that it came from, for what is done with it after delivery.
     pub source_file: Option<PathBuf>,
+}
+
+impl Captured {
+    /// An image that was taken just now, into memory.
+    fn from_memory(bytes: Bytes, name: String, content_type: impl Into<String>) -> Self {
+        Self {
+            id: ImageId::new(),
+            payload: Payload::Memory(bytes),
+            name: Some(name),
+            content_type: Some(content_type.into()),
+            captured: UnixNanos::now(),
+            source_file: None,
+        }
+    }
+
+    /// An image that was found just now in a file.
+    fn from_file(path: PathBuf, size: u64, name: String) -> Self {
+        Self {
+            id: ImageId::new(),
+            content_type: media_type_of(&name).map(str::to_owned),
+            payload: Payload::File {
+                path: path.clone(),
+                size,
+            },
+            name: Some(name),
+            captured: UnixNanos::now(),
+            source_file: Some(path),
+        }
+    }
 }
 
 /// A source of images.
@@ -73,4 +140,30 @@ pub enum CaptureError {
     /// An image could not be generated.
     #[error("pattern: {0}")]
     Pattern(String),
+}
+
+impl CaptureError {
+    fn path(
+        path: impl Into<PathBuf>,
+        problem: impl Into<String>,
+        source: Option<std::io::Error>,
+    ) -> Self {
+        Self::Path {
+            path: path.into(),
+            problem: problem.into(),
+            source,
+        }
+    }
+}
+
+/// Runs file system work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Blocking work is cancelled only when the runtime shuts down; nobody waits then.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }

@@ -12,6 +12,7 @@ use shared::settings::units::format_duration;
 use shared::telemetry::{LogFormat, chain};
 use tokio_util::sync::CancellationToken;
 use transmitter::cli::Invocation as TransmitterInvocation;
+use transmitter::progress::LogWriter;
 use transmitter::run::{RunOutcome, Summary, Surroundings};
 
 use crate::cli::DemoOptions;
@@ -23,7 +24,7 @@ const PATTERN: (u32, u32, u64) = (1_920, 1_080, 1_865);
 #[allow(clippy::print_stderr, reason = "the program's last word")]
 pub(crate) fn run(options: &DemoOptions) -> ExitCode {
     // The log's filter is fixed, so it can be read.
-    let _ = shared::telemetry::log_to_stderr("warn", LogFormat::Text, std::io::stderr().is_terminal());
+    let _ = shared::telemetry::log_to(|| LogWriter, "warn", LogFormat::Text, std::io::stderr().is_terminal());
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

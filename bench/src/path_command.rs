@@ -54,7 +54,7 @@ fn json(report: &PathReport) -> String {
 
 fn table(report: &PathReport, options: &Options) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
+    table.load_style(presets::ASCII_MARKDOWN);
     table.set_header([
         "", "GB/s", "ratio to raw TCP", "CPU-s per GB, both ends", "ratio", "delivery p50",
         "ratio",

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         }
     };
     let colour = std::io::stderr().is_terminal();
-    if let Err(problem) = shared::telemetry::log_to_stderr(&config.log, config.log_format, colour) {
+    if let Err(problem) = shared::telemetry::log_to(std::io::stderr, &config.log, config.log_format, colour) {
         eprintln!("{problem}");
         return CliError::EXIT_CODE.into();
     }

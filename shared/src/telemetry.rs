@@ -33,17 +33,25 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Sends log events to stderr. `filter` is in the syntax of `RUST_LOG`, for example `info` or
+/// Sends log events to `writer`, which is stderr or stands before it. `filter` is in the syntax of `RUST_LOG`, for example `info` or
 /// `info,pantelegraph_receiver=debug`.
 ///
 /// # Errors
 /// When the filter cannot be read. A second call in one process changes nothing.
-pub fn log_to_stderr(filter: &str, format: LogFormat, colour: bool) -> Result<(), String> {
+pub fn log_to<W>(
+    writer: fn() -> W,
+    filter: &str,
+    format: LogFormat,
+    colour: bool,
+) -> Result<(), String>
+where
+    W: io::Write + 'static,
+{
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| format!("log filter {filter:?} cannot be read: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_target(false)
         .with_ansi(colour);
     // Another subscriber is there already only in tests, which keep their own.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use pantelegraph_transmitter::cli::{self, CliError, Exit, Invocation};
 use pantelegraph_transmitter::config::Config;
+use pantelegraph_transmitter::progress::LogWriter;
 use pantelegraph_transmitter::run::{self, RunError, RunOutcome, Summary, Surroundings};
 use shared::settings::ProcessEnvironment;
 use tokio::net::TcpListener;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         }
     };
     let colour = std::io::stderr().is_terminal();
-    if let Err(problem) = shared::telemetry::log_to_stderr(&config.log, config.log_format, colour) {
+    if let Err(problem) = shared::telemetry::log_to(|| LogWriter, &config.log, config.log_format, colour) {
         eprintln!("{problem}");
         return CliError::EXIT_CODE.into();
     }

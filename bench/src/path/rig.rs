@@ -189,7 +189,7 @@ fn image_of(size: usize) -> Bytes {
         digest.finalize() as u32
     };
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    let mut chunk = |png: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]| {
+    let chunk = |png: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]| {
         png.extend_from_slice(&u32::try_from(data.len()).unwrap_or(0).to_be_bytes());
         png.extend_from_slice(kind);
         png.extend_from_slice(data);

@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use shared::clock::{ClockEstimate, UnixNanos};
 use shared::image::{ImageId, ImageMeta};
 use shared::report::{Header, ImageAccount, ImageRow, Outcome, Report, ReportBuilder, RunAccount};
+use shared::telemetry::chain;
 use tokio::sync::Notify;
 
-use crate::capture::settle_file;
+use crate::capture::{Settled as FileSettled, Taken, settle_file};
 use crate::config::{AfterDelivery, Config, SourceOptions};
 use crate::delivery::{Ledger, Settled, Settlement};
 
@@ -112,6 +113,29 @@ impl Record {
         self.progress.notify_waiters();
     }
 
+    /// Does with a delivered file what the settings ask for.
+    async fn clean_up(&self, meta: &ImageMeta, file: PathBuf) {
+        if self.after_delivery == AfterDelivery::Keep {
+            return;
+        }
+        let (policy, root) = (self.after_delivery.clone(), self.root.clone());
+        let taken =
+            Taken { size: meta.size, captured: meta.captured.unwrap_or_else(UnixNanos::now) };
+        let done = tokio::task::spawn_blocking(move || {
+            let done = settle_file(&policy, root.as_deref(), &file, &taken);
+            (file, done)
+        });
+        match done.await {
+            Ok((file, Ok(FileSettled::Changed))) => tracing::warn!(
+                image = %meta.id, file = %file.display(),
+                "the file was changed after it was captured and is left alone"
+            ),
+            Ok((_, Ok(_))) => {}
+            Ok((_, Err(error))) => tracing::error!(image = %meta.id, "{}", chain(&error)),
+            Err(panic) => tracing::error!(image = %meta.id, "{panic}"),
+        }
+    }
+
     /// The report of the series.
     pub(super) fn finish(&self, account: RunAccount) -> Report {
         let mut state = self.state.lock();
@@ -132,13 +156,7 @@ impl Ledger for Record {
         let meta = &image.meta;
         let stored = matches!(settled.settlement, Settlement::Receipt(_));
         if let (true, Some(file)) = (stored, image.source_file.clone()) {
-            let (policy, root) = (self.after_delivery.clone(), self.root.clone());
-            let done = tokio::task::spawn_blocking(move || {
-                settle_file(&policy, root.as_deref(), &file)
-            });
-            if let Ok(Err(error)) = done.await {
-                tracing::error!(image = %meta.id, "{error}");
-            }
+            self.clean_up(meta, file).await;
         }
         match &settled.settlement {
             Settlement::Receipt(_) => tracing::debug!(

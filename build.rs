@@ -14,7 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .client_mod_attribute(".", "#[cfg(feature = \"grpc-client\")]")
-        .server_mod_attribute(".", "#[cfg(feature = \"grpc-server\")]")
+        // The receiver serves the contract with its own frame handling (endpoint/grpc).
+        .build_server(false)
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,5 +1,9 @@
 //! What is known of every image and run.
 
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod sqlite;
+
 use async_trait::async_trait;
 use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta, Transport};
@@ -120,6 +124,12 @@ pub struct Series {
     pub first_ns: i64,
     /// See `first_ns`.
     pub last_ns: i64,
+    /// CPU time of the receiver's process while it took the series, nanoseconds. Where several
+    /// series came at a time, it is divided by their bytes.
+    pub cpu_ns: u64,
+    /// Highest resident memory of the receiver's process so far when it took the series; 0 when
+    /// that is not known.
+    pub peak_memory_bytes: u64,
     /// The transmitter's latest account, without its images.
     pub account: Option<RunAccount>,
 }
@@ -185,7 +195,10 @@ pub fn report_row(numbered: &Numbered) -> ImageRow {
         Verdict::Quarantined { message, .. } => (Outcome::Quarantined, Some(message.clone())),
     };
     let transmission = meta.send_started.map(|sent| match &meta.clock {
-        Some(clock) => (clock.one_way(sent, entry.timeline.last_byte), Some(clock.error_ns)),
+        Some(clock) => (
+            clock.one_way(sent, entry.timeline.last_byte),
+            Some(clock.error_ns),
+        ),
         None => {
             let nanos = entry.timeline.last_byte.since(sent).max(0).unsigned_abs();
             (std::time::Duration::from_nanos(nanos), None)

@@ -9,6 +9,11 @@ use shared::settings::units::ByteSize;
 use shared::telemetry::LogFormat;
 use url::Url;
 
+mod read;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
+
 /// Everything a receiver needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -4,6 +4,12 @@
 //! `store` keeps their bytes, `catalog` what is known of them, `report` adds it up.
 
 pub mod catalog;
+pub mod cli;
 pub mod config;
+pub mod endpoint;
 pub mod intake;
+pub mod metrics;
+pub mod problem;
+pub mod report;
+pub mod server;
 pub mod store;

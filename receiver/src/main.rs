@@ -1,2 +1,92 @@
-//! x
-fn main() {}
+//! The receiver daemon: read the settings, serve until a signal, stop in order.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use pantelegraph_receiver::cli::{self, CliError, Exit, Invocation};
+use pantelegraph_receiver::config::Config;
+use pantelegraph_receiver::server::{Listeners, Receiver, StartError};
+use shared::settings::ProcessEnvironment;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[allow(clippy::print_stderr, reason = "before there is a log, and for the last word")]
+fn main() -> ExitCode {
+    let dotenv = Path::new(".env");
+    let invocation = cli::parse(std::env::args_os(), &ProcessEnvironment, Some(dotenv));
+    let (config, warnings) = match invocation {
+        Ok(Invocation::Run(config, warnings)) => (config, warnings),
+        Ok(Invocation::Print(text)) => return print(&text),
+        Err(error) => {
+            eprintln!("{error}");
+            return CliError::EXIT_CODE.into();
+        }
+    };
+    let colour = std::io::stderr().is_terminal();
+    if let Err(problem) = shared::telemetry::log_to_stderr(&config.log, config.log_format, colour) {
+        eprintln!("{problem}");
+        return CliError::EXIT_CODE.into();
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("pantelegraph-receiver: cannot start threads: {error}");
+            return Exit::Internal.code().into();
+        }
+    };
+    match runtime.block_on(serve(*config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pantelegraph-receiver: {}", shared::telemetry::chain(&error));
+            let exit = match error {
+                StartError::Listen { .. } => Exit::ListenFailed,
+                StartError::Signals(_) => Exit::Internal,
+                StartError::Data { .. } | StartError::Store(_) | StartError::Catalog(_) => {
+                    Exit::DataUnusable
+                }
+            };
+            exit.code().into()
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<(), StartError> {
+    let stop = shared::lifecycle::stop_on_signals().map_err(StartError::Signals)?;
+    let listeners = Listeners::open(&config).await?;
+    for (name, address) in [("gRPC", config.grpc_listen), ("HTTP", config.http_listen)] {
+        if address.is_some_and(|address| !address.ip().is_loopback()) {
+            tracing::warn!(
+                "{name} is open to the network without encryption or authentication: anyone who \
+                 reaches it can store and read images"
+            );
+        }
+    }
+    let data = config.data.clone();
+    let receiver = Receiver::start(config, listeners).await?;
+    let address = |address: Option<std::net::SocketAddr>| {
+        address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+    };
+    // Scripts wait for this line; it goes to standard output whatever the log's filter.
+    print(&format!(
+        "ready: gRPC {}, HTTP {}, data {}\n",
+        address(receiver.grpc_address),
+        address(receiver.http_address),
+        data.display()
+    ));
+    stop.cancelled().await;
+    receiver.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Prints to standard output. A reader that has gone (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::SUCCESS
+}

@@ -1,7 +1,11 @@
 //! Where the bytes of images are kept.
 
+pub mod files;
+pub mod lock;
+pub mod memory;
+
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use shared::chunk::Segments;
@@ -45,13 +49,21 @@ pub trait ImageStore: Send + Sync {
     /// # Errors
     /// When it cannot be read.
     async fn open(&self, location: &str) -> Result<Option<std::fs::File>, StoreError>;
+
+    /// Tries whether images can be written just now.
+    ///
+    /// # Errors
+    /// When they cannot.
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// An image that is being written.
 ///
 /// A writer that is dropped without `commit` leaves nothing behind.
 #[async_trait]
-pub trait ImageWriter: Send {
+pub trait ImageWriter: Send + Sync {
     /// Adds bytes at the end.
     ///
     /// # Errors
@@ -82,6 +94,29 @@ pub trait ImageWriter: Send {
 /// Why bytes could not be kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Another receiver works on the same folder.
+    #[error(
+        "{path} is in use by {holder}: stop it or point RECEIVER_DATA at another folder",
+        path = path.display()
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// Who holds it, for example `process 4711`.
+        holder: String,
+    },
+    /// A location that no store gave.
+    #[error("location {location:?} is not inside the store")]
+    Location {
+        /// What was asked for.
+        location: String,
+    },
+    /// An earlier failure lost bytes of the image.
+    #[error("image {id} lost bytes in an earlier failure: send it again from its start")]
+    Broken {
+        /// The image.
+        id: ImageId,
+    },
     /// No space.
     #[error("no space left for {path}: free some or point RECEIVER_DATA at a larger disk", path = path.display())]
     Full {
@@ -100,3 +135,21 @@ pub enum StoreError {
         source: io::Error,
     },
 }
+
+impl StoreError {
+    /// The error for `action` on `path`, which failed with `source`.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
+            _ => Self::Io {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -241,6 +241,16 @@ impl Assembler {
         self.received
     }
 
+    /// Algorithm of the digest that is being made.
+    pub fn algorithm(&self) -> DigestAlgorithm {
+        self.hasher.algorithm()
+    }
+
+    /// The image, whose size was not known before, is complete as it is.
+    pub fn end_here(&mut self) {
+        self.size = self.received;
+    }
+
     /// Declared size in bytes.
     pub fn size(&self) -> u64 {
         self.size

@@ -5,6 +5,19 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{ClockEstimate, UnixNanos};
 use crate::image::{ImageId, Transport};
 
+mod align;
+mod build;
+mod comparison;
+pub mod csv;
+pub mod format;
+mod model;
+mod text;
+mod times;
+
+pub use build::{Header, ReportBuilder};
+pub use comparison::comparison;
+pub use model::{Distribution, Report, SCHEMA, Sizes, Totals, Usage, UsageOfBoth, Wire};
+
 /// What became of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -110,8 +123,7 @@ pub struct RunAccount {
 impl RunAccount {
     /// Whether every captured image is accounted for.
     pub fn reconciles(&self) -> bool {
-        self.captured
-            == self.delivered + self.duplicates + self.quarantined + self.lost + self.owed
+        self.captured == self.delivered + self.duplicates + self.quarantined + self.lost + self.owed
     }
 }
 
@@ -125,3 +137,6 @@ pub struct ImageAccount {
     /// Times it was sent.
     pub attempts: u32,
 }
+
+#[cfg(test)]
+mod tests;

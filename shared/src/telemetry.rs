@@ -54,6 +54,22 @@ pub fn log_to_stderr(filter: &str, format: LogFormat, colour: bool) -> Result<()
     Ok(())
 }
 
+/// An error and what is behind it, on one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let source_text = source.to_string();
+        // Some errors repeat their source in their own text.
+        if !text.contains(&source_text) {
+            text.push_str(": ");
+            text.push_str(&source_text);
+        }
+        next = source.source();
+    }
+    text
+}
+
 /// CPU time and memory of this process so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {

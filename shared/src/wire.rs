@@ -7,6 +7,7 @@
 mod convert;
 mod decode;
 mod encode;
+pub mod framing;
 
 use crate::clock::UnixNanos;
 use crate::chunk::Segments;

@@ -11,6 +11,13 @@ use shared::settings::units::ByteSize;
 use shared::telemetry::LogFormat;
 use url::Url;
 
+mod addresses;
+mod read;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
+mod words;
+
 /// Everything a transmitter needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {

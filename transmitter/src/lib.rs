@@ -4,7 +4,12 @@
 //! `link` carries it over one transport. Only `link` knows gRPC, WebSocket and HTTP.
 
 pub mod capture;
+pub mod cli;
 pub mod config;
+//D pub mod delivery;
+pub mod link;
 pub mod outbox;
 pub mod pace;
 pub mod payload;
+//D pub mod progress;
+//D pub mod run;

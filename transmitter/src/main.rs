@@ -1,2 +1,131 @@
-//! x
-fn main() {}
+//! The transmitter daemon: read the settings, run, report, leave with the code `--help` documents.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use pantelegraph_transmitter::cli::{self, CliError, Exit, Invocation};
+use pantelegraph_transmitter::config::Config;
+use pantelegraph_transmitter::run::{self, RunError, RunOutcome, Summary, Surroundings};
+use shared::settings::ProcessEnvironment;
+use tokio::net::TcpListener;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[allow(clippy::print_stderr, reason = "before there is a log, and for the last word")]
+fn main() -> ExitCode {
+    let dotenv = Path::new(".env");
+    let invocation = cli::parse(std::env::args_os(), &ProcessEnvironment, Some(dotenv));
+    let (config, warnings) = match invocation {
+        Ok(Invocation::Run(config, warnings)) => (config, warnings),
+        Ok(Invocation::Print(text)) => return print(&text),
+        Err(error) => {
+            eprintln!("{error}");
+            return CliError::EXIT_CODE.into();
+        }
+    };
+    let colour = std::io::stderr().is_terminal();
+    if let Err(problem) = shared::telemetry::log_to_stderr(&config.log, config.log_format, colour) {
+        eprintln!("{problem}");
+        return CliError::EXIT_CODE.into();
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("pantelegraph-transmitter: cannot start threads: {error}");
+            return Exit::Internal.code().into();
+        }
+    };
+    let exit = match runtime.block_on(transmit(&config)) {
+        Ok(summary) => {
+            let text = summary.text();
+            print(&text);
+            if let Some(problem) = summary.outcome.problem() {
+                eprintln!("pantelegraph-transmitter: {problem}");
+            }
+            match save(&config, &summary) {
+                Ok(()) => summary.outcome.exit(),
+                Err(problem) => {
+                    eprintln!("pantelegraph-transmitter: {problem}");
+                    Exit::Internal
+                }
+            }
+        }
+        Err(error) => {
+            eprintln!("pantelegraph-transmitter: {}", shared::telemetry::chain(&error));
+            match error {
+                RunError::Source(_) => Exit::SourceFailed,
+                RunError::Listen { .. } => Exit::Unreachable,
+                RunError::Signals(_) => Exit::Internal,
+            }
+        }
+    };
+    // Threads that read from a source that will not answer must not keep the process.
+    runtime.shutdown_background();
+    exit.code().into()
+}
+
+async fn transmit(config: &Config) -> Result<Summary, RunError> {
+    let stop = shared::lifecycle::stop_on_signals().map_err(RunError::Signals)?;
+    let listener = match config.listen {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|source| RunError::Listen { address, source })?;
+            if let Ok(address) = listener.local_addr() {
+                // Scripts wait for this line.
+                print(&format!("ready: WebSocket {address}\n"));
+            }
+            Some(listener)
+        }
+    };
+    run::run(config, Surroundings { listener, shared_process: false }, stop).await
+}
+
+fn save(config: &Config, summary: &Summary) -> Result<(), String> {
+    let Some(path) = &config.report else { return Ok(()) };
+    std::fs::write(path, summary.json())
+        .map_err(|error| format!("the report cannot be written to {}: {error}", path.display()))
+}
+
+/// Prints to standard output. A reader that has gone (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::SUCCESS
+}
+
+/// Kept next to `main`, where its words go.
+trait Ending {
+    fn exit(&self) -> Exit;
+    fn problem(&self) -> Option<String>;
+}
+
+impl Ending for RunOutcome {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Delivered => Exit::Delivered,
+            Self::Quarantined => Exit::Quarantined,
+            Self::Lost => Exit::Lost,
+            Self::Owed => Exit::StillOwed,
+            Self::SourceFailed(_) => Exit::SourceFailed,
+            Self::Unreachable(_) => Exit::Unreachable,
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::Delivered => None,
+            Self::Quarantined => Some("the receiver quarantined some images".to_owned()),
+            Self::Lost => Some("some images were lost".to_owned()),
+            Self::Owed => Some("stopped while images were still owed".to_owned()),
+            Self::SourceFailed(problem) => Some(format!("the source failed: {problem}")),
+            Self::Unreachable(problem) => Some(format!("no receiver was reached: {problem}")),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line of `pantelegraph`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use shared::image::Transport;
+use shared::settings::units::{ByteSize, parse_duration};
+
+/// Moves images off edge devices, provably without loss, and shows which transport does it best.
+#[derive(Debug, Parser)]
+#[command(name = "pantelegraph", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  pantelegraph demo                              the main job in ten seconds
+  pantelegraph demo --image photo.jpg --delay 1s the scenario of the report, with your image
+  pantelegraph bench path                        each transport as a ratio to raw TCP
+
+The daemons are pantelegraph-transmitter and pantelegraph-receiver.
+
+Exit codes: 0 done; 1 something was not delivered or not measured; 2 usage")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Starts a receiver and a transmitter here, sends one image several times over each
+    /// transport, and shows what each of them did.
+    Demo(DemoOptions),
+    /// Measures.
+    Bench {
+        #[command(subcommand)]
+        bench: Bench,
+    },
+    /// Prints a completion script for a shell.
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Throughput, CPU time and latency of each transport on the loopback path, with all checks
+    /// on, as ratios to raw TCP measured in the same rounds.
+    Path(PathOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoOptions {
+    /// Image to send [default: a generated photo-like JPEG of 1920x1080]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) image: Option<PathBuf>,
+    /// Times that the image is sent over each transport
+    #[arg(long, default_value_t = 10, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) count: u64,
+    /// Pause between two images
+    #[arg(long, default_value = "200ms", value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) delay: Duration,
+    /// Transports, in this order
+    #[arg(long, value_delimiter = ',', default_value = "websocket,grpc,rest",
+          value_name = "TRANSPORT")]
+    pub(crate) transport: Vec<Transport>,
+    /// Folder for images and report [default: a new one among the temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PathOptions {
+    /// Transports, beside raw TCP
+    #[arg(long, value_delimiter = ',', default_value = "grpc,websocket,rest",
+          value_name = "TRANSPORT")]
+    pub(crate) transport: Vec<Transport>,
+    /// Size of an image in the throughput part
+    #[arg(long, default_value = "1MB", value_name = "SIZE")]
+    pub(crate) image_size: ByteSize,
+    /// Bytes that each transport moves in a round
+    #[arg(long, default_value = "2GB", value_name = "SIZE")]
+    pub(crate) volume: ByteSize,
+    /// Rounds; each measures every transport once, in another order
+    #[arg(long, default_value_t = 7, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) rounds: u64,
+    /// Bytes of an image in one message
+    #[arg(long, default_value = "256KiB", value_name = "SIZE")]
+    pub(crate) chunk_size: ByteSize,
+    /// Bytes in flight that have no receipt yet
+    #[arg(long, default_value = "4MiB", value_name = "SIZE")]
+    pub(crate) window: ByteSize,
+    /// Connections side by side
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(crate) connections: u64,
+    /// HTTP/2 frame size
+    #[arg(long, default_value = "256KiB", value_name = "SIZE")]
+    pub(crate) http2_frame_size: ByteSize,
+    /// HTTP/2 flow-control window
+    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
+    pub(crate) http2_window: ByteSize,
+    /// Size of an image in the latency part
+    #[arg(long, default_value = "545801B", value_name = "SIZE")]
+    pub(crate) latency_size: ByteSize,
+    /// Images sent one at a time in each round
+    #[arg(long, default_value_t = 300, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) latency_images: u64,
+    /// Prints every sample as JSON instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Prints the completion script.
+pub(crate) fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut command = Cli::command();
+    clap_complete::generate(shell, &mut command, "pantelegraph", &mut std::io::stdout());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,221 @@
+//! The catalogue in an SQLite file.
+//!
+//! One thread owns the connection that writes. It takes everything that has queued up, does it in
+//! one transaction and answers all waiting callers after the commit, so that the cost of a commit
+//! is shared by all images that arrive meanwhile. Readers have connections of their own, which
+//! write-ahead logging keeps out of the writer's way.
+//!
+//! The queue has no bound: callers that wait bound it by their number, and what nobody waits for
+//! (events, and entries of [`Durability::Memory`]) takes well under a kilobyte each and is written
+//! faster than images can be received. Nothing is dropped to save memory.
+
+mod read;
+mod row;
+mod schema;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use shared::image::ImageId;
+use shared::receipt::Durability;
+use shared::report::RunAccount;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::catalog::{Catalog, CatalogError, Entry, Filter, Inserted, Numbered, Series, Tally};
+use read::Readers;
+use write::{Counts, Job, Writer};
+
+/// Series that one answer holds at most: the latest ones.
+pub const MAX_SERIES: usize = 10_000;
+
+/// Entries that one answer holds at most.
+pub const MAX_LIST: usize = 10_000;
+
+/// Knows every image, in an SQLite file.
+#[derive(Debug)]
+pub struct SqliteCatalog {
+    jobs: mpsc::UnboundedSender<Job>,
+    counts: Arc<Counts>,
+    readers: Readers,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl SqliteCatalog {
+    /// Opens the catalogue at `path`, which is made when it is not there. With
+    /// [`Durability::Synced`] an entry survives power loss once `insert` has returned, with
+    /// [`Durability::Written`] it survives the death of the process.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or written, is damaged, is no catalogue, or was written by a
+    /// newer version of this program.
+    pub fn open(path: &Path, durability: Durability) -> Result<Self, CatalogError> {
+        let connection = schema::open(path, durability)?;
+        let readers = Readers::open(path)?;
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let counts = Arc::new(Counts::default());
+        let writer = Writer::new(connection, queue, Arc::clone(&counts));
+        let thread = std::thread::Builder::new()
+            .name("catalogue".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| failed("starting the writer")(error.to_string()))?;
+        Ok(Self {
+            jobs,
+            counts,
+            readers,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Brings everything that was handed over to the file and closes it. Later calls fail; a
+    /// second `close` does nothing.
+    pub async fn close(&self) {
+        // The writer's connection goes last: only the last one can fold the log into the file.
+        self.readers.close().await;
+        if let Err(error) = self.request(|done| Job::Close { done }).await {
+            tracing::debug!(%error, "catalogue was not closed by this call");
+        }
+        let thread = self.thread.lock().await.take();
+        if let Some(thread) = thread {
+            // The thread has answered, so this wait is for its return only.
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the catalogue's writer ended in a panic");
+            }
+        }
+    }
+
+    /// Transactions committed so far. Images per commit tell how well commits are shared.
+    pub fn commits(&self) -> u64 {
+        self.counts.commits.load(Ordering::Relaxed)
+    }
+
+    /// Events and entries that nobody waited for and that could not be written, so far.
+    pub fn lost(&self) -> u64 {
+        self.counts.lost.load(Ordering::Relaxed)
+    }
+
+    async fn request<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, CatalogError>>) -> Job,
+    ) -> Result<T, CatalogError> {
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(job(done)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Hands over what nobody waits for.
+    fn post(&self, job: Job) {
+        self.counts.unwaited.fetch_add(1, Ordering::AcqRel);
+        if self.jobs.send(job).is_err() {
+            self.counts.lose(1, &closed());
+        }
+    }
+
+    /// Waits until what was handed over before is written, so that a reader sees it.
+    async fn settle(&self) -> Result<(), CatalogError> {
+        if self.counts.unwaited.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        self.request(|done| Job::Settle { done }).await
+    }
+}
+
+#[async_trait]
+impl Catalog for SqliteCatalog {
+    async fn find(&self, id: ImageId) -> Result<Option<Numbered>, CatalogError> {
+        self.readers
+            .run("finding an image", move |connection| {
+                read::find(connection, id)
+            })
+            .await
+    }
+
+    async fn insert(&self, entry: Entry) -> Result<Inserted, CatalogError> {
+        let entry = Box::new(entry);
+        self.request(|done| Job::Insert {
+            entry,
+            done: Some(done),
+        })
+        .await
+    }
+
+    fn insert_later(&self, entry: Entry) {
+        self.post(Job::Insert {
+            entry: Box::new(entry),
+            done: None,
+        });
+    }
+
+    fn tally(&self, tally: Tally) {
+        self.post(Job::Tally(tally));
+    }
+
+    async fn account(&self, account: RunAccount) -> Result<(), CatalogError> {
+        let account = Box::new(account);
+        self.request(|done| Job::Account { account, done }).await
+    }
+
+    async fn list(
+        &self,
+        filter: Filter,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Numbered>, CatalogError> {
+        self.settle().await?;
+        let limit = limit.min(MAX_LIST);
+        self.readers
+            .run("listing images", move |connection| {
+                read::list(connection, &filter, after, limit)
+            })
+            .await
+    }
+
+    async fn series(&self, filter: Filter) -> Result<Vec<Series>, CatalogError> {
+        self.settle().await?;
+        self.readers
+            .run("listing runs", move |connection| {
+                read::series(connection, &filter, MAX_SERIES)
+            })
+            .await
+    }
+}
+
+fn closed() -> CatalogError {
+    failed("writing")("it is closed".to_owned())
+}
+
+/// Makes the error of `action`.
+fn failed(action: &'static str) -> impl Fn(String) -> CatalogError {
+    move |problem| CatalogError { action, problem }
+}
+
+/// Makes the error of `action` from SQLite's.
+fn sqlite(action: &'static str) -> impl Fn(rusqlite::Error) -> CatalogError {
+    move |error| {
+        use rusqlite::ErrorCode;
+        let hint = match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                "; the file is damaged: restore it from a backup, or move it away to begin anew"
+            }
+            Some(ErrorCode::DiskFull) => "; free some space or move RECEIVER_DATA",
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "; another program is writing to it: stop that one"
+            }
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                "; check that the folder exists and may be written"
+            }
+            _ => "",
+        };
+        CatalogError {
+            action,
+            problem: format!("{error}{hint}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

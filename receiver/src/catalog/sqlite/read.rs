@@ -1,0 +1,210 @@
+//! Questions to the catalogue.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Params, named_params, params};
+use shared::image::{ImageId, Transport};
+use tokio::sync::Semaphore;
+
+use super::{closed, failed, row, schema, sqlite};
+use crate::catalog::{CatalogError, Filter, Numbered, Series};
+
+/// Questions that are answered at the same time; more wait.
+const CONNECTIONS: usize = 4;
+
+/// Connections for reading, made when they are needed and kept.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    permits: Arc<Semaphore>,
+    /// No await happens under it.
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Readers {
+    pub(super) fn open(path: &Path) -> Result<Self, CatalogError> {
+        let first = schema::open_reader(path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            idle: Arc::new(Mutex::new(vec![first])),
+        })
+    }
+
+    /// Answers a question on a blocking thread.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| closed())?;
+        let idle = Arc::clone(&self.idle);
+        let path = self.path.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let ready = lock(&idle).pop();
+            let connection = match ready {
+                Some(connection) => connection,
+                None => schema::open_reader(&path)?,
+            };
+            let answer = question(&connection).map_err(sqlite(action));
+            lock(&idle).push(connection);
+            // Last, so that a connection is there for whom it lets in.
+            drop(permit);
+            answer
+        });
+        match answer.await {
+            Ok(answer) => answer,
+            Err(error) => Err(failed(action)(error.to_string())),
+        }
+    }
+
+    /// Waits for running questions, refuses further ones and closes the connections.
+    pub(super) async fn close(&self) {
+        let all = u32::try_from(CONNECTIONS).expect("a handful");
+        // It fails only when it is closed already.
+        if let Ok(permits) = self.permits.acquire_many(all).await {
+            self.permits.close();
+            lock(&self.idle).clear();
+            drop(permits);
+        }
+    }
+}
+
+fn lock(idle: &Mutex<Vec<Connection>>) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn find(connection: &Connection, id: ImageId) -> rusqlite::Result<Option<Numbered>> {
+    connection
+        .prepare_cached(&format!("{} WHERE i.id = ?1", row::SELECT))?
+        .query_row(params![row::id_bytes(id)], row::numbered)
+        .optional()
+}
+
+const MATCHES: &str = "
+    (:run IS NULL OR run = :run)
+    AND (:transport IS NULL OR transport = :transport)
+    AND (:transmitter IS NULL OR transmitter = :transmitter)";
+
+/// All series that match, the one that began last first.
+pub(super) fn series(
+    connection: &Connection,
+    filter: &Filter,
+    limit: usize,
+) -> rusqlite::Result<Vec<Series>> {
+    let having = match filter.quarantined {
+        None => "",
+        Some(true) => "AND quarantined > 0",
+        Some(false) => "AND stored > 0",
+    };
+    let sql = format!(
+        "SELECT * FROM series WHERE {MATCHES} {having}
+         ORDER BY first_ns DESC, series DESC LIMIT :limit"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(
+        named_params! {
+            ":run": filter.run,
+            ":transport": filter.transport.map(Transport::key),
+            ":transmitter": filter.transmitter,
+            ":limit": to_i64(limit),
+        },
+        row::series,
+    )?;
+    rows.collect()
+}
+
+/// Entries after number `after`.
+pub(super) fn list(
+    connection: &Connection,
+    filter: &Filter,
+    after: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<Numbered>> {
+    let verdict = match filter.quarantined {
+        None => "",
+        Some(true) => "AND i.reason IS NOT NULL",
+        Some(false) => "AND i.reason IS NULL",
+    };
+    let limit = to_i64(limit);
+    let tail = "ORDER BY i.number LIMIT :limit";
+    let open = Filter {
+        quarantined: None,
+        ..filter.clone()
+    };
+    if open.run.is_none() && open.transport.is_none() && open.transmitter.is_none() {
+        let sql = format!("{} WHERE i.number > :after {verdict} {tail}", row::SELECT);
+        return entries(
+            connection,
+            &sql,
+            named_params! { ":after": after, ":limit": limit },
+        );
+    }
+    match matching(connection, &open)?[..] {
+        [] => Ok(Vec::new()),
+        [only] => {
+            // Quarantined images are few and have an index of their own, which the plus sign picks.
+            let plus = if filter.quarantined == Some(true) {
+                "+"
+            } else {
+                ""
+            };
+            let sql = format!(
+                "{} WHERE {plus}i.series = :series AND i.number > :after {verdict} {tail}",
+                row::SELECT
+            );
+            let named = named_params! { ":series": only, ":after": after, ":limit": limit };
+            entries(connection, &sql, named)
+        }
+        _ => {
+            // By number and not by series (the plus sign keeps the index out): going through the
+            // pages then passes over each row once, instead of sorting all of them for each page.
+            let sql = format!(
+                "{} WHERE i.number > :after {verdict} AND +i.series IN
+                 (SELECT series FROM series WHERE {MATCHES}) {tail}",
+                row::SELECT
+            );
+            let named = named_params! {
+                ":run": filter.run,
+                ":transport": filter.transport.map(Transport::key),
+                ":transmitter": filter.transmitter,
+                ":after": after,
+                ":limit": limit,
+            };
+            entries(connection, &sql, named)
+        }
+    }
+}
+
+/// The first two series that match.
+fn matching(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<i64>> {
+    let sql = format!("SELECT series FROM series WHERE {MATCHES} LIMIT 2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(
+        named_params! {
+            ":run": filter.run,
+            ":transport": filter.transport.map(Transport::key),
+            ":transmitter": filter.transmitter,
+        },
+        |row| row.get(0),
+    )?;
+    rows.collect()
+}
+
+fn entries(
+    connection: &Connection,
+    sql: &str,
+    named: impl Params,
+) -> rusqlite::Result<Vec<Numbered>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(named, row::numbered)?;
+    rows.collect()
+}
+
+fn to_i64(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,197 @@
+//! The thread that writes.
+
+mod changes;
+mod meter;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Connection, TransactionBehavior};
+use shared::report::RunAccount;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{closed, sqlite};
+use crate::catalog::{CatalogError, Entry, Inserted, Tally};
+use changes::Changes;
+use meter::Meter;
+
+/// Jobs of one transaction at most: bounds the time until the first of them is answered.
+const BATCH: usize = 1024;
+
+type Done<T> = oneshot::Sender<Result<T, CatalogError>>;
+
+/// What the thread is asked to do, in order.
+#[derive(Debug)]
+pub(super) enum Job {
+    Insert {
+        entry: Box<Entry>,
+        done: Option<Done<Inserted>>,
+    },
+    Tally(Tally),
+    Account {
+        account: Box<RunAccount>,
+        done: Done<()>,
+    },
+    /// Answers when all before it is written.
+    Settle {
+        done: Done<()>,
+    },
+    /// As `Settle`, and ends the thread.
+    Close {
+        done: Done<()>,
+    },
+}
+
+/// What happened so far.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Transactions committed.
+    pub(super) commits: AtomicU64,
+    /// Jobs in the queue that nobody waits for.
+    pub(super) unwaited: AtomicU64,
+    /// Jobs that nobody waited for and that could not be done.
+    pub(super) lost: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn lose(&self, jobs: u64, error: &CatalogError) {
+        self.unwaited.fetch_sub(jobs, Ordering::AcqRel);
+        self.lost.fetch_add(jobs, Ordering::Relaxed);
+        tracing::error!(jobs, %error, "catalogue: events could not be written");
+    }
+}
+
+pub(super) struct Writer {
+    connection: Connection,
+    queue: mpsc::UnboundedReceiver<Job>,
+    counts: Arc<Counts>,
+    meter: Meter,
+}
+
+/// What a job came to, told after the commit.
+enum Outcome {
+    Inserted(Inserted),
+    Done,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        queue: mpsc::UnboundedReceiver<Job>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self {
+            connection,
+            queue,
+            counts,
+            meter: Meter::new(),
+        }
+    }
+
+    /// Works until it is closed or nobody can ask any more.
+    pub(super) fn run(mut self) {
+        let mut jobs = Vec::with_capacity(BATCH);
+        let mut close = None;
+        while close.is_none() && self.queue.blocking_recv_many(&mut jobs, BATCH) > 0 {
+            let at = jobs.iter().position(|job| matches!(job, Job::Close { .. }));
+            if let Some(at) = at {
+                for late in jobs.split_off(at + 1) {
+                    self.answer(late, Err(closed()));
+                }
+                if let Some(Job::Close { done }) = jobs.pop() {
+                    close = Some(done);
+                }
+            }
+            self.work(&mut jobs);
+        }
+        self.queue.close();
+        while let Ok(late) = self.queue.try_recv() {
+            self.answer(late, Err(closed()));
+        }
+        let closed = self
+            .connection
+            .close()
+            .map_err(|(_, error)| sqlite("closing")(error));
+        match (close, closed) {
+            // Whoever closes may have stopped waiting.
+            (Some(done), closed) => drop(done.send(closed)),
+            (None, Err(error)) => tracing::error!(%error, "catalogue could not be closed"),
+            (None, Ok(())) => {}
+        }
+    }
+
+    /// Does all jobs in one transaction; if that fails, each in its own, so that one that cannot
+    /// be done takes no other with it.
+    fn work(&mut self, jobs: &mut Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        match self.transact(jobs) {
+            Ok(outcomes) => {
+                for (job, outcome) in jobs.drain(..).zip(outcomes) {
+                    self.answer(job, Ok(outcome));
+                }
+            }
+            Err(error) if jobs.len() == 1 => {
+                for job in jobs.drain(..) {
+                    self.answer(job, Err(error.clone()));
+                }
+            }
+            Err(_) => {
+                for job in std::mem::take(jobs) {
+                    self.work(&mut vec![job]);
+                }
+            }
+        }
+    }
+
+    fn transact(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, CatalogError> {
+        if jobs.iter().all(|job| matches!(job, Job::Settle { .. })) {
+            return Ok(jobs.iter().map(|_| Outcome::Done).collect());
+        }
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(sqlite("beginning to write"))?;
+        let used = self.meter.read();
+        let mut changes = Changes::default();
+        let outcomes = jobs
+            .iter()
+            .map(|job| changes.apply(&transaction, job))
+            .collect::<rusqlite::Result<Vec<_>>>()
+            .and_then(|outcomes| changes.save(&transaction, used).map(|()| outcomes))
+            .map_err(sqlite("writing"))?;
+        transaction.commit().map_err(sqlite("committing"))?;
+        if changes.any() {
+            self.meter.settle();
+        }
+        self.counts.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(outcomes)
+    }
+
+    fn answer(&self, job: Job, outcome: Result<Outcome, CatalogError>) {
+        // A caller that has gone away needs no answer, hence the ignored results.
+        match (job, outcome) {
+            (
+                Job::Insert {
+                    done: Some(done), ..
+                },
+                outcome,
+            ) => {
+                let _ = done.send(outcome.map(|outcome| match outcome {
+                    Outcome::Inserted(inserted) => inserted,
+                    Outcome::Done => Inserted::New,
+                }));
+            }
+            (Job::Insert { done: None, .. } | Job::Tally(_), Ok(_)) => {
+                self.counts.unwaited.fetch_sub(1, Ordering::AcqRel);
+            }
+            (Job::Insert { done: None, .. } | Job::Tally(_), Err(error)) => {
+                self.counts.lose(1, &error);
+            }
+            (Job::Account { done, .. } | Job::Settle { done } | Job::Close { done }, outcome) => {
+                let _ = done.send(outcome.map(|_| ()));
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! All settings of the receiver.
+
+use shared::settings::{Group, Setting};
+
+/// The settings in the order of the help.
+pub(super) static GROUPS: &[Group] = &[
+    Group {
+        heading: "Connections",
+        settings: CONNECTIONS,
+    },
+    Group {
+        heading: "Images",
+        settings: IMAGES,
+    },
+    Group {
+        heading: "Limits",
+        settings: LIMITS,
+    },
+    Group {
+        heading: "Tuning",
+        settings: TUNING,
+    },
+    Group {
+        heading: "Identity and output",
+        settings: OUTPUT,
+    },
+];
+
+static CONNECTIONS: &[Setting] = &[
+    Setting::value("grpc-listen", "ADDR|off", "Listen here for gRPC")
+        .default("127.0.0.1:50051")
+        .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
+    Setting::value(
+        "http-listen",
+        "ADDR|off",
+        "Listen here for REST, WebSocket, reports, metrics",
+    )
+    .default("127.0.0.1:8080")
+    .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
+    Setting::list(
+        "pull",
+        "URL",
+        "Dial these transmitters, which wait with --listen",
+    )
+    .long("For example ws://camera.example:8081. The path is /v1/stream unless one is given."),
+];
+
+static IMAGES: &[Setting] = &[
+    Setting::value("data", "DIR", "Folder for images and catalogue").default("./data"),
+    Setting::value(
+        "durability",
+        "memory|written|synced",
+        "How firmly an image is kept at receipt",
+    )
+    .default("synced")
+    .long(
+        "synced: on the medium with its catalogue entry, survives power loss. written: handed \
+             to the operating system, survives the end of the program. memory: verified and \
+             counted but not kept, for benchmarks only.",
+    ),
+    Setting::value("verify", "header|full", "How closely images are looked at")
+        .default("header")
+        .long("header: format, dimensions and a proper end. full: all pixels are decoded."),
+    Setting::value(
+        "partial-ttl",
+        "DURATION",
+        "Keep unfinished uploads this long",
+    )
+    .default("24h"),
+];
+
+static LIMITS: &[Setting] = &[
+    Setting::value("max-image-size", "SIZE", "Largest image").default("512MiB"),
+    Setting::value("max-message-size", "SIZE", "Largest message").default("4MiB"),
+    Setting::value("max-chunks", "N", "Most chunks of one image").default("1000000"),
+    Setting::value(
+        "max-metadata",
+        "SIZE",
+        "Most metadata of one image: name, type, run, identity",
+    )
+    .default("16KiB"),
+    Setting::value(
+        "max-pixels",
+        "N",
+        "Most pixels of one image, checked before it is decoded",
+    )
+    .default("500000000"),
+    Setting::value("max-connections", "N", "Most connections in all").default("1024"),
+    Setting::value(
+        "max-unfinished",
+        "N",
+        "Most unfinished images of one connection",
+    )
+    .default("64"),
+    Setting::value(
+        "max-memory",
+        "SIZE",
+        "Most image bytes in memory, of all connections together",
+    )
+    .default("256MiB"),
+    Setting::value(
+        "idle-timeout",
+        "DURATION",
+        "Close a connection that is silent for this long",
+    )
+    .default("60s"),
+];
+
+static TUNING: &[Setting] = &[
+    Setting::value(
+        "credit",
+        "SIZE",
+        "Image bytes that one session may have under way",
+    )
+    .default("8MiB"),
+    Setting::value(
+        "http2-frame-size",
+        "SIZE",
+        "gRPC: frame size that this side accepts",
+    )
+    .default("256KiB"),
+    Setting::value(
+        "http2-window",
+        "SIZE",
+        "gRPC: flow-control window of stream and connection",
+    )
+    .default("1MiB")
+    .long("About twice bandwidth times round trip: 1MiB carries 10 MB/s over 50 ms."),
+];
+
+static OUTPUT: &[Setting] = &[
+    Setting::value(
+        "name",
+        "NAME",
+        "Name of this receiver [default: the host name]",
+    ),
+    Setting::value(
+        "grace",
+        "DURATION",
+        "Time to finish what is in flight when stopped",
+    )
+    .default("10s"),
+    Setting::value(
+        "log",
+        "FILTER",
+        "What is logged: error, warn, info, debug, trace",
+    )
+    .default("info")
+    .long("Also by part, in the syntax of RUST_LOG: info,pantelegraph_receiver=debug."),
+    Setting::value("log-format", "text|json", "Form of the log").default("text"),
+];

@@ -1,0 +1,120 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::*;
+
+fn invoke(args: &[&str]) -> Result<Invocation, CliError> {
+    let args = ["pantelegraph-receiver"]
+        .iter()
+        .chain(args)
+        .map(OsString::from);
+    parse(args, &BTreeMap::new(), None)
+}
+
+fn printed(args: &[&str]) -> String {
+    match invoke(args) {
+        Ok(Invocation::Print(text)) => text,
+        other => panic!("nothing is printed: {other:?}"),
+    }
+}
+
+#[test]
+fn help_names_every_flag_and_exit_code() {
+    for help in [printed(&["--help"]), printed(&["-h"])] {
+        for setting in PROGRAM.settings() {
+            assert!(
+                help.contains(&format!("--{} ", setting.key)),
+                "{}",
+                setting.key
+            );
+        }
+        assert!(help.contains("Examples:\n  For transmitters on this machine"));
+    }
+    let help = printed(&["--help"]);
+    for (code, meaning) in PROGRAM.exit_codes {
+        assert!(help.contains(&format!("{code:>3}  {meaning}")), "{code}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_help_are_good_invocations() {
+    let examples = PROGRAM.examples.replace("\\\n", " ");
+    let commands = examples
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pantelegraph-receiver"));
+    let mut count = 0;
+    for command in commands {
+        let args: Vec<&str> = command.split_whitespace().collect();
+        assert!(
+            matches!(invoke(&args), Ok(Invocation::Run(..))),
+            "{command}: {:?}",
+            invoke(&args)
+        );
+        count += 1;
+    }
+    assert_eq!(count, 4);
+}
+
+#[test]
+fn completions_know_flags_and_words() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = printed(&["--completions", shell]);
+        assert!(script.contains("grpc-listen"), "{shell}");
+    }
+    assert!(printed(&["--completions", "bash"]).contains("memory written synced"));
+}
+
+#[test]
+fn printed_settings_read_back_as_the_same_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("receiver.toml");
+    for args in [
+        &[][..],
+        &[
+            "--data",
+            "/srv/my \"images\"",
+            "--grpc-listen",
+            "off",
+            "--max-pixels",
+            "18446744073709551615",
+        ],
+        &[
+            "--pull",
+            "ws://a:1,http://b:2",
+            "--durability",
+            "memory",
+            "--name",
+            "station 7",
+        ],
+    ] {
+        let first = printed(&[args, &["--print-config"]].concat());
+        fs::write(&file, &first).unwrap();
+        let Ok(Invocation::Run(config, _)) = invoke(args) else {
+            panic!("{args:?}")
+        };
+        let Ok(Invocation::Run(again, _)) = invoke(&["--config", file.to_str().unwrap()]) else {
+            panic!("{first}");
+        };
+        assert_eq!(format!("{config:?}"), format!("{again:?}"));
+    }
+}
+
+#[test]
+fn the_example_file_is_up_to_date_and_changes_nothing() {
+    let part = printed(&["--print-env"]);
+    let example = include_str!("../../../.env.example");
+    assert!(
+        example.ends_with(&part),
+        ".env.example is out of date; regenerate it:\n  \
+         {{ cargo run -qp pantelegraph-transmitter -- --print-env; echo; \
+         cargo run -qp pantelegraph-receiver -- --print-env; }} > .env.example"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let dotenv = folder.path().join(".env");
+    fs::write(&dotenv, example).unwrap();
+    let args = || ["x"].iter().map(OsString::from);
+    let environment = BTreeMap::new();
+    let with = parse(args(), &environment, Some(&dotenv)).unwrap();
+    let without = parse(args(), &environment, None).unwrap();
+    assert_eq!(format!("{with:?}"), format!("{without:?}"));
+}

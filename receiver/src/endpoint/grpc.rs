@@ -1,0 +1,92 @@
+//! gRPC: `Put`, `Upload`, `Exchange` and `Watch` of `pantelegraph.transfer.v1.TransferService`.
+//!
+//! tonic serves the connection and the calls with small messages. The two calls that carry chunks
+//! take their request body apart here, so that image bytes are not copied on their way from
+//! HTTP/2's DATA frames to the intake.
+
+mod stream;
+mod unary;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use shared::wire::proto;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic_prost::ProstCodec;
+
+use crate::intake::Intake;
+
+/// What the gRPC endpoint needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Chunk bytes that a session may have under way.
+    pub credit: u64,
+    /// Time without a message after which a call is ended.
+    pub idle_timeout: Duration,
+}
+
+/// The service, to be added to a tonic server.
+#[derive(Clone)]
+pub struct TransferService {
+    intake: Arc<Intake>,
+    options: Options,
+    stop: CancellationToken,
+}
+
+impl TransferService {
+    /// A service over `intake` whose long calls end when `stop` is cancelled.
+    pub fn new(intake: Arc<Intake>, options: Options, stop: CancellationToken) -> Self {
+        Self { intake, options, stop }
+    }
+
+    async fn serve(self, request: Request<Body>) -> Response<Body> {
+        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let max_message = self.intake.limits().max_message_size.as_usize();
+        match method.as_str() {
+            "Exchange" => stream::exchange(self, request),
+            "Upload" => stream::upload(self, request).await,
+            "Put" => {
+                let codec = ProstCodec::<proto::PutResponse, proto::PutRequest>::default();
+                let mut grpc =
+                    tonic::server::Grpc::new(codec).max_decoding_message_size(max_message);
+                grpc.unary(unary::Put(self.intake), request).await
+            }
+            "Watch" => {
+                let codec = ProstCodec::<proto::Event, proto::WatchRequest>::default();
+                let mut grpc = tonic::server::Grpc::new(codec);
+                grpc.server_streaming(unary::Watch(self.intake, self.stop), request).await
+            }
+            _ => tonic::Status::unimplemented(format!(
+                "{method} is not a call of pantelegraph.transfer.v1.TransferService; \
+                 known are Put, Upload, Exchange and Watch"
+            ))
+            .into_http(),
+        }
+    }
+}
+
+impl NamedService for TransferService {
+    const NAME: &'static str = "pantelegraph.transfer.v1.TransferService";
+}
+
+impl tower::Service<Request<Body>> for TransferService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.serve(request).await) })
+    }
+}

@@ -1,0 +1,141 @@
+//! The calls with small messages.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use shared::chunk::Segments;
+use shared::image::Transport;
+use shared::receipt::{Reject, RejectReason};
+use shared::wire::{begin_from_proto, event_to_proto, proto, receipt_to_proto};
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status};
+
+use crate::intake::{Begun, Intake, Origin};
+
+type Reply<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+
+/// One image in one message.
+pub(super) struct Put(pub(super) Arc<Intake>);
+
+impl tonic::server::UnaryService<proto::PutRequest> for Put {
+    type Response = proto::PutResponse;
+    type Future = Reply<proto::PutResponse>;
+
+    fn call(&mut self, request: Request<proto::PutRequest>) -> Self::Future {
+        let intake = Arc::clone(&self.0);
+        Box::pin(async move {
+            match put(&intake, request.into_inner()).await {
+                Ok(response) => Ok(Response::new(response)),
+                Err(reject) => Err(status_of(&reject)),
+            }
+        })
+    }
+}
+
+async fn put(
+    intake: &Arc<Intake>,
+    request: proto::PutRequest,
+) -> Result<proto::PutResponse, Reject> {
+    let begin = request.begin.unwrap_or_default();
+    let begin = begin_from_proto(begin)?;
+    let origin = Origin::new(Transport::Grpc, &request.transmitter);
+    let receipt = match intake.begin(begin, &origin).await? {
+        Begun::Present(receipt) => receipt,
+        Begun::Upload(mut upload) => {
+            upload.push(0, request.crc32c, Segments::from(request.data)).await?;
+            upload.finish(None).await?
+        }
+    };
+    Ok(proto::PutResponse { receipt: Some(receipt_to_proto(&receipt)) })
+}
+
+/// The status for a rejection, with its facts as metadata.
+pub(super) fn status_of(reject: &Reject) -> Status {
+    let code = match reject.reason {
+        RejectReason::Conflict => Code::AlreadyExists,
+        RejectReason::Limit => Code::ResourceExhausted,
+        RejectReason::Unavailable => Code::Unavailable,
+        RejectReason::Internal => Code::Internal,
+        RejectReason::Superseded => Code::Aborted,
+        RejectReason::UnknownMessage => Code::Unimplemented,
+        RejectReason::Protocol | RejectReason::UnknownImage => Code::FailedPrecondition,
+        RejectReason::Truncated
+        | RejectReason::Overflow
+        | RejectReason::ChunkChecksum
+        | RejectReason::DigestMismatch
+        | RejectReason::Offset => Code::DataLoss,
+        RejectReason::NotAnImage
+        | RejectReason::TruncatedImage
+        | RejectReason::Mislabelled
+        | RejectReason::CorruptImage
+        | RejectReason::Empty
+        | RejectReason::Invalid => Code::InvalidArgument,
+    };
+    let mut status = Status::new(code, reject.message.clone());
+    let metadata = status.metadata_mut();
+    metadata.insert("pantelegraph-reason", ascii(reject.reason.key()));
+    metadata.insert("pantelegraph-retryable", ascii(if reject.retryable { "true" } else { "false" }));
+    metadata
+        .insert("pantelegraph-quarantined", ascii(if reject.quarantined { "true" } else { "false" }));
+    status
+}
+
+fn ascii(text: &'static str) -> tonic::metadata::AsciiMetadataValue {
+    tonic::metadata::AsciiMetadataValue::from_static(text)
+}
+
+/// Live events.
+pub(super) struct Watch(pub(super) Arc<Intake>, pub(super) CancellationToken);
+
+/// Events that may wait for a slow watcher.
+const MAX_WAITING_EVENTS: usize = 64;
+
+impl tonic::server::ServerStreamingService<proto::WatchRequest> for Watch {
+    type Response = proto::Event;
+    type ResponseStream = ReceiverStream<Result<proto::Event, Status>>;
+    type Future = Reply<Self::ResponseStream>;
+
+    fn call(&mut self, request: Request<proto::WatchRequest>) -> Self::Future {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
+        tokio::spawn(forward(self.0.watch(), request.into_inner(), sender, self.1.clone()));
+        Box::pin(async move { Ok(Response::new(ReceiverStream::new(receiver))) })
+    }
+}
+
+async fn forward(
+    mut events: broadcast::Receiver<Arc<shared::wire::Event>>,
+    wanted: proto::WatchRequest,
+    sender: mpsc::Sender<Result<proto::Event, Status>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = sender.closed() => return,
+            () = stop.cancelled() => return,
+        };
+        let event = match event {
+            Ok(event) => {
+                let other_run = !wanted.run.is_empty() && event.run != wanted.run;
+                let other_transport =
+                    !wanted.transport.is_empty() && event.transport.key() != wanted.transport;
+                if other_run || other_transport {
+                    continue;
+                }
+                event_to_proto(&event)
+            }
+            Err(broadcast::error::RecvError::Lagged(missed)) => proto::Event {
+                at_unix_ns: shared::clock::UnixNanos::now().0,
+                kind: Some(proto::event::Kind::Missed(missed)),
+                ..Default::default()
+            },
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if sender.send(Ok(event)).await.is_err() {
+            return;
+        }
+    }
+}

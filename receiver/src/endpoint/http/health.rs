@@ -1,0 +1,78 @@
+//! Figures, and whether the receiver lives and can take work.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+use super::ReadState;
+use crate::catalog::Filter;
+use crate::problem::Problem;
+
+/// Time within which a part must answer to count as ready.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(state): State<ReadState>) -> Response {
+    let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (headers, state.metrics.render()).into_response()
+}
+
+/// `GET /healthz`: the process answers, no more.
+pub(super) async fn healthz() -> Response {
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], "ok\n").into_response()
+}
+
+/// `GET /readyz`: whether an image that comes now would be taken.
+pub(super) async fn readyz(State(state): State<ReadState>) -> Result<Response, Problem> {
+    let (catalogue, store) = tokio::join!(
+        answers(
+            "catalogue",
+            state.catalog.list(Filter::default(), i64::MAX, 1)
+        ),
+        answers("store", state.store.check()),
+    );
+    let draining = state.draining.is_cancelled();
+    let ready = catalogue.is_ok() && store.is_ok() && !draining;
+    let word = |found: &Result<(), String>| match found {
+        Ok(()) => json!("ok"),
+        Err(problem) => json!(problem),
+    };
+    let checks: Value =
+        json!({ "catalogue": word(&catalogue), "store": word(&store), "draining": draining });
+    if ready {
+        return Ok(Json(json!({ "ready": true, "checks": checks })).into_response());
+    }
+    let detail = if draining {
+        "the receiver is stopping"
+    } else {
+        "a part of the receiver fails; see checks, and the receiver's log"
+    };
+    let title = "the receiver is not ready";
+    Err(
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", title, detail)
+            .with("ready", false)
+            .with("checks", checks),
+    )
+}
+
+/// The system's error is for the log: it names paths of this machine.
+async fn answers<T, E: Display>(
+    part: &'static str,
+    check: impl Future<Output = Result<T, E>>,
+) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, check).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            tracing::warn!(part, %error, "not ready");
+            Err("fails; see the receiver's log".to_owned())
+        }
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}

@@ -1,0 +1,56 @@
+//! REST: one image by `PUT /v1/images/{id}`, resumable uploads by tus, the clock, run accounts.
+
+mod digests;
+mod put;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put as put_method};
+use shared::chunk::Segments;
+use shared::clock::UnixNanos;
+
+use crate::intake::Intake;
+use crate::problem::Problem;
+
+/// Routes that bring something in.
+pub fn writing_routes(intake: Arc<Intake>) -> Router {
+    let account_limit = axum::extract::DefaultBodyLimit::max(MAX_ACCOUNT);
+    Router::new()
+        .route("/v1/images/{id}", put_method(put::put))
+        .route("/v1/clock", get(clock))
+        .route("/v1/runs/account", post(account).layer(account_limit))
+        .with_state(intake)
+}
+
+/// Largest run account: its images are told in portions.
+const MAX_ACCOUNT: usize = 4 << 20;
+
+/// This clock, for a transmitter that measures the offset (design, *Time*): `t2_unix_ns` and
+/// `t3_unix_ns` are the arrival and the answer of the request.
+async fn clock() -> Response {
+    let t2 = UnixNanos::now();
+    let body = format!("{{\"t2_unix_ns\":{},\"t3_unix_ns\":{}}}\n", t2.0, UnixNanos::now().0);
+    ([("content-type", "application/json"), ("cache-control", "no-store")], body).into_response()
+}
+
+/// A run's account as protobuf (`pantelegraph.transfer.v1.RunAccount`).
+async fn account(State(intake): State<Arc<Intake>>, body: Bytes) -> Result<StatusCode, Problem> {
+    let account = shared::wire::decode_account(Segments::from(body))?;
+    intake.catalog().account(account).await.map_err(|error| Problem::internal(&error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The WebSocket endpoint as a route.
+pub fn websocket_route(endpoint: super::websocket::Endpoint) -> Router {
+    Router::new().route(
+        shared::wire::WEBSOCKET_PATH,
+        get(move |request: axum::extract::Request| {
+            super::websocket::upgrade(endpoint.clone(), request)
+        }),
+    )
+}

@@ -1,0 +1,230 @@
+//! `PUT /v1/images/{id}`: one image in one request, streamed into the intake.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use percent_encoding::percent_decode_str;
+use shared::chunk::Segments;
+use shared::clock::{ClockEstimate, UnixNanos};
+use shared::image::{ImageId, ImageMeta, Transport};
+use shared::receipt::{Receipt, ReceiptStatus, Reject, RejectReason};
+use shared::wire::Begin;
+
+use super::digests::{Declared, repr_digest};
+use crate::intake::{Begun, Intake, Origin, Upload};
+use crate::problem::Problem;
+
+/// Bytes of a refused image that are read and thrown away, so that the connection can go on with
+/// the next one; beyond, it is closed.
+const MAX_DRAINED: u64 = 64 << 20;
+
+/// Stores the image in the body; the answer is its receipt as JSON, 201 when it is new, 200 when
+/// it was there.
+pub(super) async fn put(
+    State(intake): State<Arc<Intake>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    mut body: Body,
+) -> Response {
+    match receive(&intake, &id, &headers, &mut body).await {
+        Ok(receipt) => answer(&receipt),
+        Err(reject) => {
+            let drained = drain(&mut body).await;
+            let mut response = Problem::from(reject).into_response();
+            if !drained {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
+    }
+}
+
+/// The receipt of an image as a response.
+pub(super) fn answer(receipt: &Receipt) -> Response {
+    let status = match receipt.status {
+        ReceiptStatus::Stored => StatusCode::CREATED,
+        ReceiptStatus::Duplicate => StatusCode::OK,
+    };
+    let location = format!("/v1/images/{}", receipt.image_id);
+    let mut response = (status, Json(receipt)).into_response();
+    let headers = response.headers_mut();
+    for (name, value) in
+        [(header::LOCATION, location), (REPR_DIGEST, repr_digest(&receipt.digest))]
+    {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+const REPR_DIGEST: header::HeaderName = header::HeaderName::from_static("repr-digest");
+
+async fn receive(
+    intake: &Arc<Intake>,
+    id: &str,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Receipt, Reject> {
+    let id: ImageId = id
+        .parse()
+        .map_err(|error| Reject::new(None, RejectReason::Invalid, format!("{error}")))?;
+    let invalid = |message: String| Reject::new(id, RejectReason::Invalid, message);
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(invalid("Content-Encoding is not taken; send the image as it is".to_owned()));
+    }
+    if headers.contains_key(header::CONTENT_RANGE) {
+        let advice = "Content-Range is not taken; use tus at /v1/uploads to resume";
+        return Err(invalid(advice.to_owned()));
+    }
+    let mut digests = Declared::from_headers(headers).map_err(invalid)?;
+    let (mut meta, transmitter) = metadata(id, headers).map_err(invalid)?;
+    meta.digest = digests.native;
+    let origin = Origin::new(Transport::Rest, &transmitter);
+    let length: Option<u64> = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse().ok());
+    let begun = match length {
+        Some(length) => {
+            meta.size = length;
+            intake.begin(Begin { meta: meta.clone(), offset: 0 }, &origin).await?
+        }
+        None => intake.begin_unsized(Begin { meta: meta.clone(), offset: 0 }, &origin).await?,
+    };
+    let upload = match begun {
+        Begun::Present(receipt) => {
+            drain(body).await;
+            return Ok(receipt);
+        }
+        Begun::Upload(upload) => upload,
+    };
+    let upload = stream(intake, &origin, *upload, body, &mut digests).await?;
+    if let Err(message) = digests.check() {
+        let reject = Reject::new(id, RejectReason::DigestMismatch, message);
+        return Err(intake.turn_down(&meta, &origin, reject));
+    }
+    upload.finish(None).await
+}
+
+/// Pieces of a body that go to the intake together at least, unless the body ends.
+const PORTION: usize = 128 << 10;
+
+/// Moves the body into the upload, in portions, so that small pieces cost little each.
+async fn stream(
+    intake: &Arc<Intake>,
+    origin: &Origin,
+    mut upload: Upload,
+    body: &mut Body,
+    digests: &mut Declared,
+) -> Result<Upload, Reject> {
+    let id = upload.meta().id;
+    let idle = intake.limits().idle_timeout;
+    let mut portion = Segments::new();
+    loop {
+        let piece = next_piece(body, idle).await.map_err(|problem| {
+            let message = format!("image ended after {} bytes: {problem}",
+                upload.received() + portion.len() as u64);
+            let reject = Reject::new(id, RejectReason::Truncated, message);
+            intake.turn_down(upload.meta(), origin, reject)
+        })?;
+        let ended = piece.is_none();
+        if let Some(piece) = piece {
+            digests.update(&piece);
+            portion.push(piece);
+        }
+        if portion.len() >= PORTION || (ended && !portion.is_empty()) {
+            let offset = upload.received();
+            upload.push(offset, None, std::mem::take(&mut portion)).await?;
+        }
+        if ended {
+            return Ok(upload);
+        }
+    }
+}
+
+async fn next_piece(body: &mut Body, idle: Duration) -> Result<Option<bytes::Bytes>, String> {
+    loop {
+        match tokio::time::timeout(idle, body.frame()).await {
+            Err(_) => return Err(format!("no byte for {idle:?} (RECEIVER_IDLE_TIMEOUT)")),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(error))) => return Err(format!("the connection broke ({error})")),
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// Reads the rest of a body that is not wanted; whether it came to its end.
+async fn drain(body: &mut Body) -> bool {
+    let mut drained = 0;
+    loop {
+        match next_piece(body, Duration::from_secs(5)).await {
+            Ok(None) => return true,
+            Ok(Some(piece)) => drained += piece.len() as u64,
+            Err(_) => return false,
+        }
+        if drained > MAX_DRAINED {
+            return false;
+        }
+    }
+}
+
+/// Everything that the headers say of the image, and the transmitter's identity.
+pub(super) fn metadata(id: ImageId, headers: &HeaderMap) -> Result<(ImageMeta, String), String> {
+    let mut meta = ImageMeta::new(id, 0);
+    meta.content_type = text(headers, "content-type")?;
+    meta.name = text(headers, "pantelegraph-name")?;
+    meta.run = text(headers, "pantelegraph-run")?.unwrap_or_default();
+    meta.sequence = number(headers, "pantelegraph-sequence")?.unwrap_or(0);
+    meta.captured = number(headers, "pantelegraph-captured")?.map(UnixNanos);
+    meta.queued = number(headers, "pantelegraph-queued")?.map(UnixNanos);
+    meta.send_started = number(headers, "pantelegraph-send-started")?.map(UnixNanos);
+    meta.attempt = number(headers, "pantelegraph-attempt")?.unwrap_or(1);
+    meta.clock = clock(headers)?;
+    Ok((meta, text(headers, "pantelegraph-transmitter")?.unwrap_or_default()))
+}
+
+/// A header as text; percent-encoding carries what HTTP headers cannot.
+fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, String> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let value = value.to_str().map_err(|_| format!("{name} is not ASCII; percent-encode it"))?;
+    let decoded = percent_decode_str(value)
+        .decode_utf8()
+        .map_err(|_| format!("{name} is not UTF-8 after percent-decoding"))?;
+    Ok((!decoded.is_empty()).then(|| decoded.into_owned()))
+}
+
+fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Result<Option<T>, String> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|value| value.trim().parse().ok());
+    number.map(Some).ok_or_else(|| format!("{name} is not a whole number"))
+}
+
+/// `Pantelegraph-Clock: offset=-120;error=55;samples=8`, nanoseconds.
+fn clock(headers: &HeaderMap) -> Result<Option<ClockEstimate>, String> {
+    let Some(value) = headers.get("pantelegraph-clock") else { return Ok(None) };
+    let malformed = "pantelegraph-clock is not of the form offset=-120;error=55;samples=8";
+    let mut estimate = ClockEstimate { offset_ns: 0, error_ns: 0, samples: 0 };
+    for member in value.to_str().map_err(|_| malformed)?.split(';') {
+        let (key, value) = member.split_once('=').ok_or(malformed)?;
+        match key.trim() {
+            "offset" => estimate.offset_ns = value.trim().parse().map_err(|_| malformed)?,
+            "error" => estimate.error_ns = value.trim().parse().map_err(|_| malformed)?,
+            "samples" => estimate.samples = value.trim().parse().map_err(|_| malformed)?,
+            _ => {}
+        }
+    }
+    Ok(Some(estimate))
+}

@@ -1,0 +1,289 @@
+//! The session protocol, whatever carries it: what the receiver does with each message.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use shared::clock::UnixNanos;
+use shared::digest::Digest;
+use shared::image::{ImageId, Transport};
+use shared::receipt::{Durability, Reject, RejectReason};
+use shared::wire::{
+    Begin, Chunk, ClientMessage, Hello, Limits, PROTOCOL_VERSION, ServerMessage, Welcome,
+};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::intake::{Begun, Intake, Origin, Upload};
+
+/// Answers of a session, on their way to the transport.
+pub type Replies = mpsc::Sender<ServerMessage>;
+
+/// Answers that may wait for a slow client before the session stops reading.
+pub const MAX_WAITING_REPLIES: usize = 256;
+
+/// Ids of images that were answered while their chunks were still under way.
+const MAX_ANSWERED: usize = 4_096;
+
+/// One client's conversation.
+pub struct Session {
+    intake: Arc<Intake>,
+    origin: Origin,
+    replies: Replies,
+    uploads: HashMap<ImageId, Upload>,
+    /// Images answered in mid-stream: the rest of their messages is swallowed.
+    answered: HashSet<ImageId>,
+    finishing: TaskTracker,
+    greeted: bool,
+    /// Chunk bytes taken, and the total that the client was allowed so far.
+    consumed: u64,
+    granted: u64,
+    credit: u64,
+}
+
+impl Session {
+    /// A session over `transport` whose answers go to `replies`. With `greeting` it must begin
+    /// with `Hello`.
+    pub fn new(
+        intake: Arc<Intake>,
+        transport: Transport,
+        credit: u64,
+        replies: Replies,
+        greeting: bool,
+    ) -> Self {
+        Self {
+            origin: Origin::new(transport, ""),
+            intake,
+            replies,
+            uploads: HashMap::new(),
+            answered: HashSet::new(),
+            finishing: TaskTracker::new(),
+            greeted: !greeting,
+            consumed: 0,
+            granted: credit,
+            credit,
+        }
+    }
+
+    /// Handles one message; `Break` with the reason when the session is over.
+    pub async fn handle(
+        &mut self,
+        message: Result<ClientMessage, Reject>,
+    ) -> ControlFlow<String> {
+        let message = match message {
+            Ok(message) => message,
+            Err(reject) => {
+                self.reject_message(reject).await;
+                return ControlFlow::Continue(());
+            }
+        };
+        if !self.greeted && !matches!(message, ClientMessage::Hello(_)) {
+            let text = "the first message of a session must be hello";
+            self.reject_message(Reject::new(None, RejectReason::Protocol, text)).await;
+            return ControlFlow::Continue(());
+        }
+        match message {
+            ClientMessage::Hello(hello) => return self.hello(hello).await,
+            ClientMessage::Begin(begin) => self.begin(begin).await,
+            ClientMessage::Chunk(chunk) => self.chunk(chunk).await,
+            ClientMessage::End { image_id, digest } => self.end(image_id, digest).await,
+            ClientMessage::Abort { image_id, reason } => {
+                tracing::debug!(image = %image_id, reason, "aborted by the transmitter");
+                self.answered.remove(&image_id);
+                if let Some(upload) = self.uploads.remove(&image_id) {
+                    self.intake.park(upload);
+                }
+            }
+            ClientMessage::ClockPing { id, t1 } => {
+                let t2 = UnixNanos::now();
+                self.reply(ServerMessage::ClockPong { id, t1, t2, t3: UnixNanos::now() }).await;
+            }
+            ClientMessage::Account(account) => {
+                if let Err(error) = self.intake.catalog().account(account).await {
+                    tracing::error!("{error}");
+                }
+            }
+            ClientMessage::Goodbye { reason } => {
+                tracing::debug!(transmitter = %self.origin.transmitter, reason, "goodbye");
+                return ControlFlow::Break(reason);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The connection is gone or said goodbye: waits for the answers that are being made, and
+    /// keeps what is unfinished for the next session.
+    pub async fn close(mut self) {
+        for (_, upload) in self.uploads.drain() {
+            self.intake.park(upload);
+        }
+        self.finishing.close();
+        self.finishing.wait().await;
+    }
+
+    /// Identity of the transmitter, once it has said it.
+    pub fn transmitter(&self) -> &str {
+        &self.origin.transmitter
+    }
+
+    async fn reply(&self, message: ServerMessage) {
+        // Fails only when the connection is gone, which the reading side notices by itself.
+        let _ = self.replies.send(message).await;
+    }
+
+    async fn reject_message(&mut self, reject: Reject) {
+        let meta = shared::image::ImageMeta::new(reject.image_id.unwrap_or_default(), 0);
+        let reject = self.intake.turn_down(&meta, &self.origin, reject);
+        self.reply(ServerMessage::Reject(reject)).await;
+    }
+
+    async fn hello(&mut self, hello: Hello) -> ControlFlow<String> {
+        if hello.protocol_version != PROTOCOL_VERSION {
+            let reason = format!(
+                "protocol version {} is not spoken here; this receiver speaks {PROTOCOL_VERSION}",
+                hello.protocol_version
+            );
+            let reject = Reject::new(None, RejectReason::Protocol, reason.clone());
+            self.reject_message(reject).await;
+            return ControlFlow::Break(reason);
+        }
+        let limits = self.intake.limits();
+        if hello.transmitter.len() as u64 > limits.max_metadata.0 {
+            let reason = "hello.transmitter is longer than RECEIVER_MAX_METADATA".to_owned();
+            let reject = Reject::new(None, RejectReason::Limit, reason.clone());
+            self.reject_message(reject).await;
+            return ControlFlow::Break(reason);
+        }
+        self.greeted = true;
+        self.origin = Origin::new(self.origin.transport, &hello.transmitter);
+        tracing::info!(
+            transmitter = %self.origin.transmitter,
+            transport = %self.origin.transport,
+            agent = hello.agent,
+            unfinished = hello.unfinished.len(),
+            "session"
+        );
+        let held = hello
+            .unfinished
+            .iter()
+            .filter_map(|id| self.intake.held(*id).map(|offset| (*id, offset)))
+            .collect();
+        let welcome = Welcome {
+            protocol_version: PROTOCOL_VERSION,
+            receiver: self.intake.name().to_owned(),
+            limits: Limits {
+                max_image_bytes: limits.max_image_size.0,
+                max_message_bytes: limits.max_message_size.0,
+                max_chunks: limits.max_chunks,
+                max_metadata_bytes: limits.max_metadata.0,
+            },
+            credit: self.granted,
+            held,
+            durability: self.intake.durability(),
+        };
+        self.reply(ServerMessage::Welcome(welcome)).await;
+        ControlFlow::Continue(())
+    }
+
+    async fn begin(&mut self, begin: Begin) {
+        let id = begin.meta.id;
+        self.answered.remove(&id);
+        // A second announcement replaces the first.
+        self.uploads.remove(&id);
+        let limit = self.intake.limits().max_unfinished;
+        if self.uploads.len() >= limit {
+            let message = format!(
+                "more than {limit} unfinished images in one session; \
+                 finish some or raise RECEIVER_MAX_UNFINISHED"
+            );
+            let mut reject = Reject::new(id, RejectReason::Limit, message);
+            reject.retryable = true;
+            let reject = self.intake.turn_down(&begin.meta, &self.origin, reject);
+            return self.answer(id, Err(reject)).await;
+        }
+        match self.intake.begin(begin, &self.origin).await {
+            Ok(Begun::Upload(upload)) => {
+                self.uploads.insert(id, *upload);
+            }
+            Ok(Begun::Present(receipt)) => self.answer(id, Ok(receipt)).await,
+            Err(reject) => self.answer(id, Err(reject)).await,
+        }
+    }
+
+    /// Answers an image of which more messages may be under way.
+    async fn answer(&mut self, id: ImageId, answer: Result<shared::receipt::Receipt, Reject>) {
+        if self.answered.len() < MAX_ANSWERED {
+            self.answered.insert(id);
+        }
+        self.reply(reply_of(answer)).await;
+    }
+
+    async fn chunk(&mut self, chunk: Chunk) {
+        let Chunk { image_id, offset, crc32c, data } = chunk;
+        self.consumed += data.len() as u64;
+        match self.uploads.get_mut(&image_id) {
+            Some(upload) => {
+                if let Err(reject) = upload.push(offset, crc32c, data).await {
+                    self.uploads.remove(&image_id);
+                    self.answer(image_id, Err(reject)).await;
+                }
+            }
+            None if self.answered.contains(&image_id) => {}
+            None => {
+                let text = format!("chunk of image {image_id}, which was not begun here");
+                let reject = Reject::new(image_id, RejectReason::UnknownImage, text);
+                self.reject_message(reject).await;
+                if self.answered.len() < MAX_ANSWERED {
+                    self.answered.insert(image_id);
+                }
+            }
+        }
+        // Half of the credit again, once half of it is used up.
+        if self.granted - self.consumed.min(self.granted) <= self.credit / 2 {
+            self.granted = self.consumed + self.credit;
+            self.reply(ServerMessage::Credit { total: self.granted }).await;
+        }
+    }
+
+    async fn end(&mut self, image_id: ImageId, digest: Option<Digest>) {
+        if self.answered.remove(&image_id) {
+            return;
+        }
+        let Some(upload) = self.uploads.remove(&image_id) else {
+            let text = format!("end of image {image_id}, which was not begun here");
+            let reject = Reject::new(image_id, RejectReason::UnknownImage, text);
+            return self.reject_message(reject).await;
+        };
+        if self.intake.durability() == Durability::Memory {
+            let answer = upload.finish(digest).await;
+            return self.reply(reply_of(answer)).await;
+        }
+        // Making an image durable takes milliseconds; the next one's chunks go on meanwhile.
+        let replies = self.replies.clone();
+        self.finishing.spawn(async move {
+            let answer = upload.finish(digest).await;
+            let _ = replies.send(reply_of(answer)).await;
+        });
+    }
+}
+
+fn reply_of(answer: Result<shared::receipt::Receipt, Reject>) -> ServerMessage {
+    match answer {
+        Ok(receipt) => ServerMessage::Receipt(receipt),
+        Err(reject) => ServerMessage::Reject(reject),
+    }
+}
+
+/// A message above the limit, and the settings that help.
+pub(crate) fn too_large(len: u64, limit: usize) -> Reject {
+    let limit = shared::settings::units::ByteSize(limit as u64);
+    Reject::new(
+        None,
+        RejectReason::Limit,
+        format!(
+            "message of {len} bytes exceeds the receiver's limit of {limit}; \
+             raise RECEIVER_MAX_MESSAGE_SIZE or lower TRANSMITTER_CHUNK_SIZE"
+        ),
+    )
+}
+

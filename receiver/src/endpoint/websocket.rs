@@ -1,0 +1,309 @@
+//! WebSocket: the session protocol as binary frames, one message each, at `/v1/stream`.
+//!
+//! The receiver is the server of transmitters that dial it, and the client of those that listen
+//! (`--pull`); what follows the handshake is the same.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use shared::chunk::Segments;
+use shared::image::Transport;
+use shared::wire::{ServerMessage, WEBSOCKET_SUBPROTOCOL, decode_client, encode_server};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::CapacityError;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::session::{MAX_WAITING_REPLIES, Session, too_large};
+use crate::intake::Intake;
+use crate::problem::Problem;
+
+/// What the WebSocket endpoint works with.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// The core.
+    pub intake: Arc<Intake>,
+    /// Chunk bytes that a session may have under way.
+    pub credit: u64,
+    /// Time without a message after which a connection is closed.
+    pub idle_timeout: Duration,
+    /// Ends all sessions.
+    pub stop: CancellationToken,
+    /// Owns the tasks of all sessions.
+    pub tasks: TaskTracker,
+}
+
+/// A message above the limit is refused and the session goes on, up to this many times the limit;
+/// beyond, the connection is closed (code 1009) before the message is read.
+const SKIPPABLE: usize = 4;
+
+/// How frames are read and written. The read buffer is what one read from the socket takes.
+pub fn config(max_message: usize) -> WebSocketConfig {
+    let largest = (max_message + shared::wire::CHUNK_OVERHEAD).saturating_mul(SKIPPABLE);
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(largest))
+        .max_frame_size(Some(largest))
+}
+
+/// Measured: 128 KiB to 512 KiB make no difference beyond noise for messages of 256 KiB.
+const READ_BUFFER: usize = 256 << 10;
+
+/// Answers the handshake, then runs the session.
+pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>) -> Response {
+    let accept = match check_handshake(request.headers()) {
+        Ok(accept) => accept,
+        Err(problem) => {
+            let mut response = problem.into_response();
+            if response.status() == StatusCode::UPGRADE_REQUIRED {
+                let headers = response.headers_mut();
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            return response;
+        }
+    };
+    let offered = request.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let upgraded = hyper::upgrade::on(&mut request);
+    let tasks = endpoint.tasks.clone();
+    tasks.spawn(async move {
+        match upgraded.await {
+            Ok(upgraded) => {
+                let limit = endpoint.intake.limits().max_message_size.as_usize();
+                let io = TokioIo::new(upgraded);
+                let socket =
+                    WebSocketStream::from_raw_socket(io, Role::Server, Some(config(limit))).await;
+                serve(endpoint, socket).await;
+            }
+            Err(error) => tracing::debug!("websocket upgrade: {error}"),
+        }
+    });
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if offered {
+        let protocol = HeaderValue::from_static(WEBSOCKET_SUBPROTOCOL);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    response
+}
+
+/// RFC 6455, section 4.2.1. A client that offers no subprotocol is taken to speak ours.
+fn check_handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
+    let has = |name, token: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            value.split(',').any(|word| word.trim().eq_ignore_ascii_case(token))
+        })
+    };
+    if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
+        return Err(Problem::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade-required",
+            "upgrade required",
+            "this address speaks WebSocket (RFC 6455); images can be sent by PUT /v1/images/{id}",
+        ));
+    }
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(Problem::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade-required",
+            "upgrade required",
+            "only WebSocket version 13 is spoken",
+        ));
+    }
+    if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL)
+        && !has(header::SEC_WEBSOCKET_PROTOCOL, WEBSOCKET_SUBPROTOCOL)
+    {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "unknown-subprotocol",
+            "unknown subprotocol",
+            format!("the subprotocol spoken here is {WEBSOCKET_SUBPROTOCOL}"),
+        ));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
+    let accept = key.map(derive_accept_key).and_then(|key| HeaderValue::from_str(&key).ok());
+    accept.ok_or_else(|| {
+        let detail = "Sec-WebSocket-Key is missing";
+        Problem::new(StatusCode::BAD_REQUEST, "invalid", "not a WebSocket handshake", detail)
+    })
+}
+
+/// Runs one session over a WebSocket, whichever side dialled.
+pub async fn serve<S>(endpoint: Endpoint, mut socket: WebSocketStream<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (replies, mut waiting) = mpsc::channel(MAX_WAITING_REPLIES);
+    let intake = Arc::clone(&endpoint.intake);
+    let mut session =
+        Session::new(intake, Transport::WebSocket, endpoint.credit, replies, true);
+    let close = loop {
+        tokio::select! {
+            biased;
+            reply = waiting.recv() => {
+                // The session holds a sender, so there is always a next one.
+                let Some(reply) = reply else { break None };
+                if let Err(error) = send_ready(&mut socket, reply, &mut waiting).await {
+                    break Some(Ending::Lost(error));
+                }
+            }
+            message = socket.next() => {
+                match take(&endpoint, &mut session, message).await {
+                    ControlFlow::Continue(()) => {}
+                    ControlFlow::Break(ending) => break Some(ending),
+                }
+            }
+            () = endpoint.stop.cancelled() => {
+                break Some(Ending::Close(CloseCode::Away, "the receiver is stopping".to_owned()));
+            }
+            () = tokio::time::sleep(endpoint.idle_timeout) => {
+                let reason = format!(
+                    "no message for {:?}; RECEIVER_IDLE_TIMEOUT", endpoint.idle_timeout
+                );
+                break Some(Ending::Close(CloseCode::Policy, reason));
+            }
+        }
+    };
+    finish(socket, session, waiting, close).await;
+}
+
+enum Ending {
+    /// The other side closed, or said goodbye.
+    Done,
+    /// The connection broke.
+    Lost(Error),
+    /// This side closes.
+    Close(CloseCode, String),
+}
+
+/// Sends a reply and those behind it that are ready, with one flush.
+async fn send_ready<S>(
+    socket: &mut WebSocketStream<S>,
+    first: ServerMessage,
+    waiting: &mut mpsc::Receiver<ServerMessage>,
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    socket.feed(Message::Binary(encode_server(&first))).await?;
+    while let Ok(next) = waiting.try_recv() {
+        socket.feed(Message::Binary(encode_server(&next))).await?;
+    }
+    socket.flush().await
+}
+
+async fn take(
+    endpoint: &Endpoint,
+    session: &mut Session,
+    message: Option<Result<Message, Error>>,
+) -> ControlFlow<Ending> {
+    let limit = endpoint.intake.limits().max_message_size.as_usize();
+    let message = match message {
+        None | Some(Err(Error::ConnectionClosed)) => return ControlFlow::Break(Ending::Done),
+        Some(Ok(message)) => message,
+        Some(Err(Error::Capacity(CapacityError::MessageTooLong { size, .. }))) => {
+            let reason = too_large(size as u64, limit).message;
+            return ControlFlow::Break(Ending::Close(CloseCode::Size, reason));
+        }
+        Some(Err(Error::Protocol(error))) => {
+            let reason = error.to_string();
+            return ControlFlow::Break(Ending::Close(CloseCode::Protocol, reason));
+        }
+        Some(Err(Error::Utf8(_))) => return ControlFlow::Break(text_refused()),
+        Some(Err(error)) => return ControlFlow::Break(Ending::Lost(error)),
+    };
+    let message = match message {
+        Message::Binary(data) if data.len() > limit + shared::wire::CHUNK_OVERHEAD => {
+            Err(too_large(data.len() as u64, limit))
+        }
+        Message::Binary(data) => decode_client(Segments::from(data)),
+        Message::Text(_) => return ControlFlow::Break(text_refused()),
+        Message::Close(_) => return ControlFlow::Break(Ending::Done),
+        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return ControlFlow::Continue(()),
+    };
+    match session.handle(message).await {
+        ControlFlow::Continue(()) => ControlFlow::Continue(()),
+        ControlFlow::Break(_) => ControlFlow::Break(Ending::Done),
+    }
+}
+
+fn text_refused() -> Ending {
+    let reason = format!("{WEBSOCKET_SUBPROTOCOL} is binary: send ClientMessage frames, not text");
+    Ending::Close(CloseCode::Unsupported, reason)
+}
+
+/// Lets answers that are being made go out, then closes.
+async fn finish<S>(
+    mut socket: WebSocketStream<S>,
+    session: Session,
+    mut waiting: mpsc::Receiver<ServerMessage>,
+    ending: Option<Ending>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some(Ending::Lost(error)) = &ending {
+        tracing::debug!(transmitter = session.transmitter(), "connection lost: {error}");
+    }
+    let lost = matches!(ending, Some(Ending::Lost(_)));
+    let closing = session.close();
+    tokio::pin!(closing);
+    // The channel ends when the session, which `closing` consumes, and its last answer are gone.
+    let mut closed = false;
+    loop {
+        tokio::select! {
+            () = &mut closing, if !closed => closed = true,
+            reply = waiting.recv() => match reply {
+                Some(reply) if !lost => {
+                    // After goodbye a client may be gone; the images are stored all the same.
+                    let _ = send_ready(&mut socket, reply, &mut waiting).await;
+                }
+                Some(_) => {}
+                None => break,
+            },
+        }
+    }
+    if lost {
+        return;
+    }
+    let frame = match ending {
+        Some(Ending::Close(code, reason)) => {
+            tracing::info!(code = u16::from(code), "closing websocket: {reason}");
+            CloseFrame { code, reason: shortened(reason).into() }
+        }
+        _ => CloseFrame { code: CloseCode::Normal, reason: "".into() },
+    };
+    let _ = tokio::time::timeout(CLOSING, async {
+        let _ = socket.close(Some(frame)).await;
+        // The other side's close frame; what else it still sends is not wanted.
+        while let Some(Ok(_)) = socket.next().await {}
+    })
+    .await;
+}
+
+/// Time for the closing handshake.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// A close frame has room for 123 bytes of reason (RFC 6455, section 5.5).
+fn shortened(mut reason: String) -> String {
+    if reason.len() > 123 {
+        let end = (0..=120).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+        reason.truncate(end);
+        reason.push_str("...");
+    }
+    reason
+}

@@ -1,0 +1,228 @@
+//! A receiver as a whole: opens store and catalogue, serves its listeners, dials transmitters that
+//! listen, and stops in order.
+
+mod accept;
+mod pull;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::receipt::Durability;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::{Catalog, CatalogError, sqlite::SqliteCatalog};
+use crate::config::Config;
+use crate::endpoint::{grpc, http, rest, websocket};
+use crate::intake::{Intake, Parts};
+use crate::metrics::ReceiverMetrics;
+use crate::store::{ImageStore, StoreError, files::FileStore, memory::MemoryStore};
+
+/// Sockets that a receiver serves; opened by the caller, so that a port in use is known before
+/// anything else happens, and tests can take any port.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: Option<TcpListener>,
+    /// For REST, WebSocket, reports and metrics.
+    pub http: Option<TcpListener>,
+}
+
+/// Why a receiver cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener cannot be opened.
+    #[error(
+        "cannot listen on {address} ({setting}): {source}; is another receiver running there? \
+         choose another port, for example {setting} 127.0.0.1:0"
+    )]
+    Listen {
+        /// Address.
+        address: SocketAddr,
+        /// Flag that names it.
+        setting: &'static str,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Signals cannot be caught.
+    #[error("signals cannot be caught")]
+    Signals(#[source] std::io::Error),
+    /// The data folder cannot be used.
+    #[error("data folder {path}: {problem}", path = path.display())]
+    Data {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The catalogue cannot be opened.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+impl Listeners {
+    /// Opens the listeners that `config` asks for.
+    ///
+    /// # Errors
+    /// When an address is in use or not this machine's.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            grpc: listen(config.grpc_listen, "--grpc-listen").await?,
+            http: listen(config.http_listen, "--http-listen").await?,
+        })
+    }
+}
+
+async fn listen(
+    address: Option<SocketAddr>,
+    setting: &'static str,
+) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) => Err(StartError::Listen { address, setting, source }),
+    }
+}
+
+/// A running receiver.
+pub struct Receiver {
+    /// Where gRPC is served.
+    pub grpc_address: Option<SocketAddr>,
+    /// Where HTTP is served.
+    pub http_address: Option<SocketAddr>,
+    intake: Arc<Intake>,
+    catalog: Arc<SqliteCatalog>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    grace: Duration,
+}
+
+/// Time between looks for uploads that have expired.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Receiver {
+    /// Opens the store and starts to serve. Returns when every listener answers.
+    ///
+    /// # Errors
+    /// When the data folder, the store or the catalogue cannot be used.
+    pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
+        let metrics = ReceiverMetrics::new(env!("CARGO_PKG_VERSION"));
+        let (store, catalog) = open(&config).await?;
+        let intake = Intake::new(Parts {
+            store: Arc::clone(&store),
+            catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
+            metrics: metrics.clone(),
+            name: config.name.clone(),
+            durability: config.durability,
+            verify: config.verify,
+            limits: config.limits.clone(),
+        });
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let address = |listener: &Option<TcpListener>| {
+            listener.as_ref().and_then(|listener| listener.local_addr().ok())
+        };
+        let (grpc_address, http_address) = (address(&listeners.grpc), address(&listeners.http));
+        let sockets = websocket::Endpoint {
+            intake: Arc::clone(&intake),
+            credit: config.link.credit.0,
+            idle_timeout: config.limits.idle_timeout,
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        let acceptor = accept::Acceptor::new(&config, stop.clone(), tasks.clone());
+        if let Some(listener) = listeners.grpc {
+            let options = grpc::Options {
+                credit: config.link.credit.0,
+                idle_timeout: config.limits.idle_timeout,
+            };
+            let service = grpc::TransferService::new(Arc::clone(&intake), options, stop.clone());
+            tasks.spawn(acceptor.clone().grpc(listener, service));
+        }
+        if let Some(listener) = listeners.http {
+            let state = http::ReadState {
+                catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
+                store,
+                metrics: metrics.handle(),
+                name: config.name.as_str().into(),
+                draining: stop.clone(),
+            };
+            let router = http::reading_routes(state)
+                .merge(rest::writing_routes(Arc::clone(&intake)))
+                .merge(rest::websocket_route(sockets.clone()));
+            tasks.spawn(acceptor.http(listener, http::with_problems(router)));
+        }
+        for url in config.pull {
+            tasks.spawn(pull::pull(url, sockets.clone()));
+        }
+        tasks.spawn(expire(Arc::clone(&intake), stop.clone()));
+        Ok(Self {
+            grpc_address,
+            http_address,
+            intake,
+            catalog,
+            stop,
+            tasks,
+            grace: config.grace,
+        })
+    }
+
+    /// The core, for those in the same process.
+    pub fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+
+    /// Stops: no new connections, requests in flight end, sessions are told, everything that was
+    /// answered is on disk. What does not end within the grace period is cut off.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "connections were still open after the grace period");
+        }
+        self.catalog.close().await;
+    }
+}
+
+async fn open(
+    config: &Config,
+) -> Result<(Arc<dyn ImageStore>, Arc<SqliteCatalog>), StartError> {
+    let (data, durability) = (config.data.clone(), config.durability);
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&data).map_err(|error| StartError::Data {
+            path: data.clone(),
+            problem: format!("{error}; create it or point RECEIVER_DATA elsewhere"),
+        })?;
+        let store: Arc<dyn ImageStore> = match durability {
+            Durability::Memory => Arc::new(MemoryStore::default()),
+            Durability::Written | Durability::Synced => {
+                Arc::new(FileStore::open(&data, durability)?)
+            }
+        };
+        let catalog = SqliteCatalog::open(&data.join("catalog.sqlite"), durability)?;
+        Ok((store, Arc::new(catalog)))
+    });
+    match opened.await {
+        Ok(opened) => opened,
+        Err(panic) => Err(StartError::Data {
+            path: config.data.clone(),
+            problem: format!("opening it failed: {panic}"),
+        }),
+    }
+}
+
+async fn expire(intake: Arc<Intake>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => intake.expire(),
+            () = stop.cancelled() => return,
+        }
+    }
+}

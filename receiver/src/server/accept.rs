@@ -1,0 +1,175 @@
+//! Accepts connections: how many, and with which HTTP parameters.
+//!
+//! The loop is our own, because the parameters that decide throughput (HTTP/2 frame size and
+//! windows) and the number of connections are not to be had from `axum::serve`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::config::{Config, LinkOptions};
+use crate::endpoint::grpc::TransferService;
+
+/// Accepts connections for all listeners of a receiver.
+#[derive(Clone)]
+pub(super) struct Acceptor {
+    link: LinkOptions,
+    connections: Arc<Semaphore>,
+    max_connections: usize,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Time for a client to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time between HTTP/2 pings on a silent connection, and for their answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Calls that one HTTP/2 connection may have open.
+const MAX_STREAMS: u32 = 256;
+
+impl Acceptor {
+    pub(super) fn new(config: &Config, stop: CancellationToken, tasks: TaskTracker) -> Self {
+        let max_connections = config.limits.max_connections;
+        Self {
+            link: config.link.clone(),
+            connections: Arc::new(Semaphore::new(max_connections)),
+            max_connections,
+            stop,
+            tasks,
+        }
+    }
+
+    /// Serves gRPC until stopped.
+    pub(super) async fn grpc(self, listener: TcpListener, service: TransferService) {
+        while let Some((stream, permit)) = self.next(&listener).await {
+            let acceptor = self.clone();
+            let service = service.clone();
+            self.tasks.spawn(async move {
+                acceptor.serve_grpc(stream, service).await;
+                drop(permit);
+            });
+        }
+    }
+
+    /// Serves REST and WebSocket until stopped.
+    pub(super) async fn http(self, listener: TcpListener, router: Router) {
+        while let Some((stream, permit)) = self.next(&listener).await {
+            let acceptor = self.clone();
+            let router = router.clone();
+            self.tasks.spawn(async move {
+                acceptor.serve_http(stream, router).await;
+                drop(permit);
+            });
+        }
+    }
+
+    /// The next connection, once there is room for it; `None` when stopped.
+    async fn next(&self, listener: &TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        loop {
+            if self.connections.available_permits() == 0 {
+                tracing::warn!(
+                    limit = self.max_connections,
+                    "no more connections are accepted for now; raise RECEIVER_MAX_CONNECTIONS"
+                );
+            }
+            let permit = tokio::select! {
+                // The semaphore is never closed.
+                permit = Arc::clone(&self.connections).acquire_owned() => permit.ok()?,
+                () = self.stop.cancelled() => return None,
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => return None,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    tracing::debug!(%peer, "connected");
+                    // Only latency suffers where it cannot be set.
+                    let _ = stream.set_nodelay(true);
+                    return Some((stream, permit));
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: others must close first.
+                    tracing::error!("accepting a connection failed: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve_grpc(self, stream: TcpStream, service: TransferService) {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let window = u32::try_from(self.link.http2_window.0).unwrap_or(u32::MAX >> 1);
+        let frame = u32::try_from(self.link.http2_frame_size.0).unwrap_or(16 << 10);
+        builder
+            .timer(TokioTimer::new())
+            .max_frame_size(frame)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window.saturating_mul(2).min(u32::MAX >> 1))
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(32 << 10)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        let service = service
+            .map_request(|request: http::Request<Incoming>| request.map(tonic::body::Body::new));
+        let connection =
+            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        tokio::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!("connection ended: {error}");
+        }
+    }
+
+    async fn serve_http(self, stream: TcpStream, router: Router) {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let window = u32::try_from(self.link.http2_window.0).unwrap_or(u32::MAX >> 1);
+        let frame = u32::try_from(self.link.http2_frame_size.0).unwrap_or(16 << 10);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_frame_size(frame)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window.saturating_mul(2).min(u32::MAX >> 1))
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(32 << 10)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        let service = router
+            .map_request(|request: http::Request<Incoming>| request.map(axum::body::Body::new));
+        let connection = builder.serve_connection_with_upgrades(
+            TokioIo::new(stream),
+            TowerToHyperService::new(service),
+        );
+        tokio::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!("connection ended: {error}");
+        }
+    }
+}

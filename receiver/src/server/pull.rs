@@ -1,0 +1,65 @@
+//! Dials transmitters that listen, for devices that cannot dial out.
+
+use std::time::Duration;
+
+use shared::wire::WEBSOCKET_SUBPROTOCOL;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use url::Url;
+
+use crate::endpoint::websocket::{self, Endpoint};
+
+/// First and longest waiting time between attempts.
+const FIRST_DELAY: Duration = Duration::from_millis(200);
+const MAX_DELAY: Duration = Duration::from_secs(30);
+
+/// Time to connect and shake hands.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Keeps a session with the transmitter at `url` until stopped.
+pub(super) async fn pull(url: Url, endpoint: Endpoint) {
+    let mut delay = FIRST_DELAY;
+    loop {
+        let dialled = tokio::select! {
+            dialled = tokio::time::timeout(CONNECT_TIMEOUT, dial(&url, &endpoint)) => dialled,
+            () = endpoint.stop.cancelled() => return,
+        };
+        match dialled {
+            Ok(Ok(socket)) => {
+                delay = FIRST_DELAY;
+                tracing::info!(%url, "dialled");
+                websocket::serve(endpoint.clone(), socket).await;
+            }
+            Ok(Err(problem)) => {
+                tracing::warn!(%url, retry_in = ?delay, "transmitter not reached: {problem}");
+            }
+            Err(_) => {
+                tracing::warn!(%url, retry_in = ?delay, "transmitter did not answer in time");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = endpoint.stop.cancelled() => return,
+        }
+        delay = (delay * 2).min(MAX_DELAY);
+    }
+}
+
+async fn dial(url: &Url, endpoint: &Endpoint) -> Result<WebSocketStream<TcpStream>, String> {
+    let host = url.host_str().ok_or("the URL has no host")?;
+    // IPv6 addresses stand in brackets in a URL, but not in an address.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_or_known_default().unwrap_or(80);
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+    let _ = stream.set_nodelay(true);
+    let mut request = url.as_str().into_client_request().map_err(|error| error.to_string())?;
+    let protocol = http::HeaderValue::from_static(WEBSOCKET_SUBPROTOCOL);
+    request.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    let limit = endpoint.intake.limits().max_message_size.as_usize();
+    let config = websocket::config(limit);
+    let (socket, _) = client_async_with_config(request, stream, Some(config))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(socket)
+}

@@ -1,0 +1,149 @@
+//! What is shown, and what is not.
+
+use super::*;
+
+#[test]
+fn printed_settings_read_back_as_the_same_settings() {
+    let sources = Sources {
+        args: &[
+            "--size",
+            "64KiB",
+            "--label",
+            "it's \"so\" \\ # é",
+            "--item",
+            "a,b",
+            "--print-config",
+        ],
+        environment: &[("PROBE_DEEP", "true")],
+        dotenv: "PROBE_COUNT=7",
+        ..Sources::default()
+    };
+    let printed = sources.values().printed().unwrap();
+    for line in [
+        "size = \"64KiB\" # command line",
+        "deep = true # environment",
+        "format = \"png\" # default",
+        "# token is not set",
+    ] {
+        assert!(
+            printed.lines().any(|printed| printed == line),
+            "{line} in\n{printed}"
+        );
+    }
+    let again = Sources {
+        file: &printed,
+        args: &["--print-config"],
+        ..Sources::default()
+    };
+    let (first, again) = (sources.values(), again.values());
+    assert_eq!(again.finish(), Ok(()));
+    for setting in PROGRAM.settings().filter(|setting| setting.key != "config") {
+        let texts = |values: &Values| values.in_force(setting).map(|(texts, _)| texts);
+        assert_eq!(texts(&first), texts(&again), "{}", setting.key);
+    }
+}
+
+#[test]
+fn secrets_and_passwords_are_never_shown() {
+    let sources = Sources {
+        args: &["--token", "hunter2", "--print-config"],
+        environment: &[("PROBE_SOURCE_URL", "ftp://me:hunter3@host/x")],
+        ..Sources::default()
+    };
+    let text = sources.mistakes().join("\n") + &sources.values().printed().unwrap();
+    assert!(!text.contains("hunter"), "{text}");
+    assert!(
+        text.contains("--token *** (command line): \"***\" is too long"),
+        "{text}"
+    );
+    assert!(text.contains("ftp://me:***@host/x"), "{text}");
+}
+
+#[test]
+fn a_hidden_password_does_not_become_a_password() {
+    let sources = Sources {
+        file: "source-url = 'http://me:***@host/'",
+        ..Sources::default()
+    };
+    assert!(sources.mistakes()[0].contains("the password was hidden by --print-config"));
+}
+
+#[test]
+fn help_version_and_completions_are_answered_whatever_else_is_wrong() {
+    let answer = |args: &[&str]| {
+        Sources {
+            args,
+            ..Sources::default()
+        }
+        .request()
+    };
+    let Ok(Request::Print(help)) = answer(&["--size", "x", "--nonsense", "--help"]) else {
+        panic!("no help");
+    };
+    for part in [
+        "--print-config",
+        "--completions",
+        "--config",
+        "[default: 1KiB]",
+        "PROBE_",
+        "  2  ",
+    ] {
+        assert!(help.contains(part), "{part} in\n{help}");
+    }
+    assert!(!help.contains("--print-env"));
+    assert!(help.contains("More about it."));
+    let Ok(Request::Print(version)) = answer(&["--version"]) else {
+        panic!("no version")
+    };
+    assert_eq!(version, "probe 1.2.3\n");
+    let Ok(Request::Complete { shell, .. }) = answer(&["--completions", "fish"]) else {
+        panic!("no completions");
+    };
+    assert_eq!(shell, "fish");
+    let sources = Sources {
+        args: &["--completions", "cmd"],
+        ..Sources::default()
+    };
+    assert!(
+        sources.mistakes()[0].starts_with("--completions cmd (command line): unknown shell; use")
+    );
+}
+
+#[test]
+fn the_example_sets_the_defaults_and_can_be_read() {
+    let Ok(Request::Print(example)) = Sources {
+        args: &["--print-env"],
+        ..Sources::default()
+    }
+    .request() else {
+        panic!("no example");
+    };
+    assert!(
+        example.contains("# A size (SIZE)\nPROBE_SIZE=1KiB\n"),
+        "{example}"
+    );
+    assert!(
+        example.contains("# A text (LABEL)\n# PROBE_LABEL=\n"),
+        "{example}"
+    );
+    let sources = Sources {
+        dotenv: &example,
+        ..Sources::default()
+    };
+    assert_eq!(sources.mistakes(), [""; 0]);
+    assert!(sources.values().warnings().is_empty());
+}
+
+#[test]
+fn the_error_as_a_whole_tells_how_many_and_where_to_look() {
+    let sources = Sources {
+        args: &["--zzz", "--yyy"],
+        ..Sources::default()
+    };
+    let error = sources.values().finish().unwrap_err().to_string();
+    assert!(
+        error.starts_with("probe: 2 mistakes in the settings\n  --zzz (command line)"),
+        "{error}"
+    );
+    assert!(error.ends_with("probe --help"), "{error}");
+}

@@ -1,0 +1,413 @@
+//! Decides what is sent when: takes images from the outbox within the window, tries again what
+//! failed, and settles what was answered.
+
+mod backoff;
+mod tally;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use shared::clock::{ClockEstimate, UnixNanos};
+use shared::image::ImageId;
+use shared::receipt::{Receipt, ReceiptStatus, Reject, RejectReason};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{LinkOptions, RetryOptions};
+use crate::link::{Attempt, Connection, DeliveryError, Link, LinkError};
+use crate::outbox::{Outbox, Owed};
+use crate::payload::Payload;
+
+pub use backoff::Backoff;
+pub use tally::{Tally, Totals};
+
+/// What became of an image for good.
+#[derive(Debug, Clone)]
+pub enum Settlement {
+    /// It is stored.
+    Receipt(Receipt),
+    /// The receiver keeps it apart.
+    Quarantined(Reject),
+    /// It will never arrive.
+    Lost(String),
+}
+
+/// An image that is not owed any more.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The image.
+    pub image: Arc<Owed>,
+    /// What became of it.
+    pub settlement: Settlement,
+    /// When the last attempt began.
+    pub started: UnixNanos,
+    /// Send start to answer of the last attempt, monotonic.
+    pub delivery: Duration,
+    /// Times it was sent.
+    pub attempts: u32,
+    /// The receiver's clock as it was estimated then.
+    pub clock: Option<ClockEstimate>,
+}
+
+impl Settled {
+    /// Whether the receiver had the image before this transmitter first sent it. A receipt
+    /// `duplicate` for a later attempt only means that an earlier one had arrived after all.
+    pub fn is_duplicate(&self) -> bool {
+        self.attempts == 1
+            && matches!(&self.settlement, Settlement::Receipt(receipt)
+                if receipt.status == ReceiptStatus::Duplicate)
+    }
+}
+
+/// Is told of every settled image.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// An image is settled. What must happen before it leaves the outbox happens here.
+    async fn settled(&self, settled: &Settled);
+}
+
+/// Sends everything in an outbox over one link.
+pub struct Delivery {
+    outbox: Arc<dyn Outbox>,
+    link: Arc<dyn Link>,
+    ledger: Arc<dyn Ledger>,
+    tally: Arc<Tally>,
+    options: LinkOptions,
+    retry: RetryOptions,
+    /// Bytes that may be in flight, in KiB.
+    window: Arc<Semaphore>,
+    window_kib: u32,
+    attempts: Mutex<HashMap<ImageId, u32>>,
+    current: Mutex<Option<Arc<dyn Connection>>>,
+    last_contact: Mutex<Instant>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    gave_up: CancellationToken,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is owed any more.
+    Drained,
+    /// It was stopped; images may still be owed.
+    Stopped,
+    /// No receiver was reached for as long as the settings allow.
+    GaveUp {
+        /// The last failure.
+        problem: String,
+    },
+}
+
+impl Delivery {
+    /// A delivery that has not begun.
+    pub fn new(
+        outbox: Arc<dyn Outbox>,
+        link: Arc<dyn Link>,
+        ledger: Arc<dyn Ledger>,
+        tally: Arc<Tally>,
+        options: LinkOptions,
+        retry: RetryOptions,
+    ) -> Arc<Self> {
+        let kib = u32::try_from(options.window.0.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let window_kib = kib.clamp(1, u32::MAX >> 4);
+        Arc::new(Self {
+            outbox,
+            link,
+            ledger,
+            tally,
+            options,
+            retry,
+            window: Arc::new(Semaphore::new(window_kib as usize)),
+            window_kib,
+            attempts: Mutex::default(),
+            current: Mutex::default(),
+            last_contact: Mutex::new(Instant::now()),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            gave_up: CancellationToken::new(),
+        })
+    }
+
+    /// The connection made last, for what concerns the run as a whole.
+    pub fn connection(&self) -> Option<Arc<dyn Connection>> {
+        self.current.lock().clone()
+    }
+
+    /// Ends [`Delivery::run`] at once; what is in flight is owed again.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Sends until the outbox is closed and empty, or stopped. `before_goodbye` runs on the last
+    /// connection before it is closed.
+    pub async fn run<F, Fut>(self: &Arc<Self>, before_goodbye: F) -> End
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = ()>,
+    {
+        let problem = Arc::new(Mutex::new(String::new()));
+        let mut workers = tokio::task::JoinSet::new();
+        for _ in 0..self.options.connections.max(1) {
+            let (delivery, problem) = (Arc::clone(self), Arc::clone(&problem));
+            workers.spawn(async move { delivery.work(&problem).await });
+        }
+        let mut connections = Vec::new();
+        while let Some(worker) = workers.join_next().await {
+            match worker {
+                Ok(connection) => connections.extend(connection),
+                Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
+                Err(_) => {}
+            }
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+        before_goodbye().await;
+        for connection in connections {
+            connection.close().await;
+        }
+        if self.gave_up.is_cancelled() {
+            return End::GaveUp { problem: problem.lock().clone() };
+        }
+        if self.stop.is_cancelled() { End::Stopped } else { End::Drained }
+    }
+
+    /// One connection after the other, until there is nothing more to send. The last one is
+    /// handed out, still open.
+    async fn work(self: &Arc<Self>, problem: &Mutex<String>) -> Option<Arc<dyn Connection>> {
+        let mut backoff = Backoff::new(&self.retry);
+        loop {
+            self.tally.connecting();
+            let connected = tokio::select! {
+                connected = self.link.connect() => connected,
+                () = self.stop.cancelled() => return None,
+                () = self.gave_up.cancelled() => return None,
+                // Nothing was ever owed: no need to reach anybody.
+                () = self.nothing_owed() => return None,
+                () = self.patience() => Err(LinkError::Lost("no receiver was reached".to_owned())),
+            };
+            match connected {
+                Ok(connection) => {
+                    tracing::info!(transport = %self.link.transport(), "connected");
+                    *self.last_contact.lock() = Instant::now();
+                    *self.current.lock() = Some(Arc::clone(&connection));
+                    self.tally.sending();
+                    match self.use_connection(&connection).await {
+                        Use::Finished => return Some(connection),
+                        Use::Stopped => return Some(connection),
+                        Use::Lost { reason, delivered } => {
+                            tracing::warn!("{reason}");
+                            if delivered {
+                                backoff.reset();
+                            }
+                            *problem.lock() = reason;
+                        }
+                    }
+                }
+                Err(error) => *problem.lock() = error.to_string(),
+            }
+            let waited = self.last_contact.lock().elapsed();
+            if self.retry.give_up_after.is_some_and(|limit| waited >= limit) {
+                self.gave_up.cancel();
+                return None;
+            }
+            let pause = backoff.next();
+            tracing::warn!(retry_in = ?pause, "{}", problem.lock());
+            self.tally.waiting(pause);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stop.cancelled() => return None,
+                () = self.gave_up.cancelled() => return None,
+                () = self.nothing_owed() => return None,
+            }
+        }
+    }
+
+    /// Resolves when the outbox is closed and empty.
+    async fn nothing_owed(&self) {
+        if let Some(image) = self.outbox.take().await {
+            self.outbox.give_back(image.meta.id).await;
+            std::future::pending().await
+        }
+    }
+
+    /// Resolves when the settings say to give up.
+    async fn patience(&self) {
+        let Some(limit) = self.retry.give_up_after else { return std::future::pending().await };
+        let left = limit.saturating_sub(self.last_contact.lock().elapsed());
+        tokio::time::sleep(left).await;
+    }
+
+    async fn use_connection(self: &Arc<Self>, connection: &Arc<dyn Connection>) -> Use {
+        let places = Arc::new(Semaphore::new(connection.parallel()));
+        let in_flight = TaskTracker::new();
+        let delivered = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let ended = loop {
+            // The semaphore is never closed.
+            let taking = async {
+                let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                let image = self.outbox.take().await?;
+                Some((place, image))
+            };
+            let (place, image) = tokio::select! {
+                taken = taking => match taken {
+                    Some(taken) => taken,
+                    None => break Use::Finished,
+                },
+                reason = connection.closed() => break Use::Lost { reason, delivered: false },
+                () = self.stop.cancelled() => break Use::Stopped,
+            };
+            let id = image.meta.id;
+            let flight = tokio::select! {
+                flight = self.room_in_window(&image) => flight,
+                reason = connection.closed() => {
+                    self.outbox.give_back(id).await;
+                    break Use::Lost { reason, delivered: false };
+                }
+                () = self.stop.cancelled() => {
+                    self.outbox.give_back(id).await;
+                    break Use::Stopped;
+                }
+            };
+            let (delivery, connection) = (Arc::clone(self), Arc::clone(connection));
+            let delivered = Arc::clone(&delivered);
+            in_flight.spawn(async move {
+                if delivery.attempt(&connection, image).await {
+                    delivered.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                drop((flight, place));
+            });
+        };
+        in_flight.close();
+        in_flight.wait().await;
+        match ended {
+            Use::Lost { reason, .. } => {
+                let delivered = delivered.load(std::sync::atomic::Ordering::Relaxed);
+                Use::Lost { reason, delivered }
+            }
+            other => other,
+        }
+    }
+
+    async fn room_in_window(&self, image: &Owed) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(image.meta.size.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        // An image larger than the window travels alone.
+        let kib = kib.clamp(1, self.window_kib);
+        Arc::clone(&self.window).acquire_many_owned(kib).await.ok()
+    }
+
+    /// Sends an image once and draws the conclusion; whether it was answered.
+    async fn attempt(self: &Arc<Self>, connection: &Arc<dyn Connection>, image: Arc<Owed>) -> bool {
+        let id = image.meta.id;
+        let number = {
+            let mut attempts = self.attempts.lock();
+            let number = attempts.entry(id).or_insert(0);
+            *number += 1;
+            *number
+        };
+        let started = UnixNanos::now();
+        let clock = Instant::now();
+        let flight = self.tally.flight(image.meta.size, number);
+        let result = tokio::select! {
+            result = connection.deliver(&image, Attempt { number, started }) => result,
+            () = self.stop.cancelled() => Err(DeliveryError::Lost("stopped".to_owned())),
+        };
+        let delivery = clock.elapsed();
+        drop(flight);
+        let settlement = match self.judge(&image, number, result).await {
+            Judgement::Settle(settlement) => settlement,
+            Judgement::Again { after } => {
+                self.try_again(id, after);
+                return false;
+            }
+        };
+        *self.last_contact.lock() = Instant::now();
+        let settled = Settled {
+            clock: connection.clock(),
+            image,
+            settlement,
+            started,
+            delivery,
+            attempts: number,
+        };
+        self.tally.settle(&settled);
+        self.ledger.settled(&settled).await;
+        self.attempts.lock().remove(&id);
+        self.outbox.settle(id).await;
+        true
+    }
+
+    fn try_again(self: &Arc<Self>, id: ImageId, after: Duration) {
+        let delivery = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(after) => {}
+                () = delivery.stop.cancelled() => {}
+            }
+            delivery.outbox.give_back(id).await;
+        });
+    }
+
+    async fn judge(
+        &self,
+        image: &Owed,
+        number: u32,
+        result: Result<Receipt, DeliveryError>,
+    ) -> Judgement {
+        let reject = match result {
+            Ok(receipt) => return Judgement::Settle(Settlement::Receipt(receipt)),
+            Err(DeliveryError::Lost(reason)) => {
+                tracing::debug!(image = %image.meta.id, "not delivered: {reason}");
+                return self.again(number, &reason, Duration::ZERO);
+            }
+            Err(DeliveryError::Unreadable(problem)) => {
+                return Judgement::Settle(Settlement::Lost(format!("unreadable: {problem}")));
+            }
+            Err(DeliveryError::Rejected(reject)) => reject,
+        };
+        if reject.quarantined {
+            return Judgement::Settle(Settlement::Quarantined(reject));
+        }
+        if !reject.retryable {
+            return Judgement::Settle(Settlement::Lost(format!("{}: {reject}", reject.reason)));
+        }
+        if reject.reason == RejectReason::DigestMismatch && has_changed(image).await {
+            let reason = "the file changed after it was captured".to_owned();
+            return Judgement::Settle(Settlement::Lost(reason));
+        }
+        tracing::warn!(image = %image.meta.id, attempt = number, "rejected: {reject}");
+        let mut backoff = Backoff::new(&self.retry);
+        let pause = (1..number).fold(backoff.next(), |_, _| backoff.next());
+        self.again(number, &reject.to_string(), pause)
+    }
+
+    fn again(&self, number: u32, reason: &str, after: Duration) -> Judgement {
+        if self.retry.attempts.is_some_and(|limit| number >= limit) {
+            let reason = format!("given up after {number} attempts: {reason}");
+            return Judgement::Settle(Settlement::Lost(reason));
+        }
+        Judgement::Again { after }
+    }
+}
+
+enum Use {
+    Finished,
+    Stopped,
+    Lost { reason: String, delivered: bool },
+}
+
+enum Judgement {
+    Settle(Settlement),
+    Again { after: Duration },
+}
+
+/// Whether a file is not what it was when its digest was made.
+async fn has_changed(image: &Owed) -> bool {
+    let Some(digest) = image.meta.digest else { return false };
+    matches!(image.payload, Payload::File { .. })
+        && image.payload.digest(digest.algorithm()).await.ok() != Some(digest)
+}

@@ -1,0 +1,143 @@
+//! The transmitter's side of each transport. Only here are gRPC, WebSocket and HTTP known.
+//!
+//! A [`Link`] makes [`Connection`]s; a connection carries whole images and answers each with the
+//! receiver's verdict. gRPC and WebSocket share the session of [`session`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use shared::clock::{ClockEstimate, UnixNanos};
+use shared::image::Transport;
+use shared::receipt::{Receipt, Reject};
+use shared::report::RunAccount;
+use shared::telemetry::WireCount;
+
+use crate::config::{GrpcCall, LinkOptions};
+use crate::outbox::Owed;
+
+mod body;
+pub mod grpc;
+pub mod rest;
+pub mod session;
+pub mod websocket;
+
+/// Makes connections to one receiver over one transport.
+#[async_trait]
+pub trait Link: Send + Sync {
+    /// The transport.
+    fn transport(&self) -> Transport;
+
+    /// Connects and is welcomed.
+    ///
+    /// # Errors
+    /// When the receiver cannot be reached or does not speak the protocol.
+    async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError>;
+}
+
+/// A connection to a receiver.
+#[async_trait]
+pub trait Connection: Send + Sync {
+    /// Sends one image and waits for the verdict. May be called for several images at once, up to
+    /// [`Connection::parallel`]. Dropping the future gives the attempt up.
+    ///
+    /// # Errors
+    /// When there is no receipt.
+    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError>;
+
+    /// Images that may be on their way at once.
+    fn parallel(&self) -> usize;
+
+    /// The receiver's clock, as far as it has been measured over this connection.
+    fn clock(&self) -> Option<ClockEstimate>;
+
+    /// Tells the receiver what it cannot see itself.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    async fn account(&self, account: RunAccount) -> Result<(), LinkError>;
+
+    /// Resolves when the connection is of no more use, with the reason.
+    async fn closed(&self) -> String;
+
+    /// Says goodbye and waits until the receiver has taken in everything that was sent.
+    async fn close(&self);
+}
+
+/// One try to send an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// When it began.
+    pub started: UnixNanos,
+}
+
+/// What a link says of itself and counts.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Identity of the transmitter.
+    pub transmitter: String,
+    /// Bytes on all its sockets.
+    pub wire: WireCount,
+}
+
+/// Program and version, for the receiver's log.
+pub(crate) const AGENT: &str = concat!("pantelegraph-transmitter/", env!("CARGO_PKG_VERSION"));
+
+/// Why there is no connection.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LinkError {
+    /// The receiver cannot be reached.
+    #[error("{address} cannot be reached: {problem}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// Why.
+        problem: String,
+    },
+    /// Something answers there, but not a receiver of this protocol.
+    #[error("{address} does not answer as a Pantelegraph receiver: {problem}")]
+    Protocol {
+        /// Where.
+        address: String,
+        /// What it did instead.
+        problem: String,
+    },
+    /// The connection was there and is gone.
+    #[error("connection lost: {0}")]
+    Lost(String),
+}
+
+/// Why an image was not delivered.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DeliveryError {
+    /// The receiver turned it down.
+    #[error(transparent)]
+    Rejected(#[from] Reject),
+    /// The connection is gone; whether the image arrived is not known.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// The image can no longer be read.
+    #[error("image cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// The link that `options` describe.
+pub fn open(
+    transport: Transport,
+    url: &url::Url,
+    options: &LinkOptions,
+    identity: &Identity,
+) -> Arc<dyn Link> {
+    let (url, options, identity) = (url.clone(), options.clone(), identity.clone());
+    match (transport, options.grpc_call) {
+        (Transport::Grpc, GrpcCall::Exchange) => {
+            Arc::new(grpc::ExchangeLink::new(url, options, identity))
+        }
+        (Transport::Grpc, GrpcCall::Put) => Arc::new(grpc::PutLink::new(url, options, identity)),
+        (Transport::WebSocket, _) => {
+            Arc::new(websocket::WebSocketLink::new(url, options, identity))
+        }
+        (Transport::Rest, _) => Arc::new(rest::RestLink::new(url, options, identity)),
+    }
+}

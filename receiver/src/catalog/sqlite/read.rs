@@ -44,7 +44,12 @@ impl Readers {
     pub(super) fn find(&self, id: ImageId) -> Result<Option<Numbered>, CatalogError> {
         let lookup = self.lookup.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = lookup.as_ref().ok_or_else(closed)?;
-        find(connection, id).map_err(sqlite("finding an image"))
+        let failed = sqlite("finding an image");
+        // Most ids are new: the index alone tells that.
+        if !is_known(connection, id).map_err(&failed)? {
+            return Ok(None);
+        }
+        find(connection, id).map_err(&failed)
     }
 
     /// Answers a question on a blocking thread.
@@ -92,6 +97,12 @@ impl Readers {
 
 fn lock(idle: &Mutex<Vec<Connection>>) -> std::sync::MutexGuard<'_, Vec<Connection>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_known(connection: &Connection, id: ImageId) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM images WHERE id = ?1")?
+        .exists(params![row::id_bytes(id)])
 }
 
 pub(super) fn find(connection: &Connection, id: ImageId) -> rusqlite::Result<Option<Numbered>> {

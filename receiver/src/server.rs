@@ -183,10 +183,14 @@ impl Receiver {
     /// Stops: no new connections, requests in flight end, sessions are told, everything that was
     /// answered is on disk. What does not end within the grace period is cut off.
     pub async fn stop(self) {
+        let deadline = tokio::time::Instant::now() + self.grace;
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(self.grace, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout_at(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!(grace = ?self.grace, "connections were still open after the grace period");
+        }
+        if tokio::time::timeout_at(deadline, self.intake.close()).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "images were still being stored after the grace period");
         }
         self.catalog.close().await;
     }

@@ -1,7 +1,9 @@
 //! REST: one image by `PUT /v1/images/{id}`, resumable uploads by tus, the clock, run accounts.
 
+mod body;
 mod digests;
 mod put;
+mod tus;
 
 use std::sync::Arc;
 
@@ -24,7 +26,8 @@ pub fn writing_routes(intake: Arc<Intake>) -> Router {
         .route("/v1/images/{id}", put_method(put::put))
         .route("/v1/clock", get(clock))
         .route("/v1/runs/account", post(account).layer(account_limit))
-        .with_state(intake)
+        .with_state(Arc::clone(&intake))
+        .merge(tus::routes(intake))
 }
 
 /// Largest run account: its images are told in portions.

@@ -91,7 +91,7 @@ impl Session {
                 tracing::debug!(image = %image_id, reason, "aborted by the transmitter");
                 self.answered.remove(&image_id);
                 if let Some(upload) = self.uploads.remove(&image_id) {
-                    self.intake.park(upload);
+                    self.intake.park(upload).await;
                 }
             }
             ClientMessage::ClockPing { id, t1 } => {
@@ -115,7 +115,7 @@ impl Session {
     /// keeps what is unfinished for the next session.
     pub async fn close(mut self) {
         for (_, upload) in self.uploads.drain() {
-            self.intake.park(upload);
+            self.intake.park(upload).await;
         }
         self.finishing.close();
         self.finishing.wait().await;

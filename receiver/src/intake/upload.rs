@@ -7,19 +7,21 @@ use std::time::Duration;
 use shared::chunk::{AssemblyError, Assembler, ChunkError, Segments};
 use shared::clock::UnixNanos;
 use shared::digest::{Digest, Hasher};
-use shared::image::ImageMeta;
+use shared::image::{ImageMeta, Transport};
 use shared::receipt::{Durability, Receipt, ReceiverTimeline, Reject, RejectReason};
 
 use super::inspect::{Facts, Finding, Inspector, decode_fully};
+use super::unfinished::Claim;
 use super::{Intake, Origin, catalog_failed, quarantine_reject, store_failed};
 use crate::catalog::{Entry, Inserted, Verdict};
 use crate::config::Verify;
-use crate::store::{Area, ImageWriter, Placement};
+use crate::store::{Area, ImageWriter, Placement, StoreError};
 
 /// One image on its way in. Dropped before [`Upload::finish`], it leaves nothing behind.
 pub struct Upload {
     intake: Arc<Intake>,
-    owner: u64,
+    /// `None` while it is parked.
+    owner: Option<u64>,
     meta: ImageMeta,
     origin: Origin,
     state: Checkpoint,
@@ -45,7 +47,6 @@ pub struct Checkpoint {
 impl Upload {
     pub(super) fn new(
         intake: Arc<Intake>,
-        owner: u64,
         meta: ImageMeta,
         origin: Origin,
         writer: Box<dyn ImageWriter>,
@@ -66,7 +67,7 @@ impl Upload {
         };
         Self {
             intake,
-            owner,
+            owner: None,
             meta,
             origin,
             state,
@@ -88,20 +89,67 @@ impl Upload {
         self.state.assembler.received()
     }
 
-    /// Another connection goes on with it.
-    pub(super) fn adopt(&mut self, owner: u64, meta: ImageMeta, origin: Origin) {
-        self.owner = owner;
-        self.origin = origin;
+    /// Bytes of the whole image, as declared.
+    pub fn size(&self) -> u64 {
+        self.state.assembler.size()
+    }
+
+    /// Who sends it.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn claimed(mut self, claim: Claim) -> Self {
+        self.owner = claim.into_owner();
+        self
+    }
+
+    /// An owner goes on with it as it is.
+    pub(super) fn owned_by(&mut self, owner: u64, transport: Transport) {
+        self.owner = Some(owner);
+        self.origin.transport = transport;
+    }
+
+    /// It has no owner from now on; the last one.
+    pub(super) fn disowned(&mut self) -> Option<u64> {
+        self.owner.take()
+    }
+
+    fn is_owned(&self) -> bool {
+        self.owner.is_some_and(|owner| self.intake.unfinished.owns(self.meta.id, owner))
+    }
+
+    /// A sender that announced the image again goes on with it.
+    ///
+    /// # Errors
+    /// When the new announcement is of other bytes, or has a digest that can no longer be made.
+    pub(super) fn adopt(&mut self, meta: &ImageMeta, origin: &Origin) -> Result<(), Reject> {
+        let other_digest = match (self.meta.digest, meta.digest) {
+            (Some(before), Some(now)) => before != now,
+            (None, Some(now)) => now.algorithm() != self.state.assembler.algorithm(),
+            (_, None) => false,
+        };
+        if meta.size != self.size() || other_digest {
+            let message = format!(
+                "the {} bytes held were announced with another size or digest and are dropped; \
+                 send the image from byte 0",
+                self.received()
+            );
+            return Err(Reject::new(self.meta.id, RejectReason::Offset, message));
+        }
+        self.origin = origin.clone();
         self.meta.attempt = meta.attempt;
         self.meta.clock = meta.clock.or(self.meta.clock);
         self.meta.digest = self.meta.digest.or(meta.digest);
+        Ok(())
     }
 
-    /// Gives up ownership; whether it had it.
-    pub(super) fn let_go(&mut self) -> bool {
-        let owned = self.intake.owns(self.meta.id, self.owner);
-        self.intake.release(self.meta.id, self.owner);
-        owned
+    /// Hands all bytes to the store's medium, so that a parked upload takes no memory for them.
+    pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
+        match &mut self.writer {
+            Some(writer) if self.state.assembler.received() > 0 => writer.reopen().await.map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// How far it is now.
@@ -133,21 +181,20 @@ impl Upload {
         data: Segments,
     ) -> Result<(), Reject> {
         let id = self.meta.id;
-        if !self.intake.owns(id, self.owner) {
-            let message = format!("a newer upload of image {id} took over");
-            return Err(Reject::new(id, RejectReason::Superseded, message));
+        if !self.is_owned() {
+            return Err(self.superseded());
         }
         let now = UnixNanos::now();
         self.first_byte.get_or_insert(now);
         self.last_byte = Some(now);
         let kib = u32::try_from(data.len().div_ceil(1 << 10)).unwrap_or(u32::MAX);
         let intake = Arc::clone(&self.intake);
-        // The semaphore is never closed. A message larger than all of it is caught by its limit.
-        let Ok(_memory) = intake.memory.acquire_many(kib).await else {
+        // The semaphore is never closed. More than there is would be waited for for ever.
+        let Ok(_memory) = intake.memory.acquire_many(kib.min(intake.memory_kib)).await else {
             return Err(Reject::new(id, RejectReason::Unavailable, "the receiver is stopping"));
         };
         if let Err(error) = self.state.assembler.push(offset, crc32c, &data) {
-            return Err(self.turned_down(chunk_reject(&self.meta, error)));
+            return Err(self.turned_down(self.chunk_reject(error)));
         }
         for piece in data.pieces() {
             self.state.inspector.update(piece);
@@ -161,22 +208,37 @@ impl Upload {
     }
 
     /// All bytes have come: checks the whole, stores it as durably as promised, catalogues it.
-    /// `declared` is the digest, unless the announcement had it.
+    /// `declared` is the digest, unless the announcement had it. Once begun it goes on to its end,
+    /// even if nobody waits for it any more, lest a file is left that the catalogue does not know.
     ///
     /// # Errors
     /// The image is not stored; with `quarantined` set it is kept apart.
     pub async fn finish(mut self, declared: Option<Digest>) -> Result<Receipt, Reject> {
-        let result = self.complete(declared).await;
-        self.let_go();
-        result
+        let id = self.meta.id;
+        let unfinished = &self.intake.unfinished;
+        if !self.owner.is_some_and(|owner| unfinished.begin_storing(id, owner)) {
+            return Err(self.superseded());
+        }
+        if self.intake.durability() == Durability::Memory {
+            // Nothing that could be left half done, and no time to lose.
+            return self.complete(declared).await;
+        }
+        let storing = self.intake.storing.clone();
+        let completed = storing.spawn(async move { self.complete(declared).await }).await;
+        completed.unwrap_or_else(|error| {
+            tracing::error!(image = %id, "storing failed: {error}");
+            let message = "the receiver failed to store the image; its log says why";
+            Err(Reject::new(id, RejectReason::Internal, message))
+        })
+    }
+
+    fn superseded(&self) -> Reject {
+        let id = self.meta.id;
+        let message = format!("a newer upload of image {id} took over");
+        Reject::new(id, RejectReason::Superseded, message)
     }
 
     async fn complete(&mut self, declared: Option<Digest>) -> Result<Receipt, Reject> {
-        let id = self.meta.id;
-        if !self.intake.owns(id, self.owner) {
-            let message = format!("a newer upload of image {id} took over");
-            return Err(Reject::new(id, RejectReason::Superseded, message));
-        }
         if self.open_ended {
             self.meta.size = self.received();
             self.state.assembler.end_here();
@@ -236,7 +298,8 @@ impl Upload {
         }
         let id = self.meta.id;
         let Some(writer) = &mut self.writer else { return Ok(None) };
-        let file = writer.reopen().await.map_err(|error| store_failed(id, &error))?;
+        let reopened = writer.reopen().await;
+        let file = reopened.map_err(|error| self.turned_down(store_failed(id, &error)))?;
         let Some(file) = file else { return Ok(None) };
         let decoders = Arc::clone(&self.intake.decoders);
         // The semaphore is never closed.
@@ -343,6 +406,29 @@ impl Upload {
         Ok(receipt)
     }
 
+    fn chunk_reject(&self, error: ChunkError) -> Reject {
+        let id = self.meta.id;
+        let (reason, advice) = match error {
+            ChunkError::Offset { .. } => (RejectReason::Offset, ""),
+            ChunkError::Overflow { .. } if self.open_ended => {
+                let limit = self.intake.limits().max_image_size;
+                let message = format!(
+                    "image exceeds the receiver's limit of {limit} ({} bytes); \
+                     raise RECEIVER_MAX_IMAGE_SIZE",
+                    limit.0
+                );
+                return Reject::new(id, RejectReason::Limit, message);
+            }
+            ChunkError::Overflow { .. } => (RejectReason::Overflow, ""),
+            ChunkError::Checksum { .. } => (RejectReason::ChunkChecksum, ""),
+            ChunkError::Count { .. } => (
+                RejectReason::Limit,
+                "; send larger chunks (TRANSMITTER_CHUNK_SIZE) or raise RECEIVER_MAX_CHUNKS",
+            ),
+        };
+        Reject::new(id, reason, format!("{error}{advice}"))
+    }
+
     fn turned_down(&self, reject: Reject) -> Reject {
         self.intake.turn_down(&self.meta, &self.origin, reject)
     }
@@ -350,21 +436,10 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.intake.release(self.meta.id, self.owner);
+        if let Some(owner) = self.owner {
+            self.intake.unfinished.release(self.meta.id, owner);
+        }
     }
-}
-
-fn chunk_reject(meta: &ImageMeta, error: ChunkError) -> Reject {
-    let (reason, advice) = match error {
-        ChunkError::Offset { .. } => (RejectReason::Offset, ""),
-        ChunkError::Overflow { .. } => (RejectReason::Overflow, ""),
-        ChunkError::Checksum { .. } => (RejectReason::ChunkChecksum, ""),
-        ChunkError::Count { .. } => (
-            RejectReason::Limit,
-            "; send larger chunks (TRANSMITTER_CHUNK_SIZE) or raise RECEIVER_MAX_CHUNKS",
-        ),
-    };
-    Reject::new(meta.id, reason, format!("{error}{advice}"))
 }
 
 /// One-way time from send start to last byte, as far as the clocks are known.

@@ -1,28 +1,22 @@
 //! `PUT /v1/images/{id}`: one image in one request, streamed into the intake.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::BodyExt;
 use percent_encoding::percent_decode_str;
-use shared::chunk::Segments;
 use shared::clock::{ClockEstimate, UnixNanos};
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::wire::Begin;
 
+use super::body::{self, Stopped};
 use super::digests::{Declared, repr_digest};
 use crate::intake::{Begun, Intake, Origin, Upload};
 use crate::problem::Problem;
-
-/// Bytes of a refused image that are read and thrown away, so that the connection can go on with
-/// the next one; beyond, it is closed.
-const MAX_DRAINED: u64 = 64 << 20;
 
 /// Stores the image in the body; the answer is its receipt as JSON, 201 when it is new, 200 when
 /// it was there.
@@ -35,13 +29,8 @@ pub(super) async fn put(
     match receive(&intake, &id, &headers, &mut body).await {
         Ok(receipt) => answer(&receipt),
         Err(reject) => {
-            let drained = drain(&mut body).await;
             let mut response = Problem::from(reject).into_response();
-            if !drained {
-                response
-                    .headers_mut()
-                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
+            body::refuse(&mut body, &mut response).await;
             response
         }
     }
@@ -102,7 +91,7 @@ async fn receive(
     };
     let upload = match begun {
         Begun::Present(receipt) => {
-            drain(body).await;
+            body::discard(body, receipt.size).await;
             return Ok(receipt);
         }
         Begun::Upload(upload) => upload,
@@ -115,10 +104,7 @@ async fn receive(
     upload.finish(None).await
 }
 
-/// Pieces of a body that go to the intake together at least, unless the body ends.
-const PORTION: usize = 128 << 10;
-
-/// Moves the body into the upload, in portions, so that small pieces cost little each.
+/// Moves the body into the upload.
 async fn stream(
     intake: &Arc<Intake>,
     origin: &Origin,
@@ -126,59 +112,18 @@ async fn stream(
     body: &mut Body,
     digests: &mut Declared,
 ) -> Result<Upload, Reject> {
-    let id = upload.meta().id;
     let idle = intake.limits().idle_timeout;
-    let mut portion = Segments::new();
-    loop {
-        let piece = next_piece(body, idle).await.map_err(|problem| {
-            let message = format!("image ended after {} bytes: {problem}",
-                upload.received() + portion.len() as u64);
-            let reject = Reject::new(id, RejectReason::Truncated, message);
-            intake.turn_down(upload.meta(), origin, reject)
-        })?;
-        let ended = piece.is_none();
-        if let Some(piece) = piece {
-            digests.update(&piece);
-            portion.push(piece);
-        }
-        if portion.len() >= PORTION || (ended && !portion.is_empty()) {
-            let offset = upload.received();
-            upload.push(offset, None, std::mem::take(&mut portion)).await?;
-        }
-        if ended {
-            return Ok(upload);
-        }
-    }
-}
-
-async fn next_piece(body: &mut Body, idle: Duration) -> Result<Option<bytes::Bytes>, String> {
-    loop {
-        match tokio::time::timeout(idle, body.frame()).await {
-            Err(_) => return Err(format!("no byte for {idle:?} (RECEIVER_IDLE_TIMEOUT)")),
-            Ok(None) => return Ok(None),
-            Ok(Some(Err(error))) => return Err(format!("the connection broke ({error})")),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-}
-
-/// Reads the rest of a body that is not wanted; whether it came to its end.
-async fn drain(body: &mut Body) -> bool {
-    let mut drained = 0;
-    loop {
-        match next_piece(body, Duration::from_secs(5)).await {
-            Ok(None) => return true,
-            Ok(Some(piece)) => drained += piece.len() as u64,
-            Err(_) => return false,
-        }
-        if drained > MAX_DRAINED {
-            return false;
-        }
-    }
+    let never = std::future::pending();
+    let streamed = body::stream(&mut upload, body, idle, never, |piece| digests.update(piece));
+    let problem = match streamed.await {
+        Ok(()) | Err(Stopped::Interrupted) => return Ok(upload),
+        Err(Stopped::Rejected(reject)) => return Err(reject),
+        Err(Stopped::Silent(idle)) => format!("no byte for {idle:?} (RECEIVER_IDLE_TIMEOUT)"),
+        Err(Stopped::Broken(error)) => format!("the connection broke ({error})"),
+    };
+    let message = format!("image ended after {} bytes: {problem}", upload.received());
+    let reject = Reject::new(upload.meta().id, RejectReason::Truncated, message);
+    Err(intake.turn_down(upload.meta(), origin, reject))
 }
 
 /// Everything that the headers say of the image, and the transmitter's identity.

@@ -89,6 +89,10 @@ pub struct Delivery {
     gave_up: CancellationToken,
 }
 
+/// Time for the last words to the receiver, after everything was delivered and after a stop.
+const CLOSING: Duration = Duration::from_secs(15);
+const STOPPING: Duration = Duration::from_secs(1);
+
 /// How a delivery ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -166,9 +170,16 @@ impl Delivery {
         }
         self.tasks.close();
         self.tasks.wait().await;
-        before_goodbye().await;
-        for connection in connections {
-            connection.close().await;
+        // A connection that has stalled must not hold up the end.
+        let patience = if self.stop.is_cancelled() { STOPPING } else { CLOSING };
+        let closing = async {
+            before_goodbye().await;
+            for connection in connections {
+                connection.close().await;
+            }
+        };
+        if tokio::time::timeout(patience, closing).await.is_err() {
+            tracing::warn!("the receiver was not told everything about the run in time");
         }
         if self.gave_up.is_cancelled() {
             return End::GaveUp { problem: problem.lock().clone() };
@@ -181,6 +192,9 @@ impl Delivery {
     async fn work(self: &Arc<Self>, problem: &Mutex<String>) -> Option<Arc<dyn Connection>> {
         let mut backoff = Backoff::new(&self.retry);
         loop {
+            if self.link.is_lazy() && self.current.lock().is_some() && !self.work_waits().await {
+                return None;
+            }
             self.tally.connecting();
             let connected = tokio::select! {
                 connected = self.link.connect() => connected,
@@ -199,8 +213,11 @@ impl Delivery {
                     match self.use_connection(&connection).await {
                         Use::Finished => return Some(connection),
                         Use::Stopped => return Some(connection),
+                        Use::Lost { reason, .. } if self.link.is_lazy() && !self.is_owing() => {
+                            tracing::debug!("{reason}");
+                            continue;
+                        }
                         Use::Lost { reason, delivered } => {
-                            tracing::warn!("{reason}");
                             if delivered {
                                 backoff.reset();
                             }
@@ -224,6 +241,25 @@ impl Delivery {
                 () = self.gave_up.cancelled() => return None,
                 () = self.nothing_owed() => return None,
             }
+        }
+    }
+
+    fn is_owing(&self) -> bool {
+        self.outbox.backlog().images > 0
+    }
+
+    /// Waits until an image is there to be sent; `false` when none will come.
+    async fn work_waits(&self) -> bool {
+        tokio::select! {
+            image = self.outbox.take() => match image {
+                Some(image) => {
+                    self.outbox.give_back(image.meta.id).await;
+                    true
+                }
+                None => false,
+            },
+            () = self.stop.cancelled() => false,
+            () = self.gave_up.cancelled() => false,
         }
     }
 

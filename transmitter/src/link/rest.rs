@@ -102,6 +102,10 @@ impl Link for RestLink {
         Transport::Rest
     }
 
+    fn is_lazy(&self) -> bool {
+        true
+    }
+
     async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
         let timeout = self.options.connect_timeout;
         let connecting = async {

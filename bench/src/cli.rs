@@ -93,14 +93,14 @@ pub(crate) struct PathOptions {
     #[arg(long, default_value = "4MiB", value_name = "SIZE")]
     pub(crate) window: ByteSize,
     /// Connections side by side
-    #[arg(long, default_value_t = 1, value_name = "N",
+    #[arg(long, default_value_t = 2, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) connections: u64,
     /// HTTP/2 frame size
     #[arg(long, default_value = "256KiB", value_name = "SIZE")]
     pub(crate) http2_frame_size: ByteSize,
     /// HTTP/2 flow-control window
-    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
+    #[arg(long, default_value = "4MiB", value_name = "SIZE")]
     pub(crate) http2_window: ByteSize,
     /// Size of an image in the latency part
     #[arg(long, default_value = "545801B", value_name = "SIZE")]

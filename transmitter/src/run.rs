@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{self, Capture, CaptureError, Captured};
-use crate::config::{Config, SourceOptions};
+use crate::config::{Config, LinkOptions, SourceOptions};
 use crate::delivery::{Delivery, End, Tally};
 use crate::link::{self, Identity, Link, websocket::ListenLink};
 use crate::outbox::{Outbox, OutboxError, Owed, memory::MemoryOutbox};
@@ -181,7 +181,7 @@ impl Series<'_> {
             Arc::clone(&self.link),
             Arc::clone(&record) as _,
             Arc::clone(&tally),
-            config.link.clone(),
+            self.link_options(),
             config.retry.clone(),
         );
         let shown = CancellationToken::new();
@@ -235,6 +235,15 @@ impl Series<'_> {
         let account = self.account(&record, &tally, usage, true);
         let outcome = outcome(&account, failure, end);
         Ok((record.finish(account), outcome))
+    }
+
+    /// A receiver that dials in makes one connection.
+    fn link_options(&self) -> LinkOptions {
+        let mut options = self.config.link.clone();
+        if self.config.listen.is_some() {
+            options.connections = 1;
+        }
+        options
     }
 
     fn expected_images(&self) -> Option<u64> {

@@ -248,6 +248,12 @@ impl Session {
         meta.clock = self.clock.lock().estimate();
         meta.send_started = Some(attempt.started);
         self.send(ClientMessage::Begin(Begin { meta, offset: 0 })).await.map_err(lost)?;
+        let alone = self.pending.lock().len() == 1;
+        if alone {
+            // Lets the announcement go out by itself: the receiver wakes up while the first chunk
+            // is being made.
+            tokio::task::yield_now().await;
+        }
         for (offset, len) in slices(image.payload.size(), 0, self.chunk_size) {
             let data = match reader.read(offset, len).await {
                 Ok(data) => data,

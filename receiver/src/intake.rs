@@ -184,7 +184,8 @@ impl Intake {
             match begin.meta.digest {
                 Some(digest) if digest.algorithm() == known.entry.digest.algorithm() => {
                     drop(claim.take());
-                    if !open_ended && begin.meta.size != known.entry.meta.size {
+                    let same_size = begin.meta.size == known.entry.meta.size;
+                    if digest == known.entry.digest && !same_size && !open_ended {
                         let reject = other_size(&begin.meta, &known.entry);
                         return Err(self.turn_down(&begin.meta, origin, reject));
                     }

@@ -4,6 +4,9 @@
 //! the same checks and ends in the same [`Receipt`] or [`Reject`].
 
 pub mod inspect;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+pub(crate) mod sample;
 mod unfinished;
 mod upload;
 
@@ -38,8 +41,15 @@ pub struct Origin {
 impl Origin {
     /// A client of `transport` that calls itself `transmitter`.
     pub fn new(transport: Transport, transmitter: &str) -> Self {
-        let transmitter = if transmitter.is_empty() { "anonymous" } else { transmitter };
-        Self { transport, transmitter: transmitter.into() }
+        let transmitter = if transmitter.is_empty() {
+            "anonymous"
+        } else {
+            transmitter
+        };
+        Self {
+            transport,
+            transmitter: transmitter.into(),
+        }
     }
 }
 
@@ -174,7 +184,8 @@ impl Intake {
             match begin.meta.digest {
                 Some(digest) if digest.algorithm() == known.entry.digest.algorithm() => {
                     drop(claim.take());
-                    if !open_ended && begin.meta.size != known.entry.meta.size {
+                    let same_size = begin.meta.size == known.entry.meta.size;
+                    if digest == known.entry.digest && !same_size && !open_ended {
                         let reject = other_size(&begin.meta, &known.entry);
                         return Err(self.turn_down(&begin.meta, origin, reject));
                     }
@@ -203,7 +214,14 @@ impl Intake {
                     self.turn_down(&begin.meta, origin, store_failed(id, &error))
                 })?;
                 let intake = Arc::clone(self);
-                Upload::new(intake, begin.meta, origin.clone(), writer, compare, open_ended)
+                Upload::new(
+                    intake,
+                    begin.meta,
+                    origin.clone(),
+                    writer,
+                    compare,
+                    open_ended,
+                )
             }
         };
         Ok(Begun::Upload(Box::new(upload.claimed(claim))))
@@ -330,15 +348,19 @@ impl Intake {
                 Err(reject)
             }
             None => {
-                let receipt =
-                    Receipt { status: ReceiptStatus::Duplicate, ..self.receipt_of(&known) };
+                let receipt = Receipt {
+                    status: ReceiptStatus::Duplicate,
+                    ..self.receipt_of(&known)
+                };
                 self.parts.catalog.tally(Tally {
                     run: meta.run.clone(),
                     transport: origin.transport,
                     transmitter: origin.transmitter.to_string(),
                     kind: TallyKind::Duplicate,
                 });
-                self.parts.metrics.image_duplicate(origin.transport, receipt.size);
+                self.parts
+                    .metrics
+                    .image_duplicate(origin.transport, receipt.size);
                 self.announce(meta, origin, Ok(receipt.clone()));
                 Ok(receipt)
             }
@@ -420,7 +442,11 @@ fn other_size(meta: &ImageMeta, known: &Entry) -> Reject {
 
 fn catalog_failed(id: ImageId, error: &CatalogError) -> Reject {
     tracing::error!(image = %id, "{error}");
-    Reject::new(id, RejectReason::Internal, "the receiver's catalogue failed; its log says why")
+    Reject::new(
+        id,
+        RejectReason::Internal,
+        "the receiver's catalogue failed; its log says why",
+    )
 }
 
 fn store_failed(id: ImageId, error: &StoreError) -> Reject {
@@ -432,11 +458,14 @@ fn store_failed(id: ImageId, error: &StoreError) -> Reject {
             RejectReason::Unavailable,
             "the receiver has no space left; try again later",
         ),
-        _ => {
-            Reject::new(id, RejectReason::Internal, "the receiver's store failed; its log says why")
-        }
+        _ => Reject::new(
+            id,
+            RejectReason::Internal,
+            "the receiver's store failed; its log says why",
+        ),
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests;

@@ -45,9 +45,10 @@ pub(super) fn answer(receipt: &Receipt) -> Response {
     let location = format!("/v1/images/{}", receipt.image_id);
     let mut response = (status, Json(receipt)).into_response();
     let headers = response.headers_mut();
-    for (name, value) in
-        [(header::LOCATION, location), (REPR_DIGEST, repr_digest(&receipt.digest))]
-    {
+    for (name, value) in [
+        (header::LOCATION, location),
+        (REPR_DIGEST, repr_digest(&receipt.digest)),
+    ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(name, value);
         }
@@ -67,8 +68,13 @@ async fn receive(
         .parse()
         .map_err(|error| Reject::new(None, RejectReason::Invalid, format!("{error}")))?;
     let invalid = |message: String| Reject::new(id, RejectReason::Invalid, message);
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(invalid("Content-Encoding is not taken; send the image as it is".to_owned()));
+    if headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| encoding != "identity")
+    {
+        return Err(invalid(
+            "Content-Encoding is not taken; send the image as it is".to_owned(),
+        ));
     }
     if headers.contains_key(header::CONTENT_RANGE) {
         let advice = "Content-Range is not taken; use tus at /v1/uploads to resume";
@@ -85,9 +91,27 @@ async fn receive(
     let begun = match length {
         Some(length) => {
             meta.size = length;
-            intake.begin(Begin { meta: meta.clone(), offset: 0 }, &origin).await?
+            intake
+                .begin(
+                    Begin {
+                        meta: meta.clone(),
+                        offset: 0,
+                    },
+                    &origin,
+                )
+                .await?
         }
-        None => intake.begin_unsized(Begin { meta: meta.clone(), offset: 0 }, &origin).await?,
+        None => {
+            intake
+                .begin_unsized(
+                    Begin {
+                        meta: meta.clone(),
+                        offset: 0,
+                    },
+                    &origin,
+                )
+                .await?
+        }
     };
     let upload = match begun {
         Begun::Present(receipt) => {
@@ -114,7 +138,9 @@ async fn stream(
 ) -> Result<Upload, Reject> {
     let idle = intake.limits().idle_timeout;
     let never = std::future::pending();
-    let streamed = body::stream(&mut upload, body, idle, never, |piece| digests.update(piece));
+    let streamed = body::stream(&mut upload, body, idle, never, |piece| {
+        digests.update(piece);
+    });
     let problem = match streamed.await {
         Ok(()) | Err(Stopped::Interrupted) => return Ok(upload),
         Err(Stopped::Rejected(reject)) => return Err(reject),
@@ -138,13 +164,20 @@ pub(super) fn metadata(id: ImageId, headers: &HeaderMap) -> Result<(ImageMeta, S
     meta.send_started = number(headers, "pantelegraph-send-started")?.map(UnixNanos);
     meta.attempt = number(headers, "pantelegraph-attempt")?.unwrap_or(1);
     meta.clock = clock(headers)?;
-    Ok((meta, text(headers, "pantelegraph-transmitter")?.unwrap_or_default()))
+    Ok((
+        meta,
+        text(headers, "pantelegraph-transmitter")?.unwrap_or_default(),
+    ))
 }
 
 /// A header as text; percent-encoding carries what HTTP headers cannot.
 fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, String> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    let value = value.to_str().map_err(|_| format!("{name} is not ASCII; percent-encode it"))?;
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    let value = value
+        .to_str()
+        .map_err(|_| format!("{name} is not ASCII; percent-encode it"))?;
     let decoded = percent_decode_str(value)
         .decode_utf8()
         .map_err(|_| format!("{name} is not UTF-8 after percent-decoding"))?;
@@ -152,16 +185,29 @@ fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, String> {
 }
 
 fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Result<Option<T>, String> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    let number = value.to_str().ok().and_then(|value| value.trim().parse().ok());
-    number.map(Some).ok_or_else(|| format!("{name} is not a whole number"))
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    let number = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.trim().parse().ok());
+    number
+        .map(Some)
+        .ok_or_else(|| format!("{name} is not a whole number"))
 }
 
 /// `Pantelegraph-Clock: offset=-120;error=55;samples=8`, nanoseconds.
 fn clock(headers: &HeaderMap) -> Result<Option<ClockEstimate>, String> {
-    let Some(value) = headers.get("pantelegraph-clock") else { return Ok(None) };
+    let Some(value) = headers.get("pantelegraph-clock") else {
+        return Ok(None);
+    };
     let malformed = "pantelegraph-clock is not of the form offset=-120;error=55;samples=8";
-    let mut estimate = ClockEstimate { offset_ns: 0, error_ns: 0, samples: 0 };
+    let mut estimate = ClockEstimate {
+        offset_ns: 0,
+        error_ns: 0,
+        samples: 0,
+    };
     for member in value.to_str().map_err(|_| malformed)?.split(';') {
         let (key, value) = member.split_once('=').ok_or(malformed)?;
         match key.trim() {

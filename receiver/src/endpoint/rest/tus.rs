@@ -22,6 +22,7 @@
 //! Headers of cross-origin requests are not sent: browsers of other origins stay outside.
 
 mod checksum;
+mod delivery;
 mod metadata;
 mod receive;
 mod request;
@@ -44,7 +45,7 @@ use super::body;
 use crate::catalog::Verdict;
 use crate::intake::{Held, Intake};
 use crate::problem::Problem;
-use receive::Progress;
+use delivery::Progress;
 use table::{Fate, Table};
 
 /// The version that is spoken.

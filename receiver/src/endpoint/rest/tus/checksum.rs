@@ -32,9 +32,10 @@ impl Checksum {
     /// # Errors
     /// When the algorithm is not known, or the sum is not one.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (name, base64) = text.trim().split_once(' ').ok_or_else(|| {
-            "Upload-Checksum is not of the form sha1 BASE64".to_owned()
-        })?;
+        let (name, base64) = text
+            .trim()
+            .split_once(' ')
+            .ok_or_else(|| "Upload-Checksum is not of the form sha1 BASE64".to_owned())?;
         let (name, sum, length) = match name {
             "sha1" => ("sha1", Sum::Sha1(Sha1::new()), 20),
             "sha256" => ("sha256", Sum::Sha256(Sha256::new()), 32),

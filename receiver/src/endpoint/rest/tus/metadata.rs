@@ -44,7 +44,9 @@ pub(super) fn parse(header: &str, size: u64) -> Result<Declared, String> {
     let id = take(&["image_id"])?;
     let named = id.is_some();
     let id: ImageId = match id {
-        Some(id) => id.parse().map_err(|error| format!("Upload-Metadata: {error}"))?,
+        Some(id) => id
+            .parse()
+            .map_err(|error| format!("Upload-Metadata: {error}"))?,
         None => ImageId::new(),
     };
     let mut meta = ImageMeta::new(id, size);
@@ -79,7 +81,10 @@ fn pairs(header: &str) -> Result<HashMap<&str, Vec<u8>>, String> {
             return Err("Upload-Metadata has a pair without a key".to_owned());
         }
         let value = STANDARD.decode(base64).map_err(|error| {
-            format!("Upload-Metadata: the value of {:?} is not base64: {error}", shown())
+            format!(
+                "Upload-Metadata: the value of {:?} is not base64: {error}",
+                shown()
+            )
         })?;
         if pairs.insert(key, value).is_some() {
             return Err(format!("Upload-Metadata has the key {:?} twice", shown()));

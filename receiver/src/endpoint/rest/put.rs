@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -28,23 +29,42 @@ const MAX_DRAINED: u64 = 64 << 20;
 /// it was there.
 pub(super) async fn put(
     State(intake): State<Arc<Intake>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Response {
-    match receive(&intake, &id, &headers, &mut body).await {
-        Ok(receipt) => answer(&receipt),
-        Err(reject) => {
-            let drained = drain(&mut body).await;
-            let mut response = Problem::from(reject).into_response();
-            if !drained {
-                response
-                    .headers_mut()
-                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
+    let announced = announce(&intake, id, &headers).await;
+    let answered = match announced {
+        Ok(Announced::Wanted(wanted)) => receive(&intake, *wanted, &mut body).await,
+        Ok(Announced::Present(receipt)) if waits_for_consent(&headers) => {
+            return closing(answer(&receipt));
         }
-    }
+        // The client has not sent the body yet, and reading it would ask for it.
+        Err(reject) if waits_for_consent(&headers) => {
+            return closing(Problem::from(reject).into_response());
+        }
+        Ok(Announced::Present(receipt)) => Ok(receipt),
+        Err(reject) => Err(reject),
+    };
+    let drained = drain(&mut body).await;
+    let response = match answered {
+        Ok(receipt) => answer(&receipt),
+        Err(reject) => Problem::from(reject).into_response(),
+    };
+    if drained { response } else { closing(response) }
+}
+
+/// Whether the client sends the body only when it is told to go on (RFC 9110, section 10.1.1).
+fn waits_for_consent(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::EXPECT)
+        .is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// The connection ends with this response.
+fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The receipt of an image as a response.
@@ -68,15 +88,28 @@ pub(super) fn answer(receipt: &Receipt) -> Response {
 
 const REPR_DIGEST: header::HeaderName = header::HeaderName::from_static("repr-digest");
 
-async fn receive(
+/// What the head of a request led to.
+enum Announced {
+    /// The body is wanted.
+    Wanted(Box<Wanted>),
+    /// The image is there already.
+    Present(Receipt),
+}
+
+struct Wanted {
+    upload: Upload,
+    origin: Origin,
+    digests: Declared,
+}
+
+async fn announce(
     intake: &Arc<Intake>,
-    id: &str,
+    id: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
-    body: &mut Body,
-) -> Result<Receipt, Reject> {
-    let id: ImageId = id
-        .parse()
-        .map_err(|error| Reject::new(None, RejectReason::Invalid, format!("{error}")))?;
+) -> Result<Announced, Reject> {
+    let nameless = |message: String| Reject::new(None, RejectReason::Invalid, message);
+    let Path(id) = id.map_err(|_| nameless("the id in the path is not UTF-8".to_owned()))?;
+    let id: ImageId = id.parse().map_err(|error| nameless(format!("{error}")))?;
     let invalid = |message: String| Reject::new(id, RejectReason::Invalid, message);
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(invalid("Content-Encoding is not taken; send the image as it is".to_owned()));
@@ -85,7 +118,7 @@ async fn receive(
         let advice = "Content-Range is not taken; use tus at /v1/uploads to resume";
         return Err(invalid(advice.to_owned()));
     }
-    let mut digests = Declared::from_headers(headers).map_err(invalid)?;
+    let digests = Declared::from_headers(headers).map_err(invalid)?;
     let (mut meta, transmitter) = metadata(id, headers).map_err(invalid)?;
     meta.digest = digests.native;
     let origin = Origin::new(Transport::Rest, &transmitter);
@@ -96,21 +129,29 @@ async fn receive(
     let begun = match length {
         Some(length) => {
             meta.size = length;
-            intake.begin(Begin { meta: meta.clone(), offset: 0 }, &origin).await?
+            intake.begin(Begin { meta, offset: 0 }, &origin).await?
         }
-        None => intake.begin_unsized(Begin { meta: meta.clone(), offset: 0 }, &origin).await?,
+        None => intake.begin_unsized(Begin { meta, offset: 0 }, &origin).await?,
     };
-    let upload = match begun {
-        Begun::Present(receipt) => {
-            drain(body).await;
-            return Ok(receipt);
+    Ok(match begun {
+        Begun::Present(receipt) => Announced::Present(receipt),
+        Begun::Upload(upload) => {
+            Announced::Wanted(Box::new(Wanted { upload: *upload, origin, digests }))
         }
-        Begun::Upload(upload) => upload,
-    };
-    let upload = stream(intake, &origin, *upload, body, &mut digests).await?;
+    })
+}
+
+async fn receive(
+    intake: &Arc<Intake>,
+    wanted: Wanted,
+    body: &mut Body,
+) -> Result<Receipt, Reject> {
+    let Wanted { upload, origin, mut digests } = wanted;
+    let upload = stream(intake, &origin, upload, body, &mut digests).await?;
     if let Err(message) = digests.check() {
-        let reject = Reject::new(id, RejectReason::DigestMismatch, message);
-        return Err(intake.turn_down(&meta, &origin, reject));
+        let meta = upload.meta();
+        let reject = Reject::new(meta.id, RejectReason::DigestMismatch, message);
+        return Err(intake.turn_down(meta, &origin, reject));
     }
     upload.finish(None).await
 }

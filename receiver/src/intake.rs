@@ -7,6 +7,7 @@ pub mod inspect;
 mod upload;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -197,11 +198,7 @@ impl Intake {
         let limits = &self.parts.limits;
         let limit = |message| Err(Reject::new(meta.id, RejectReason::Limit, message));
         if meta.size > limits.max_image_size.0 {
-            return limit(format!(
-                "image of {} bytes exceeds the receiver's limit of {} ({} bytes); \
-                 raise RECEIVER_MAX_IMAGE_SIZE",
-                meta.size, limits.max_image_size, limits.max_image_size.0
-            ));
+            return Err(too_large(meta, meta.size, limits));
         }
         let metadata = meta.name.as_ref().map_or(0, String::len)
             + meta.content_type.as_ref().map_or(0, String::len)
@@ -390,6 +387,16 @@ pub fn quarantine_reject(entry: &Entry) -> Option<Reject> {
             ..Reject::new(entry.meta.id, *reason, message.clone())
         }),
     }
+}
+
+/// An image of `size` bytes, which are too many.
+fn too_large(meta: &ImageMeta, size: impl fmt::Display, limits: &Limits) -> Reject {
+    let message = format!(
+        "image of {size} bytes exceeds the receiver's limit of {} ({} bytes); \
+         raise RECEIVER_MAX_IMAGE_SIZE",
+        limits.max_image_size, limits.max_image_size.0
+    );
+    Reject::new(meta.id, RejectReason::Limit, message)
 }
 
 fn catalog_failed(id: ImageId, error: &CatalogError) -> Reject {

@@ -11,7 +11,7 @@ use shared::image::ImageMeta;
 use shared::receipt::{Durability, Receipt, ReceiverTimeline, Reject, RejectReason};
 
 use super::inspect::{Facts, Finding, Inspector, decode_fully};
-use super::{Intake, Origin, catalog_failed, quarantine_reject, store_failed};
+use super::{Intake, Origin, catalog_failed, quarantine_reject, store_failed, too_large};
 use crate::catalog::{Entry, Inserted, Verdict};
 use crate::config::Verify;
 use crate::store::{Area, ImageWriter, Placement};
@@ -147,7 +147,14 @@ impl Upload {
             return Err(Reject::new(id, RejectReason::Unavailable, "the receiver is stopping"));
         };
         if let Err(error) = self.state.assembler.push(offset, crc32c, &data) {
-            return Err(self.turned_down(chunk_reject(&self.meta, error)));
+            let reject = match error {
+                // Nobody declared that size: it is the limit.
+                ChunkError::Overflow { end, .. } if self.open_ended => {
+                    too_large(&self.meta, format_args!("at least {end}"), intake.limits())
+                }
+                error => chunk_reject(&self.meta, error),
+            };
+            return Err(self.turned_down(reject));
         }
         for piece in data.pieces() {
             self.state.inspector.update(piece);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,11 +23,32 @@ use crate::problem::Problem;
 /// it was there.
 pub(super) async fn put(
     State(intake): State<Arc<Intake>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Response {
-    match receive(&intake, &id, &headers, &mut body).await {
+    let announced = announce(&intake, id, &headers).await;
+    // A client that waits for consent has not sent the body yet; reading it would ask for it.
+    let waits = waits_for_consent(&headers);
+    let answered = match announced {
+        Ok(Announced::Wanted(wanted)) => receive(&intake, *wanted, &mut body).await,
+        Ok(Announced::Present(receipt)) => {
+            let mut response = answer(&receipt);
+            if waits {
+                body::close(&mut response);
+            } else {
+                body::refuse(&mut body, &mut response).await;
+            }
+            return response;
+        }
+        Err(reject) if waits => {
+            let mut response = Problem::from(reject).into_response();
+            body::close(&mut response);
+            return response;
+        }
+        Err(reject) => Err(reject),
+    };
+    match answered {
         Ok(receipt) => answer(&receipt),
         Err(reject) => {
             let mut response = Problem::from(reject).into_response();
@@ -34,6 +56,13 @@ pub(super) async fn put(
             response
         }
     }
+}
+
+/// Whether the client sends the body only when it is told to go on (RFC 9110, section 10.1.1).
+fn waits_for_consent(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::EXPECT)
+        .is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// The receipt of an image as a response.
@@ -58,15 +87,28 @@ pub(super) fn answer(receipt: &Receipt) -> Response {
 
 const REPR_DIGEST: header::HeaderName = header::HeaderName::from_static("repr-digest");
 
-async fn receive(
+/// What the head of a request led to.
+enum Announced {
+    /// The body is wanted.
+    Wanted(Box<Wanted>),
+    /// The image is there already.
+    Present(Receipt),
+}
+
+struct Wanted {
+    upload: Upload,
+    origin: Origin,
+    digests: Declared,
+}
+
+async fn announce(
     intake: &Arc<Intake>,
-    id: &str,
+    id: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
-    body: &mut Body,
-) -> Result<Receipt, Reject> {
-    let id: ImageId = id
-        .parse()
-        .map_err(|error| Reject::new(None, RejectReason::Invalid, format!("{error}")))?;
+) -> Result<Announced, Reject> {
+    let nameless = |message: String| Reject::new(None, RejectReason::Invalid, message);
+    let Path(id) = id.map_err(|_| nameless("the id in the path is not UTF-8".to_owned()))?;
+    let id: ImageId = id.parse().map_err(|error| nameless(format!("{error}")))?;
     let invalid = |message: String| Reject::new(id, RejectReason::Invalid, message);
     if headers
         .get(header::CONTENT_ENCODING)
@@ -80,7 +122,7 @@ async fn receive(
         let advice = "Content-Range is not taken; use tus at /v1/uploads to resume";
         return Err(invalid(advice.to_owned()));
     }
-    let mut digests = Declared::from_headers(headers).map_err(invalid)?;
+    let digests = Declared::from_headers(headers).map_err(invalid)?;
     let (mut meta, transmitter) = metadata(id, headers).map_err(invalid)?;
     meta.digest = digests.native;
     let origin = Origin::new(Transport::Rest, &transmitter);
@@ -91,39 +133,29 @@ async fn receive(
     let begun = match length {
         Some(length) => {
             meta.size = length;
-            intake
-                .begin(
-                    Begin {
-                        meta: meta.clone(),
-                        offset: 0,
-                    },
-                    &origin,
-                )
-                .await?
+            intake.begin(Begin { meta, offset: 0 }, &origin).await?
         }
-        None => {
-            intake
-                .begin_unsized(
-                    Begin {
-                        meta: meta.clone(),
-                        offset: 0,
-                    },
-                    &origin,
-                )
-                .await?
-        }
+        None => intake.begin_unsized(Begin { meta, offset: 0 }, &origin).await?,
     };
-    let upload = match begun {
-        Begun::Present(receipt) => {
-            body::discard(body, receipt.size).await;
-            return Ok(receipt);
+    Ok(match begun {
+        Begun::Present(receipt) => Announced::Present(receipt),
+        Begun::Upload(upload) => {
+            Announced::Wanted(Box::new(Wanted { upload: *upload, origin, digests }))
         }
-        Begun::Upload(upload) => upload,
-    };
-    let upload = stream(intake, &origin, *upload, body, &mut digests).await?;
+    })
+}
+
+async fn receive(
+    intake: &Arc<Intake>,
+    wanted: Wanted,
+    body: &mut Body,
+) -> Result<Receipt, Reject> {
+    let Wanted { upload, origin, mut digests } = wanted;
+    let upload = stream(intake, &origin, upload, body, &mut digests).await?;
     if let Err(message) = digests.check() {
-        let reject = Reject::new(id, RejectReason::DigestMismatch, message);
-        return Err(intake.turn_down(&meta, &origin, reject));
+        let meta = upload.meta();
+        let reject = Reject::new(meta.id, RejectReason::DigestMismatch, message);
+        return Err(intake.turn_down(meta, &origin, reject));
     }
     upload.finish(None).await
 }

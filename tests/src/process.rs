@@ -1,0 +1,146 @@
+//! The daemons as processes.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::within;
+
+/// What a process left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to standard output since it was last read.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Its exit code.
+    ///
+    /// # Panics
+    /// When a signal ended it.
+    pub fn code(&self) -> i32 {
+        self.status
+            .code()
+            .unwrap_or_else(|| panic!("ended by a signal: {self:?}"))
+    }
+}
+
+/// A daemon; it is killed with the test.
+pub struct Process {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    stderr: tokio::task::JoinHandle<String>,
+}
+
+/// A daemon's command line, in a folder and with an environment that hold nothing of the machine's.
+fn command(program: &str, folder: &Path, args: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .current_dir(folder)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+impl Process {
+    /// Starts `program` in `folder`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(program: &str, folder: &Path, args: &[impl AsRef<OsStr>]) -> Self {
+        let mut child = command(program, folder, args)
+            .spawn()
+            .expect("the program was built");
+        let stdout = child.stdout.take().expect("it is piped");
+        let mut stderr = child.stderr.take().expect("it is piped");
+        let stderr = tokio::spawn(async move {
+            let mut text = Vec::new();
+            let _ = stderr.read_to_end(&mut text).await;
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self {
+            child,
+            stdout: BufReader::new(stdout).lines(),
+            stderr,
+        }
+    }
+
+    /// The next line of its standard output.
+    ///
+    /// # Panics
+    /// When it ends before.
+    pub async fn line(&mut self) -> String {
+        let line = within("a line of output", self.stdout.next_line()).await;
+        let Ok(Some(line)) = line else {
+            let stderr = within("the log", &mut self.stderr).await;
+            panic!("no line but {line:?}; its log: {stderr:?}");
+        };
+        line
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) {
+        let id = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        let id = id.expect("it has not ended");
+        kill_process(id, signal).expect("it is this user's");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn end(mut self) -> Finished {
+        let mut stdout = String::new();
+        while let Ok(Some(line)) = within("its output", self.stdout.next_line()).await {
+            stdout.push_str(&line);
+            stdout.push('\n');
+        }
+        let status = within("its end", self.child.wait())
+            .await
+            .expect("a child can be waited for");
+        let stderr = within("its log", self.stderr).await.unwrap_or_default();
+        Finished {
+            status,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+/// Runs `program` in `folder` to its end.
+pub async fn run(program: &str, folder: &Path, args: &[impl AsRef<OsStr>]) -> Finished {
+    Process::start(program, folder, args).end().await
+}
+
+/// The two addresses in the line by which a receiver says that it is ready: gRPC, then HTTP.
+///
+/// # Panics
+/// When it is another line.
+pub fn addresses(ready: &str) -> (std::net::SocketAddr, std::net::SocketAddr) {
+    let address = |label: &str| {
+        let rest = ready.split_once(label).map(|(_, rest)| rest);
+        let text = rest.and_then(|rest| rest.split(',').next());
+        text.and_then(|text| text.trim().parse().ok())
+            .unwrap_or_else(|| panic!("no address of {label} in {ready:?}"))
+    };
+    (address("gRPC "), address("HTTP "))
+}

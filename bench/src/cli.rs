@@ -62,8 +62,12 @@ pub(crate) struct DemoOptions {
     #[arg(long, default_value = "200ms", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) delay: Duration,
     /// Transports, in this order
-    #[arg(long, value_delimiter = ',', default_value = "websocket,grpc,rest",
-          value_name = "TRANSPORT")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "websocket,grpc,rest",
+        value_name = "TRANSPORT"
+    )]
     pub(crate) transport: Vec<Transport>,
     /// Folder for images and report [default: a new one among the temporary files]
     #[arg(long, value_name = "DIR")]
@@ -73,8 +77,12 @@ pub(crate) struct DemoOptions {
 #[derive(Debug, Args)]
 pub(crate) struct PathOptions {
     /// Transports, beside raw TCP
-    #[arg(long, value_delimiter = ',', default_value = "grpc,websocket,rest",
-          value_name = "TRANSPORT")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "grpc,websocket,rest",
+        value_name = "TRANSPORT"
+    )]
     pub(crate) transport: Vec<Transport>,
     /// Size of an image in the throughput part
     #[arg(long, default_value = "1MB", value_name = "SIZE")]

@@ -96,7 +96,11 @@ impl Spread {
         } else {
             at(middle)
         };
-        Self { min: at(0), median, max: at(values.len().saturating_sub(1)) }
+        Self {
+            min: at(0),
+            median,
+            max: at(values.len().saturating_sub(1)),
+        }
     }
 }
 
@@ -104,7 +108,12 @@ impl PathReport {
     /// Ratio of `way` to raw TCP, round by round.
     pub(crate) fn ratio(&self, way: &Way, figure: impl Fn(&Sample) -> f64) -> Spread {
         let raw = self.ways.first().map_or(&[][..], |raw| &raw.samples);
-        Spread::of(way.samples.iter().zip(raw).map(|(ours, raw)| figure(ours) / figure(raw)))
+        Spread::of(
+            way.samples
+                .iter()
+                .zip(raw)
+                .map(|(ours, raw)| figure(ours) / figure(raw)),
+        )
     }
 
     /// Spread of a figure over the rounds.
@@ -118,11 +127,17 @@ pub(crate) fn measure(
     options: &Options,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<PathReport, String> {
-    let mut raw = Way { name: "raw TCP".to_owned(), samples: Vec::new() };
+    let mut raw = Way {
+        name: "raw TCP".to_owned(),
+        samples: Vec::new(),
+    };
     let mut ways: Vec<Way> = options
         .transports
         .iter()
-        .map(|transport| Way { name: transport.to_string(), samples: Vec::new() })
+        .map(|transport| Way {
+            name: transport.to_string(),
+            samples: Vec::new(),
+        })
         .collect();
     let steps = options.rounds * (ways.len() + 1);
     let mut done = 0;

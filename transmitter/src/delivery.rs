@@ -171,7 +171,11 @@ impl Delivery {
         self.tasks.close();
         self.tasks.wait().await;
         // A connection that has stalled must not hold up the end.
-        let patience = if self.stop.is_cancelled() { STOPPING } else { CLOSING };
+        let patience = if self.stop.is_cancelled() {
+            STOPPING
+        } else {
+            CLOSING
+        };
         let closing = async {
             before_goodbye().await;
             for connection in connections {
@@ -182,9 +186,15 @@ impl Delivery {
             tracing::warn!("the receiver was not told everything about the run in time");
         }
         if self.gave_up.is_cancelled() {
-            return End::GaveUp { problem: problem.lock().clone() };
+            return End::GaveUp {
+                problem: problem.lock().clone(),
+            };
         }
-        if self.stop.is_cancelled() { End::Stopped } else { End::Drained }
+        if self.stop.is_cancelled() {
+            End::Stopped
+        } else {
+            End::Drained
+        }
     }
 
     /// One connection after the other, until there is nothing more to send. The last one is
@@ -228,7 +238,11 @@ impl Delivery {
                 Err(error) => *problem.lock() = error.to_string(),
             }
             let waited = self.last_contact.lock().elapsed();
-            if self.retry.give_up_after.is_some_and(|limit| waited >= limit) {
+            if self
+                .retry
+                .give_up_after
+                .is_some_and(|limit| waited >= limit)
+            {
                 self.gave_up.cancel();
                 return None;
             }
@@ -273,7 +287,9 @@ impl Delivery {
 
     /// Resolves when the settings say to give up.
     async fn patience(&self) {
-        let Some(limit) = self.retry.give_up_after else { return std::future::pending().await };
+        let Some(limit) = self.retry.give_up_after else {
+            return std::future::pending().await;
+        };
         let left = limit.saturating_sub(self.last_contact.lock().elapsed());
         tokio::time::sleep(left).await;
     }
@@ -443,7 +459,9 @@ enum Judgement {
 
 /// Whether a file is not what it was when its digest was made.
 async fn has_changed(image: &Owed) -> bool {
-    let Some(digest) = image.meta.digest else { return false };
+    let Some(digest) = image.meta.digest else {
+        return false;
+    };
     matches!(image.payload, Payload::File { .. })
         && image.payload.digest(digest.algorithm()).await.ok() != Some(digest)
 }

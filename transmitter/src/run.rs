@@ -108,21 +108,33 @@ pub async fn run(
     mut surroundings: Surroundings,
     stop: CancellationToken,
 ) -> Result<Summary, RunError> {
-    let label = config.run.clone().unwrap_or_else(|| new_label(&config.name));
-    let mut summary = Summary { reports: Vec::new(), outcome: RunOutcome::Delivered };
+    let label = config
+        .run
+        .clone()
+        .unwrap_or_else(|| new_label(&config.name));
+    let mut summary = Summary {
+        reports: Vec::new(),
+        outcome: RunOutcome::Delivered,
+    };
     let last = config.transports.len().saturating_sub(1);
     for (index, transport) in config.transports.iter().copied().enumerate() {
         if stop.is_cancelled() {
             break;
         }
         let wire = WireCount::default();
-        let identity = Identity { transmitter: config.name.clone(), wire: wire.clone() };
+        let identity = Identity {
+            transmitter: config.name.clone(),
+            wire: wire.clone(),
+        };
         let link: Arc<dyn Link> = match config.listen {
             Some(address) => {
-                let listener = surroundings.listener.take().ok_or_else(|| RunError::Listen {
-                    address,
-                    source: std::io::ErrorKind::NotConnected.into(),
-                })?;
+                let listener = surroundings
+                    .listener
+                    .take()
+                    .ok_or_else(|| RunError::Listen {
+                        address,
+                        source: std::io::ErrorKind::NotConnected.into(),
+                    })?;
                 Arc::new(ListenLink::new(listener, config.link.clone(), identity))
             }
             // The settings name a destination for every transport.
@@ -151,7 +163,11 @@ pub async fn run(
 /// A label that sorts by time and does not meet another: `20260102T030405Z-cam-1-7f3a`.
 fn new_label(name: &str) -> String {
     let now = UnixNanos::now().to_string();
-    let stamp: String = now.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
+    let stamp: String = now
+        .chars()
+        .take(19)
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
     format!("{stamp}Z-{name}-{:04x}", fastrand::u16(..))
 }
 
@@ -185,14 +201,14 @@ impl Series<'_> {
             config.retry.clone(),
         );
         let shown = CancellationToken::new();
-        let progress =
-            progress::spawn(Arc::clone(&tally) as _, config.progress, shown.clone());
+        let progress = progress::spawn(Arc::clone(&tally) as _, config.progress, shown.clone());
         let usage = Usage::now();
         let accounts = CancellationToken::new();
-        let reporting =
-            self.report_regularly(&delivery, &record, &tally, usage, accounts.clone());
+        let reporting = self.report_regularly(&delivery, &record, &tally, usage, accounts.clone());
         let capturing = async {
-            let failure = self.capture_all(capture, &outbox, &tally, &record, &stop).await;
+            let failure = self
+                .capture_all(capture, &outbox, &tally, &record, &stop)
+                .await;
             outbox.close();
             tally.draining();
             failure
@@ -311,7 +327,9 @@ impl Series<'_> {
             None => capture.next().await,
             Some(run_for) => {
                 let left = run_for.saturating_sub(start.elapsed());
-                tokio::time::timeout(left, capture.next()).await.unwrap_or(Ok(None))
+                tokio::time::timeout(left, capture.next())
+                    .await
+                    .unwrap_or(Ok(None))
             }
         }
     }
@@ -342,8 +360,11 @@ impl Series<'_> {
             }
         }
         let lost_meta = meta.clone();
-        let owed =
-            Owed { meta, payload: captured.payload, source_file: captured.source_file };
+        let owed = Owed {
+            meta,
+            payload: captured.payload,
+            source_file: captured.source_file,
+        };
         // Counted before the outbox has it: an image is never settled before it is captured.
         tally.capture();
         let pushed = tokio::select! {
@@ -391,7 +412,9 @@ impl Series<'_> {
         usage: Usage,
         finished: bool,
     ) {
-        let Some(connection) = delivery.connection() else { return };
+        let Some(connection) = delivery.connection() else {
+            return;
+        };
         loop {
             let mut account = self.account(record, tally, usage, finished);
             account.clock = connection.clock();
@@ -472,5 +495,9 @@ fn outcome(account: &RunAccount, failure: Option<String>, end: End) -> RunOutcom
     if account.lost > 0 {
         return RunOutcome::Lost;
     }
-    if account.quarantined > 0 { RunOutcome::Quarantined } else { RunOutcome::Delivered }
+    if account.quarantined > 0 {
+        RunOutcome::Quarantined
+    } else {
+        RunOutcome::Delivered
+    }
 }

@@ -37,14 +37,29 @@ const MAX_ACCOUNT: usize = 4 << 20;
 /// `t3_unix_ns` are the arrival and the answer of the request.
 async fn clock() -> Response {
     let t2 = UnixNanos::now();
-    let body = format!("{{\"t2_unix_ns\":{},\"t3_unix_ns\":{}}}\n", t2.0, UnixNanos::now().0);
-    ([("content-type", "application/json"), ("cache-control", "no-store")], body).into_response()
+    let body = format!(
+        "{{\"t2_unix_ns\":{},\"t3_unix_ns\":{}}}\n",
+        t2.0,
+        UnixNanos::now().0
+    );
+    (
+        [
+            ("content-type", "application/json"),
+            ("cache-control", "no-store"),
+        ],
+        body,
+    )
+        .into_response()
 }
 
 /// A run's account as protobuf (`pantelegraph.transfer.v1.RunAccount`).
 async fn account(State(intake): State<Arc<Intake>>, body: Bytes) -> Result<StatusCode, Problem> {
     let account = shared::wire::decode_account(Segments::from(body))?;
-    intake.catalog().account(account).await.map_err(|error| Problem::internal(&error))?;
+    intake
+        .catalog()
+        .account(account)
+        .await
+        .map_err(|error| Problem::internal(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -143,7 +143,10 @@ impl Acceptor {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         let window = u32::try_from(self.link.http2_window.0).unwrap_or(u32::MAX >> 1);
         let frame = u32::try_from(self.link.http2_frame_size.0).unwrap_or(16 << 10);
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.idle_timeout);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.idle_timeout);
         builder
             .http2()
             .timer(TokioTimer::new())

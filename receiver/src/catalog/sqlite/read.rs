@@ -88,7 +88,10 @@ impl Readers {
         // It fails only when it is closed already.
         if let Ok(permits) = self.permits.acquire_many(all).await {
             self.permits.close();
-            self.lookup.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.lookup
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             lock(&self.idle).clear();
             drop(permits);
         }

@@ -135,22 +135,28 @@ async fn announce(
             meta.size = length;
             intake.begin(Begin { meta, offset: 0 }, &origin).await?
         }
-        None => intake.begin_unsized(Begin { meta, offset: 0 }, &origin).await?,
+        None => {
+            intake
+                .begin_unsized(Begin { meta, offset: 0 }, &origin)
+                .await?
+        }
     };
     Ok(match begun {
         Begun::Present(receipt) => Announced::Present(receipt),
-        Begun::Upload(upload) => {
-            Announced::Wanted(Box::new(Wanted { upload: *upload, origin, digests }))
-        }
+        Begun::Upload(upload) => Announced::Wanted(Box::new(Wanted {
+            upload: *upload,
+            origin,
+            digests,
+        })),
     })
 }
 
-async fn receive(
-    intake: &Arc<Intake>,
-    wanted: Wanted,
-    body: &mut Body,
-) -> Result<Receipt, Reject> {
-    let Wanted { upload, origin, mut digests } = wanted;
+async fn receive(intake: &Arc<Intake>, wanted: Wanted, body: &mut Body) -> Result<Receipt, Reject> {
+    let Wanted {
+        upload,
+        origin,
+        mut digests,
+    } = wanted;
     let upload = stream(intake, &origin, upload, body, &mut digests).await?;
     if let Err(message) = digests.check() {
         let meta = upload.meta();

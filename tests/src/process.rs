@@ -123,17 +123,21 @@ impl Process {
         }
     }
 
+    /// Its number.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it has not ended")
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics
     /// When it has ended.
     pub fn signal(&self, signal: Signal) {
-        let id = self
-            .child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        let id = id.expect("it has not ended");
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let id = id.expect("the numbers of processes are positive");
         kill_process(id, signal).expect("it is this user's");
     }
 

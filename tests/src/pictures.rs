@@ -1,6 +1,9 @@
 //! Real images, made on the spot: small enough to be quick, each different.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use image::{ImageFormat, RgbImage};
@@ -28,6 +31,24 @@ fn encode(pixels: &RgbImage, format: ImageFormat) -> Bytes {
         .write_to(&mut bytes, format)
         .expect("images can be encoded into memory");
     bytes.into_inner().into()
+}
+
+/// Writes a file that looks an hour old, so that nobody waits to see whether it still grows. It is
+/// whole when it appears.
+///
+/// # Panics
+/// When the folder cannot be written.
+pub fn write_file(path: &Path, bytes: &[u8]) {
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .expect("a plain name");
+    let hidden = path.with_file_name(format!(".{name}"));
+    let old = SystemTime::now() - Duration::from_secs(3_600);
+    File::create(&hidden)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.set_modified(old)))
+        .and_then(|()| std::fs::rename(hidden, path))
+        .expect("temporary folders can be written");
 }
 
 /// A smooth picture with a little structure, different for each seed.

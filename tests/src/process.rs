@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::mpsc;
 
 use crate::within;
 
@@ -37,7 +38,9 @@ impl Finished {
 pub struct Process {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
-    stderr: tokio::task::JoinHandle<String>,
+    /// Lines of standard error, read all the time so that the daemon never waits.
+    stderr: mpsc::UnboundedReceiver<String>,
+    log: String,
 }
 
 /// A daemon's command line, in a folder and with an environment that hold nothing of the machine's.
@@ -64,16 +67,20 @@ impl Process {
             .spawn()
             .expect("the program was built");
         let stdout = child.stdout.take().expect("it is piped");
-        let mut stderr = child.stderr.take().expect("it is piped");
-        let stderr = tokio::spawn(async move {
-            let mut text = Vec::new();
-            let _ = stderr.read_to_end(&mut text).await;
-            String::from_utf8_lossy(&text).into_owned()
+        let stderr = child.stderr.take().expect("it is piped");
+        let (lines, log) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut stderr = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = stderr.next_line().await {
+                let _ = lines.send(line);
+            }
         });
+        let stdout = BufReader::new(stdout).lines();
         Self {
             child,
-            stdout: BufReader::new(stdout).lines(),
-            stderr,
+            stdout,
+            stderr: log,
+            log: String::new(),
         }
     }
 
@@ -84,10 +91,44 @@ impl Process {
     pub async fn line(&mut self) -> String {
         let line = within("a line of output", self.stdout.next_line()).await;
         let Ok(Some(line)) = line else {
-            let stderr = within("the log", &mut self.stderr).await;
-            panic!("no line but {line:?}; its log: {stderr:?}");
+            self.take_log().await;
+            panic!("no line but {line:?}; its log: {}", self.log);
         };
         line
+    }
+
+    /// Waits until it has logged a line with `words`.
+    ///
+    /// # Panics
+    /// When it ends before.
+    pub async fn logged(&mut self, words: &str) {
+        loop {
+            match within(words, self.stderr.recv()).await {
+                Some(line) if line.contains(words) => return,
+                Some(line) => self.keep(&line),
+                None => panic!("{words:?} was not logged, but: {}", self.log),
+            }
+        }
+    }
+
+    fn keep(&mut self, line: &str) {
+        self.log.push_str(line);
+        self.log.push('\n');
+    }
+
+    /// Reads its log to the end.
+    async fn take_log(&mut self) {
+        while let Some(line) = within("the end of its log", self.stderr.recv()).await {
+            self.keep(&line);
+        }
+    }
+
+    /// Its number.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it has not ended")
     }
 
     /// Sends it a signal.
@@ -95,12 +136,8 @@ impl Process {
     /// # Panics
     /// When it has ended.
     pub fn signal(&self, signal: Signal) {
-        let id = self
-            .child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        let id = id.expect("it has not ended");
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let id = id.expect("the numbers of processes are positive");
         kill_process(id, signal).expect("it is this user's");
     }
 
@@ -117,11 +154,11 @@ impl Process {
         let status = within("its end", self.child.wait())
             .await
             .expect("a child can be waited for");
-        let stderr = within("its log", self.stderr).await.unwrap_or_default();
+        self.take_log().await;
         Finished {
             status,
             stdout,
-            stderr,
+            stderr: self.log,
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use pantelegraph_tests::pictures::{self, Picture, jpeg, large, png, webp};
+use pantelegraph_tests::pictures::{self, Picture, jpeg, large, png, webp, write_file};
 use pantelegraph_tests::route::{self, Pair, Route, deliver, owed, owed_picture};
 use pantelegraph_tests::station;
 use pantelegraph_transmitter::link::{Connection, LinkError};
@@ -320,7 +320,7 @@ async fn an_image_larger_than_window_and_credit_passes(route: Route, digest: Dig
     let folder = tempfile::tempdir().unwrap();
     let (small, big) = (jpeg(9), large(1_500_000, 9));
     for (name, picture) in [("a.jpg", &small), ("b.png", &big), ("c.jpg", &small)] {
-        std::fs::write(folder.path().join(name), &picture.bytes).unwrap();
+        write_file(&folder.path().join(name), &picture.bytes);
     }
     let path = folder.path().to_str().unwrap();
     let sizes = [
@@ -439,7 +439,7 @@ async fn many_images_in_flight_all_arrive_and_the_reports_reconcile(
         sent.push((format!("frame-{index:03}.png"), png(index as u32).bytes));
     }
     for (name, bytes) in &sent {
-        std::fs::write(folder.path().join(name), bytes).unwrap();
+        write_file(&folder.path().join(name), bytes);
     }
     let path = folder.path().to_str().unwrap();
     let flags = [
@@ -519,10 +519,13 @@ async fn quarantined_images_are_accounted_for_on_both_sides(route: Route, digest
     let pair = Pair::start(route, &[]).await;
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes, ..) in improper() {
-        std::fs::write(folder.path().join(name), bytes).unwrap();
+        write_file(&folder.path().join(name), &bytes);
     }
     for seed in 0..3 {
-        std::fs::write(folder.path().join(format!("{seed}.webp")), webp(seed).bytes).unwrap();
+        write_file(
+            &folder.path().join(format!("{seed}.webp")),
+            &webp(seed).bytes,
+        );
     }
     let path = folder.path().to_str().unwrap();
     let flags = [
@@ -565,7 +568,7 @@ async fn lost_images_are_accounted_for_on_both_sides(route: Route, digest: Diges
         ("c.webp", pictures::webp(3)),
     ];
     for (name, picture) in &pictures {
-        std::fs::write(folder.path().join(name), &picture.bytes).unwrap();
+        write_file(&folder.path().join(name), &picture.bytes);
     }
     let path = folder.path().to_str().unwrap();
     let flags = [

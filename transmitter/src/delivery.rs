@@ -281,7 +281,7 @@ impl Delivery {
     async fn nothing_owed(&self) {
         if let Some(image) = self.outbox.take().await {
             self.outbox.give_back(image.meta.id).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capture::{self, Capture, CaptureError, Captured};
 use crate::config::{Config, LinkOptions, SourceOptions};
 use crate::delivery::{Delivery, End, Tally};
-use crate::link::{self, Identity, Link, websocket::ListenLink};
+use crate::link::{self, Connection, Identity, Link, websocket::ListenLink};
 use crate::outbox::{Outbox, OutboxError, Owed, memory::MemoryOutbox};
 use crate::pace::{Next, Pace};
 use crate::progress;
@@ -216,7 +216,7 @@ impl Series<'_> {
         let delivering = async {
             let last_account = || async {
                 accounts.cancel();
-                self.tell(&delivery, &record, &tally, usage, true).await;
+                self.tell_the_end(&delivery, &record, &tally, usage).await;
             };
             delivery.run(last_account).await
         };
@@ -397,24 +397,47 @@ impl Series<'_> {
         ticks.tick().await;
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.tell(delivery, record, tally, usage, false).await,
+                _ = ticks.tick() => if let Some(connection) = delivery.connection() {
+                    self.tell(&*connection, record, tally, usage, false).await;
+                },
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// Tells the receiver how the run stands, in portions.
-    async fn tell(
+    /// Tells the receiver how the run ended.
+    async fn tell_the_end(
         &self,
         delivery: &Delivery,
         record: &Record,
         tally: &Tally,
         usage: Usage,
-        finished: bool,
     ) {
         let Some(connection) = delivery.connection() else {
             return;
         };
+        let told = self.tell(&*connection, record, tally, usage, true).await;
+        if told || tally.totals().owed() > 0 {
+            return;
+        }
+        // A receiver that has just answered the last image is there: its report should not lack
+        // the account because the connection broke in between.
+        let timeout = self.config.link.connect_timeout;
+        if let Ok(Ok(connection)) = tokio::time::timeout(timeout, self.link.connect()).await {
+            self.tell(&*connection, record, tally, usage, true).await;
+            connection.close().await;
+        }
+    }
+
+    /// Tells the receiver how the run stands, in portions; whether it went out.
+    async fn tell(
+        &self,
+        connection: &dyn Connection,
+        record: &Record,
+        tally: &Tally,
+        usage: Usage,
+        finished: bool,
+    ) -> bool {
         loop {
             let mut account = self.account(record, tally, usage, finished);
             account.clock = connection.clock();
@@ -425,10 +448,10 @@ impl Series<'_> {
             if let Err(error) = connection.account(account).await {
                 tracing::debug!("the receiver was not told of the run: {error}");
                 record.report_later(images);
-                return;
+                return false;
             }
             if !more {
-                return;
+                return true;
             }
         }
     }

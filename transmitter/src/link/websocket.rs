@@ -123,7 +123,7 @@ impl Link for WebSocketLink {
             })??;
         start(
             socket,
-            &self.url.to_string(),
+            self.url.as_ref(),
             true,
             &self.options,
             &self.identity,

@@ -89,6 +89,9 @@ pub struct Delivery {
     gave_up: CancellationToken,
 }
 
+/// Time for the last words to a receiver that stands still, once the delivery is stopped.
+pub const PARTING: Duration = Duration::from_millis(500);
+
 /// How a delivery ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -138,7 +141,7 @@ impl Delivery {
         self.current.lock().clone()
     }
 
-    /// Ends [`Delivery::run`] at once; what is in flight is owed again.
+    /// Ends [`Delivery::run`], within [`PARTING`]; what is in flight is owed again.
     pub fn stop(&self) {
         self.stop.cancel();
     }
@@ -166,9 +169,19 @@ impl Delivery {
         }
         self.tasks.close();
         self.tasks.wait().await;
-        before_goodbye().await;
-        for connection in connections {
-            connection.close().await;
+        let parting = async {
+            before_goodbye().await;
+            for connection in connections {
+                connection.close().await;
+            }
+        };
+        let cut_short = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(PARTING).await;
+        };
+        tokio::select! {
+            () = parting => {}
+            () = cut_short => tracing::warn!("the receiver did not take the last words in time"),
         }
         if self.gave_up.is_cancelled() {
             return End::GaveUp { problem: problem.lock().clone() };

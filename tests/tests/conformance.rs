@@ -439,7 +439,7 @@ async fn many_images_in_flight_all_arrive_and_the_reports_reconcile(
         sent.push((format!("frame-{index:03}.png"), png(index as u32).bytes));
     }
     for (name, bytes) in &sent {
-        write_file(&folder.path().join(name), &bytes);
+        write_file(&folder.path().join(name), bytes);
     }
     let path = folder.path().to_str().unwrap();
     let flags = [

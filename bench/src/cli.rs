@@ -62,8 +62,12 @@ pub(crate) struct DemoOptions {
     #[arg(long, default_value = "200ms", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) delay: Duration,
     /// Transports, in this order
-    #[arg(long, value_delimiter = ',', default_value = "websocket,grpc,rest",
-          value_name = "TRANSPORT")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "websocket,grpc,rest",
+        value_name = "TRANSPORT"
+    )]
     pub(crate) transport: Vec<Transport>,
     /// Folder for images and report [default: a new one among the temporary files]
     #[arg(long, value_name = "DIR")]
@@ -73,8 +77,12 @@ pub(crate) struct DemoOptions {
 #[derive(Debug, Args)]
 pub(crate) struct PathOptions {
     /// Transports, beside raw TCP
-    #[arg(long, value_delimiter = ',', default_value = "grpc,websocket,rest",
-          value_name = "TRANSPORT")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "grpc,websocket,rest",
+        value_name = "TRANSPORT"
+    )]
     pub(crate) transport: Vec<Transport>,
     /// Size of an image in the throughput part
     #[arg(long, default_value = "1MB", value_name = "SIZE")]
@@ -93,14 +101,14 @@ pub(crate) struct PathOptions {
     #[arg(long, default_value = "4MiB", value_name = "SIZE")]
     pub(crate) window: ByteSize,
     /// Connections side by side
-    #[arg(long, default_value_t = 1, value_name = "N",
+    #[arg(long, default_value_t = 2, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(crate) connections: u64,
     /// HTTP/2 frame size
     #[arg(long, default_value = "256KiB", value_name = "SIZE")]
     pub(crate) http2_frame_size: ByteSize,
     /// HTTP/2 flow-control window
-    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
+    #[arg(long, default_value = "4MiB", value_name = "SIZE")]
     pub(crate) http2_window: ByteSize,
     /// Size of an image in the latency part
     #[arg(long, default_value = "545801B", value_name = "SIZE")]

@@ -24,7 +24,12 @@ const PATTERN: (u32, u32, u64) = (1_920, 1_080, 1_865);
 #[allow(clippy::print_stderr, reason = "the program's last word")]
 pub(crate) fn run(options: &DemoOptions) -> ExitCode {
     // The log's filter is fixed, so it can be read.
-    let _ = shared::telemetry::log_to(|| LogWriter, "warn", LogFormat::Text, std::io::stderr().is_terminal());
+    let _ = shared::telemetry::log_to(
+        || LogWriter,
+        "warn",
+        LogFormat::Text,
+        std::io::stderr().is_terminal(),
+    );
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -124,13 +129,17 @@ async fn generate(folder: &Path) -> Result<PathBuf, String> {
         seed,
     };
     let source = transmitter::config::SourceOptions::Pattern(options);
-    let mut capture =
-        transmitter::capture::open(&source).await.map_err(|error| chain(&error))?;
+    let mut capture = transmitter::capture::open(&source)
+        .await
+        .map_err(|error| chain(&error))?;
     let image = capture.next().await.map_err(|error| chain(&error))?;
     let payload = image.ok_or("the pattern source gave no image")?.payload;
     let len = u32::try_from(payload.size()).map_err(|error| error.to_string())?;
     let reader = payload.open().await.map_err(|error| error.to_string())?;
-    let bytes = reader.read(0, len).await.map_err(|error| error.to_string())?;
+    let bytes = reader
+        .read(0, len)
+        .await
+        .map_err(|error| error.to_string())?;
     let path = folder.join("sample.jpg");
     std::fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(path)
@@ -152,8 +161,12 @@ async fn start_receiver(folder: &Path) -> Result<Receiver, String> {
         http_listen: Some(free_port),
         ..config
     };
-    let listeners = Listeners::open(&config).await.map_err(|error| chain(&error))?;
-    Receiver::start(config, listeners).await.map_err(|error| chain(&error))
+    let listeners = Listeners::open(&config)
+        .await
+        .map_err(|error| chain(&error))?;
+    Receiver::start(config, listeners)
+        .await
+        .map_err(|error| chain(&error))
 }
 
 async fn transmit(
@@ -179,8 +192,14 @@ async fn transmit(
         ("--give-up-after", "30s".to_owned()),
     ];
     let _ = folder;
-    let args = ["pantelegraph-transmitter".into(), "--file".into(), image.into()];
-    let flags = words.iter().flat_map(|(flag, value)| [(*flag).into(), value.as_str().into()]);
+    let args = [
+        "pantelegraph-transmitter".into(),
+        "--file".into(),
+        image.into(),
+    ];
+    let flags = words
+        .iter()
+        .flat_map(|(flag, value)| [(*flag).into(), value.as_str().into()]);
     let args = args.into_iter().chain(flags);
     let nothing = BTreeMap::new();
     let config = match transmitter::cli::parse(args, &nothing, None) {
@@ -190,13 +209,20 @@ async fn transmit(
     };
     let stop: CancellationToken =
         shared::lifecycle::stop_on_signals().map_err(|error| error.to_string())?;
-    let surroundings = Surroundings { listener: None, shared_process: true };
-    transmitter::run::run(&config, surroundings, stop).await.map_err(|error| chain(&error))
+    let surroundings = Surroundings {
+        listener: None,
+        shared_process: true,
+    };
+    transmitter::run::run(&config, surroundings, stop)
+        .await
+        .map_err(|error| chain(&error))
 }
 
 /// Files below `folder` whose content is `expected`.
 fn count_equal(folder: &Path, expected: &[u8]) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
     entries
         .flatten()
         .map(|entry| {

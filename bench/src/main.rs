@@ -23,7 +23,9 @@ fn main() -> ExitCode {
     };
     match command {
         cli::Command::Demo(options) => demo::run(&options),
-        cli::Command::Bench { bench: cli::Bench::Path(options) } => path_command::run(&options),
+        cli::Command::Bench {
+            bench: cli::Bench::Path(options),
+        } => path_command::run(&options),
         cli::Command::Completions { shell } => cli::completions(shell),
     }
 }

@@ -91,12 +91,16 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 0 && middle > 0 {
+        let median = if values.len().is_multiple_of(2) && middle > 0 {
             f64::midpoint(at(middle - 1), at(middle))
         } else {
             at(middle)
         };
-        Self { min: at(0), median, max: at(values.len().saturating_sub(1)) }
+        Self {
+            min: at(0),
+            median,
+            max: at(values.len().saturating_sub(1)),
+        }
     }
 }
 
@@ -104,7 +108,12 @@ impl PathReport {
     /// Ratio of `way` to raw TCP, round by round.
     pub(crate) fn ratio(&self, way: &Way, figure: impl Fn(&Sample) -> f64) -> Spread {
         let raw = self.ways.first().map_or(&[][..], |raw| &raw.samples);
-        Spread::of(way.samples.iter().zip(raw).map(|(ours, raw)| figure(ours) / figure(raw)))
+        Spread::of(
+            way.samples
+                .iter()
+                .zip(raw)
+                .map(|(ours, raw)| figure(ours) / figure(raw)),
+        )
     }
 
     /// Spread of a figure over the rounds.
@@ -118,11 +127,17 @@ pub(crate) fn measure(
     options: &Options,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<PathReport, String> {
-    let mut raw = Way { name: "raw TCP".to_owned(), samples: Vec::new() };
+    let mut raw = Way {
+        name: "raw TCP".to_owned(),
+        samples: Vec::new(),
+    };
     let mut ways: Vec<Way> = options
         .transports
         .iter()
-        .map(|transport| Way { name: transport.to_string(), samples: Vec::new() })
+        .map(|transport| Way {
+            name: transport.to_string(),
+            samples: Vec::new(),
+        })
         .collect();
     let steps = options.rounds * (ways.len() + 1);
     let mut done = 0;

@@ -42,7 +42,11 @@ pub(crate) fn run(options: &PathOptions) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let text = if options.json { json(&report) } else { table(&report, &options_of_path) };
+    let text = if options.json {
+        json(&report)
+    } else {
+        table(&report, &options_of_path)
+    };
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     ExitCode::SUCCESS
@@ -56,7 +60,12 @@ fn table(report: &PathReport, options: &Options) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header([
-        "", "GB/s", "ratio to raw TCP", "CPU-s per GB, both ends", "ratio", "delivery p50",
+        "",
+        "GB/s",
+        "ratio to raw TCP",
+        "CPU-s per GB, both ends",
+        "ratio",
+        "delivery p50",
         "ratio",
     ]);
     for column in 1..7 {

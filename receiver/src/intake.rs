@@ -4,25 +4,29 @@
 //! the same checks and ends in the same [`Receipt`] or [`Reject`].
 
 pub mod inspect;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+pub(crate) mod sample;
+mod unfinished;
 mod upload;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
-use parking_lot::Mutex;
 use shared::clock::UnixNanos;
 use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Durability, Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::wire::{Begin, Event};
 use tokio::sync::{Semaphore, broadcast};
+use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, CatalogError, Entry, Tally, TallyKind, Verdict};
 use crate::config::{Limits, Verify};
 use crate::metrics::ReceiverMetrics;
 use crate::store::{ImageStore, StoreError};
 
+use unfinished::Unfinished;
+pub use unfinished::{Held, Resumed};
 pub use upload::{Checkpoint, Upload};
 
 /// Who sends, and how.
@@ -37,8 +41,15 @@ pub struct Origin {
 impl Origin {
     /// A client of `transport` that calls itself `transmitter`.
     pub fn new(transport: Transport, transmitter: &str) -> Self {
-        let transmitter = if transmitter.is_empty() { "anonymous" } else { transmitter };
-        Self { transport, transmitter: transmitter.into() }
+        let transmitter = if transmitter.is_empty() {
+            "anonymous"
+        } else {
+            transmitter
+        };
+        Self {
+            transport,
+            transmitter: transmitter.into(),
+        }
     }
 }
 
@@ -65,19 +76,14 @@ pub struct Intake {
     parts: Parts,
     /// Image bytes that may be in processing at once, in KiB.
     memory: Semaphore,
-    /// Unfinished uploads that a connection owns, by the number of the one that owns it.
-    active: Mutex<HashMap<ImageId, u64>>,
-    next_owner: std::sync::atomic::AtomicU64,
-    /// Unfinished uploads that no connection owns.
-    parked: Mutex<HashMap<ImageId, Parked>>,
+    /// How much of it there is.
+    memory_kib: u32,
+    unfinished: Unfinished,
+    /// Images that are being stored, whether or not their senders still wait.
+    storing: TaskTracker,
     events: broadcast::Sender<Arc<Event>>,
     /// Decoding whole images is kept to this many at once.
     decoders: Arc<Semaphore>,
-}
-
-struct Parked {
-    upload: Upload,
-    since: Instant,
 }
 
 /// Answer to the announcement of an image.
@@ -88,18 +94,16 @@ pub enum Begun {
     Present(Receipt),
 }
 
-/// Parked uploads at most; beyond, the oldest gives way.
-const MAX_PARKED: usize = 1_024;
-
 impl Intake {
     /// An intake with nothing in it.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let kib = usize::try_from(parts.limits.max_memory.0 >> 10).unwrap_or(usize::MAX);
+        let kib = parts.limits.max_memory.as_usize() >> 10;
+        let kib = kib.clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            memory: Semaphore::new(kib.clamp(1, Semaphore::MAX_PERMITS)),
-            active: Mutex::default(),
-            next_owner: 1.into(),
-            parked: Mutex::default(),
+            memory: Semaphore::new(kib),
+            memory_kib: u32::try_from(kib).unwrap_or(u32::MAX),
+            unfinished: Unfinished::new(parts.limits.partial_ttl),
+            storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
             decoders: Arc::new(Semaphore::new(2)),
             parts,
@@ -162,35 +166,77 @@ impl Intake {
         let id = begin.meta.id;
         self.check_limits(&begin.meta, origin)
             .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;
-        let known = self.parts.catalog.find(id).await.map_err(|error| catalog_failed(id, &error))?;
+        if begin.offset > 0 && self.unfinished.is_receiving(id) {
+            // An offset that is not held takes the image from nobody.
+            self.check_offset(&begin, 0, origin)?;
+        }
+        // The claim comes before the look into the catalogue: whoever stored the image until then
+        // is found there, and whoever has not begun to no longer can.
+        let mut claim = Unfinished::claim(self, id).await;
+        let known = self
+            .parts
+            .catalog
+            .find(id)
+            .await
+            .map_err(|error| catalog_failed(id, &error))?;
         let mut compare = None;
         if let Some(known) = known {
             match begin.meta.digest {
                 Some(digest) if digest.algorithm() == known.entry.digest.algorithm() => {
-                    return self.seen_before(&begin.meta, origin, digest, known.entry).map(Begun::Present);
+                    drop(claim.take());
+                    let same_size = begin.meta.size == known.entry.meta.size;
+                    if digest == known.entry.digest && !same_size && !open_ended {
+                        let reject = other_size(&begin.meta, &known.entry);
+                        return Err(self.turn_down(&begin.meta, origin, reject));
+                    }
+                    return self
+                        .seen_before(&begin.meta, origin, digest, known.entry)
+                        .map(Begun::Present);
                 }
                 // Only the bytes can tell whether it is the same image.
                 _ => compare = Some(Box::new(known.entry)),
             }
         }
-        let owner = self.own(id);
         if begin.offset > 0 {
-            let mut upload = self.unpark(id, begin.offset).map_err(|reject| {
-                self.release(id, owner);
-                self.turn_down(&begin.meta, origin, reject)
-            })?;
-            upload.adopt(owner, begin.meta, origin.clone());
-            return Ok(Begun::Upload(Box::new(upload)));
+            self.check_offset(&begin, claim.received(), origin)?;
         }
-        self.parked.lock().remove(&id);
-        let writer = self.parts.store.create(id).await.map_err(|error| {
-            self.release(id, owner);
-            self.turn_down(&begin.meta, origin, store_failed(id, &error))
-        })?;
-        let intake = Arc::clone(self);
-        let upload =
-            Upload::new(intake, owner, begin.meta, origin.clone(), writer, compare, open_ended);
-        Ok(Begun::Upload(Box::new(upload)))
+        let parked = claim.take();
+        let upload = match parked {
+            Some(mut upload) if begin.offset > 0 => {
+                upload
+                    .adopt(&begin.meta, origin)
+                    .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;
+                upload
+            }
+            replaced => {
+                drop(replaced);
+                let writer = self.parts.store.create(id).await.map_err(|error| {
+                    self.turn_down(&begin.meta, origin, store_failed(id, &error))
+                })?;
+                let intake = Arc::clone(self);
+                Upload::new(
+                    intake,
+                    begin.meta,
+                    origin.clone(),
+                    writer,
+                    compare,
+                    open_ended,
+                )
+            }
+        };
+        Ok(Begun::Upload(Box::new(upload.claimed(claim))))
+    }
+
+    fn check_offset(&self, begin: &Begin, held: u64, origin: &Origin) -> Result<(), Reject> {
+        if begin.offset == held {
+            return Ok(());
+        }
+        let message = format!(
+            "upload to go on at byte {}, but {held} bytes are held",
+            begin.offset
+        );
+        let reject = Reject::new(begin.meta.id, RejectReason::Offset, message);
+        Err(self.turn_down(&begin.meta, origin, reject))
     }
 
     fn check_limits(&self, meta: &ImageMeta, origin: &Origin) -> Result<(), Reject> {
@@ -217,75 +263,63 @@ impl Intake {
         Ok(())
     }
 
-    fn own(&self, id: ImageId) -> u64 {
-        let owner = self.next_owner.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.active.lock().insert(id, owner);
-        owner
-    }
-
-    fn owns(&self, id: ImageId, owner: u64) -> bool {
-        self.active.lock().get(&id) == Some(&owner)
-    }
-
-    fn release(&self, id: ImageId, owner: u64) {
-        let mut active = self.active.lock();
-        if active.get(&id) == Some(&owner) {
-            active.remove(&id);
-        }
-    }
-
     /// Verified bytes that are held of an unfinished image.
     pub fn held(&self, id: ImageId) -> Option<u64> {
-        self.parked.lock().get(&id).map(|parked| parked.upload.received())
+        let held = self.unfinished.held(id)?;
+        (held.received > 0).then_some(held.received)
     }
 
-    fn unpark(&self, id: ImageId, offset: u64) -> Result<Upload, Reject> {
-        let mut parked = self.parked.lock();
-        let held = parked.get(&id).map_or(0, |parked| parked.upload.received());
-        match parked.remove(&id) {
-            Some(found) if held == offset => Ok(found.upload),
-            found => {
-                if let Some(found) = found {
-                    parked.insert(id, found);
-                }
-                Err(Reject::new(
-                    id,
-                    RejectReason::Offset,
-                    format!("upload to go on at byte {offset}, but {held} bytes are held"),
-                ))
-            }
+    /// The unfinished upload of an image that no connection owns, one without bytes included.
+    pub fn parked(&self, id: ImageId) -> Option<Held> {
+        self.unfinished.held(id)
+    }
+
+    /// Whether a connection is sending the image, or it is being stored.
+    pub fn is_busy(&self, id: ImageId) -> bool {
+        self.unfinished.is_owned(id)
+    }
+
+    /// Takes a parked upload, as it is, to go on with it over `transport`.
+    pub fn resume(&self, id: ImageId, transport: Transport) -> Resumed {
+        self.unfinished.resume(id, transport)
+    }
+
+    /// Drops a parked upload; whether there was one.
+    pub fn forget(&self, id: ImageId) -> bool {
+        self.unfinished.forget(id)
+    }
+
+    /// Keeps an unfinished upload for a later connection to go on with, if it has any bytes.
+    pub async fn park(&self, upload: Upload) {
+        if upload.received() > 0 {
+            self.keep(upload).await;
         }
     }
 
-    /// Keeps an unfinished upload for a later connection to go on with.
-    pub fn park(&self, mut upload: Upload) {
-        let id = upload.meta().id;
-        if upload.received() == 0 || !upload.let_go() {
+    /// The same for one that is to be kept even without a byte.
+    pub async fn keep(&self, mut upload: Upload) {
+        if let Err(error) = upload.flush().await {
+            let image = upload.meta().id;
+            tracing::error!(%image, "unfinished upload cannot be kept: {error}");
             return;
         }
-        let mut parked = self.parked.lock();
-        if parked.len() >= MAX_PARKED {
-            let oldest = parked.iter().min_by_key(|(_, parked)| parked.since).map(|(id, _)| *id);
-            oldest.and_then(|id| parked.remove(&id));
-        }
-        parked.insert(id, Parked { upload, since: Instant::now() });
+        self.unfinished.park(upload);
     }
 
     /// Forgets parked uploads older than the limit; to be called now and then.
     pub fn expire(&self) {
-        let ttl = self.parts.limits.partial_ttl;
-        let gone: Vec<Parked> = {
-            let mut parked = self.parked.lock();
-            let old: Vec<ImageId> = parked
-                .iter()
-                .filter(|(_, parked)| parked.since.elapsed() >= ttl)
-                .map(|(id, _)| *id)
-                .collect();
-            old.iter().filter_map(|id| parked.remove(id)).collect()
-        };
-        if !gone.is_empty() {
-            tracing::info!(uploads = gone.len(), "unfinished uploads expired");
+        let uploads = self.unfinished.expire();
+        if uploads > 0 {
+            tracing::info!(uploads, "unfinished uploads expired");
         }
+    }
+
+    /// Drops all unfinished uploads, and waits until what is being stored is stored. To be called
+    /// when no connection is left: parked uploads keep intake and store alive.
+    pub async fn close(&self) {
+        self.unfinished.close();
+        self.storing.close();
+        self.storing.wait().await;
     }
 
     /// The image is in the catalogue: a duplicate, a quarantined image again, or another image.
@@ -314,22 +348,27 @@ impl Intake {
                 Err(reject)
             }
             None => {
-                let receipt =
-                    Receipt { status: ReceiptStatus::Duplicate, ..self.receipt_of(&known) };
+                let receipt = Receipt {
+                    status: ReceiptStatus::Duplicate,
+                    ..self.receipt_of(&known)
+                };
                 self.parts.catalog.tally(Tally {
                     run: meta.run.clone(),
                     transport: origin.transport,
                     transmitter: origin.transmitter.to_string(),
                     kind: TallyKind::Duplicate,
                 });
-                self.parts.metrics.image_duplicate(origin.transport, receipt.size);
+                self.parts
+                    .metrics
+                    .image_duplicate(origin.transport, receipt.size);
                 self.announce(meta, origin, Ok(receipt.clone()));
                 Ok(receipt)
             }
         }
     }
 
-    fn receipt_of(&self, entry: &Entry) -> Receipt {
+    /// The receipt of a catalogued image.
+    pub(crate) fn receipt_of(&self, entry: &Entry) -> Receipt {
         Receipt {
             image_id: entry.meta.id,
             status: ReceiptStatus::Stored,
@@ -392,9 +431,22 @@ pub fn quarantine_reject(entry: &Entry) -> Option<Reject> {
     }
 }
 
+/// A digest that is right, of a size that cannot be.
+fn other_size(meta: &ImageMeta, known: &Entry) -> Reject {
+    let message = format!(
+        "image {} is stored with {} bytes, not {}; give a new image a new id",
+        meta.id, known.meta.size, meta.size
+    );
+    Reject::new(meta.id, RejectReason::Conflict, message)
+}
+
 fn catalog_failed(id: ImageId, error: &CatalogError) -> Reject {
     tracing::error!(image = %id, "{error}");
-    Reject::new(id, RejectReason::Internal, "the receiver's catalogue failed; its log says why")
+    Reject::new(
+        id,
+        RejectReason::Internal,
+        "the receiver's catalogue failed; its log says why",
+    )
 }
 
 fn store_failed(id: ImageId, error: &StoreError) -> Reject {
@@ -406,11 +458,14 @@ fn store_failed(id: ImageId, error: &StoreError) -> Reject {
             RejectReason::Unavailable,
             "the receiver has no space left; try again later",
         ),
-        _ => {
-            Reject::new(id, RejectReason::Internal, "the receiver's store failed; its log says why")
-        }
+        _ => Reject::new(
+            id,
+            RejectReason::Internal,
+            "the receiver's store failed; its log says why",
+        ),
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests;

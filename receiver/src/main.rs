@@ -12,7 +12,10 @@ use shared::settings::ProcessEnvironment;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[allow(clippy::print_stderr, reason = "before there is a log, and for the last word")]
+#[allow(
+    clippy::print_stderr,
+    reason = "before there is a log, and for the last word"
+)]
 fn main() -> ExitCode {
     let dotenv = Path::new(".env");
     let invocation = cli::parse(std::env::args_os(), &ProcessEnvironment, Some(dotenv));
@@ -25,7 +28,9 @@ fn main() -> ExitCode {
         }
     };
     let colour = std::io::stderr().is_terminal();
-    if let Err(problem) = shared::telemetry::log_to(std::io::stderr, &config.log, config.log_format, colour) {
+    if let Err(problem) =
+        shared::telemetry::log_to(std::io::stderr, &config.log, config.log_format, colour)
+    {
         eprintln!("{problem}");
         return CliError::EXIT_CODE.into();
     }
@@ -42,7 +47,10 @@ fn main() -> ExitCode {
     match runtime.block_on(serve(*config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pantelegraph-receiver: {}", shared::telemetry::chain(&error));
+            eprintln!(
+                "pantelegraph-receiver: {}",
+                shared::telemetry::chain(&error)
+            );
             let exit = match error {
                 StartError::Listen { .. } => Exit::ListenFailed,
                 StartError::Signals(_) => Exit::Internal,

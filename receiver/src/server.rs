@@ -83,10 +83,16 @@ async fn listen(
     address: Option<SocketAddr>,
     setting: &'static str,
 ) -> Result<Option<TcpListener>, StartError> {
-    let Some(address) = address else { return Ok(None) };
+    let Some(address) = address else {
+        return Ok(None);
+    };
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
-        Err(source) => Err(StartError::Listen { address, setting, source }),
+        Err(source) => Err(StartError::Listen {
+            address,
+            setting,
+            source,
+        }),
     }
 }
 
@@ -127,7 +133,9 @@ impl Receiver {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let address = |listener: &Option<TcpListener>| {
-            listener.as_ref().and_then(|listener| listener.local_addr().ok())
+            listener
+                .as_ref()
+                .and_then(|listener| listener.local_addr().ok())
         };
         let (grpc_address, http_address) = (address(&listeners.grpc), address(&listeners.http));
         let sockets = websocket::Endpoint {
@@ -183,10 +191,20 @@ impl Receiver {
     /// Stops: no new connections, requests in flight end, sessions are told, everything that was
     /// answered is on disk. What does not end within the grace period is cut off.
     pub async fn stop(self) {
+        let deadline = tokio::time::Instant::now() + self.grace;
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(self.grace, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout_at(deadline, self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(grace = ?self.grace, "connections were still open after the grace period");
+        }
+        if tokio::time::timeout_at(deadline, self.intake.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!(grace = ?self.grace, "images were still being stored after the grace period");
         }
         self.catalog.close().await;
     }

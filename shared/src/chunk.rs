@@ -53,11 +53,17 @@ impl Segments {
     /// # Panics
     /// When there are fewer.
     pub fn split_to(&mut self, count: usize) -> Self {
-        assert!(count <= self.len, "split of {count} bytes from {}", self.len);
+        assert!(
+            count <= self.len,
+            "split of {count} bytes from {}",
+            self.len
+        );
         let mut taken = Self::new();
         while taken.len < count {
             let wanted = count - taken.len;
-            let Some(front) = self.pieces.front_mut() else { break };
+            let Some(front) = self.pieces.front_mut() else {
+                break;
+            };
             if front.len() <= wanted {
                 let piece = self.pieces.pop_front().unwrap_or_default();
                 self.len -= piece.len();
@@ -119,7 +125,9 @@ impl Buf for Segments {
         assert!(count <= self.len, "advance by {count} of {}", self.len);
         self.len -= count;
         while count > 0 {
-            let Some(front) = self.pieces.front_mut() else { break };
+            let Some(front) = self.pieces.front_mut() else {
+                break;
+            };
             if front.len() > count {
                 front.advance(count);
                 break;
@@ -233,7 +241,13 @@ pub struct Assembler {
 impl Assembler {
     /// For an image of `size` bytes in at most `max_chunks` chunks.
     pub fn new(size: u64, max_chunks: u64, algorithm: DigestAlgorithm) -> Self {
-        Self { size, received: 0, chunks: 0, max_chunks, hasher: algorithm.hasher() }
+        Self {
+            size,
+            received: 0,
+            chunks: 0,
+            max_chunks,
+            hasher: algorithm.hasher(),
+        }
     }
 
     /// Bytes so far, all of them checked.
@@ -264,19 +278,31 @@ impl Assembler {
         data: &Segments,
     ) -> Result<(), ChunkError> {
         if offset != self.received {
-            return Err(ChunkError::Offset { offset, expected: self.received });
+            return Err(ChunkError::Offset {
+                offset,
+                expected: self.received,
+            });
         }
         let end = offset.saturating_add(data.len() as u64);
         if end > self.size {
-            return Err(ChunkError::Overflow { end, size: self.size });
+            return Err(ChunkError::Overflow {
+                end,
+                size: self.size,
+            });
         }
         if self.chunks >= self.max_chunks {
-            return Err(ChunkError::Count { limit: self.max_chunks });
+            return Err(ChunkError::Count {
+                limit: self.max_chunks,
+            });
         }
         if let Some(declared) = declared {
             let found = data.crc32c();
             if found != declared {
-                return Err(ChunkError::Checksum { offset, found, declared });
+                return Err(ChunkError::Checksum {
+                    offset,
+                    found,
+                    declared,
+                });
             }
         }
         for piece in data.pieces() {
@@ -291,7 +317,10 @@ impl Assembler {
     /// algorithm in use, the declared one.
     pub fn finish(&self, declared: Option<Digest>) -> Result<Digest, AssemblyError> {
         if self.received != self.size {
-            return Err(AssemblyError::Truncated { declared: self.size, received: self.received });
+            return Err(AssemblyError::Truncated {
+                declared: self.size,
+                received: self.received,
+            });
         }
         let found = self.hasher.finish();
         match declared {

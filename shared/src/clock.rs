@@ -70,15 +70,16 @@ impl ClockSample {
 
     /// Time on the way, there and back.
     pub fn round_trip(&self) -> Duration {
-        let nanos = self.t4.since(self.t1).saturating_sub(self.t3.since(self.t2));
+        let nanos = self
+            .t4
+            .since(self.t1)
+            .saturating_sub(self.t3.since(self.t2));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
 
     /// Whether the four times can belong together: no clock ran backwards between them.
     fn is_sane(&self) -> bool {
-        self.t4 >= self.t1
-            && self.t3 >= self.t2
-            && self.t4.since(self.t1) >= self.t3.since(self.t2)
+        self.t4 >= self.t1 && self.t3 >= self.t2 && self.t4.since(self.t1) >= self.t3.since(self.t2)
     }
 }
 
@@ -127,7 +128,10 @@ impl ClockFilter {
 
     /// The present estimate, `None` before the first sample.
     pub fn estimate(&self) -> Option<ClockEstimate> {
-        let best = self.samples.iter().min_by_key(|sample| sample.round_trip())?;
+        let best = self
+            .samples
+            .iter()
+            .min_by_key(|sample| sample.round_trip())?;
         let half = best.round_trip().as_nanos().div_ceil(2);
         Some(ClockEstimate {
             offset_ns: best.offset_ns(),
@@ -144,15 +148,21 @@ impl ClockFilter {
         let points: Vec<(f64, f64)> = self
             .samples
             .iter()
-            .map(|s| (s.t1.since(first) as f64, (s.offset_ns() - self.samples[0].offset_ns()) as f64))
+            .map(|s| {
+                (
+                    s.t1.since(first) as f64,
+                    (s.offset_ns() - self.samples[0].offset_ns()) as f64,
+                )
+            })
             .collect();
         let span = points.last()?.0;
         if points.len() < 3 || span < 1e9 {
             return None;
         }
         let n = points.len() as f64;
-        let (mean_x, mean_y) =
-            points.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
+        let (mean_x, mean_y) = points
+            .iter()
+            .fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
         let (mut covariance, mut variance) = (0.0, 0.0);
         for (x, y) in points {
             covariance += (x - mean_x) * (y - mean_y);
@@ -229,12 +239,17 @@ mod tests {
         for second in 0..8_i64 {
             filter.add(sample(second * 1_000_000_000, 100, 100, second * 50_000));
         }
-        let drift = filter.drift_ppm().expect("eight samples over seven seconds");
+        let drift = filter
+            .drift_ppm()
+            .expect("eight samples over seven seconds");
         assert!((drift - 50.0).abs() < 0.1, "{drift}");
     }
 
     #[test]
     fn writes_rfc_3339() {
-        assert_eq!(UnixNanos(1_767_323_045_000_006_000).to_string(), "2026-01-02T03:04:05.000006Z");
+        assert_eq!(
+            UnixNanos(1_767_323_045_000_006_000).to_string(),
+            "2026-01-02T03:04:05.000006Z"
+        );
     }
 }

@@ -91,9 +91,7 @@ impl Hasher {
     /// The digest of all bytes so far.
     pub fn finish(&self) -> Digest {
         match &self.0 {
-            State::Xxh3(state) => {
-                Digest::Xxh3(state.finish_128().to_be_bytes())
-            }
+            State::Xxh3(state) => Digest::Xxh3(state.finish_128().to_be_bytes()),
             State::Blake3(state) => Digest::Blake3(*state.finalize().as_bytes()),
         }
     }
@@ -156,7 +154,9 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.algorithm())?;
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.as_bytes()
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -174,7 +174,9 @@ impl FromStr for Digest {
             .step_by(2)
             .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).ok())
             .collect();
-        value.and_then(|value| Self::new(algorithm, &value)).ok_or_else(invalid)
+        value
+            .and_then(|value| Self::new(algorithm, &value))
+            .ok_or_else(invalid)
     }
 }
 

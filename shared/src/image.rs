@@ -63,7 +63,9 @@ impl FromStr for ImageId {
 
     /// Takes the 36-character hyphenated form only: one image, one spelling.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidImageId { text: text.chars().take(64).collect() };
+        let invalid = || InvalidImageId {
+            text: text.chars().take(64).collect(),
+        };
         if text.len() != 36 {
             return Err(invalid());
         }
@@ -119,7 +121,9 @@ impl FromStr for Transport {
             "grpc" => Ok(Self::Grpc),
             "websocket" | "ws" => Ok(Self::WebSocket),
             "rest" | "http" => Ok(Self::Rest),
-            _ => Err(format!("unknown transport {text:?}; use grpc, websocket or rest")),
+            _ => Err(format!(
+                "unknown transport {text:?}; use grpc, websocket or rest"
+            )),
         }
     }
 }

@@ -47,7 +47,9 @@ impl FromStr for Durability {
             "memory" => Ok(Self::Memory),
             "written" => Ok(Self::Written),
             "synced" => Ok(Self::Synced),
-            _ => Err(format!("unknown durability {text:?}; use memory, written or synced")),
+            _ => Err(format!(
+                "unknown durability {text:?}; use memory, written or synced"
+            )),
         }
     }
 }
@@ -103,7 +105,10 @@ pub struct Receipt {
 /// Why an image or message was not accepted. The numbers are those of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "each is described in transfer.proto and in `explain`")]
+#[allow(
+    missing_docs,
+    reason = "each is described in transfer.proto and in `explain`"
+)]
 pub enum RejectReason {
     Truncated = 1,
     Overflow = 2,

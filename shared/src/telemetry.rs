@@ -94,7 +94,11 @@ impl Usage {
     pub fn now() -> Self {
         let cpu = rustix::time_of_process();
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        Self { cpu, peak_memory: kib(&status, "VmHWM:"), memory: kib(&status, "VmRSS:") }
+        Self {
+            cpu,
+            peak_memory: kib(&status, "VmHWM:"),
+            memory: kib(&status, "VmRSS:"),
+        }
     }
 }
 
@@ -162,7 +166,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
         let read = buffer.filled().len() - before;
-        self.count.received.fetch_add(read as u64, Ordering::Relaxed);
+        self.count
+            .received
+            .fetch_add(read as u64, Ordering::Relaxed);
         poll
     }
 }
@@ -175,7 +181,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(context, data);
         if let Poll::Ready(Ok(written)) = &poll {
-            self.count.sent.fetch_add(*written as u64, Ordering::Relaxed);
+            self.count
+                .sent
+                .fetch_add(*written as u64, Ordering::Relaxed);
         }
         poll
     }
@@ -187,7 +195,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(context, data);
         if let Poll::Ready(Ok(written)) = &poll {
-            self.count.sent.fetch_add(*written as u64, Ordering::Relaxed);
+            self.count
+                .sent
+                .fetch_add(*written as u64, Ordering::Relaxed);
         }
         poll
     }

@@ -9,14 +9,17 @@ mod decode;
 mod encode;
 pub mod framing;
 
-use crate::clock::UnixNanos;
 use crate::chunk::Segments;
+use crate::clock::UnixNanos;
 use crate::digest::Digest;
 use crate::image::{ImageId, ImageMeta};
 use crate::receipt::{Durability, Receipt, Reject};
 use crate::report::RunAccount;
 
-pub use convert::{InvalidMessage, event_from_proto, event_to_proto, receipt_from_proto, receipt_to_proto, reject_from_proto, reject_to_proto, begin_from_proto, begin_to_proto};
+pub use convert::{
+    InvalidMessage, begin_from_proto, begin_to_proto, event_from_proto, event_to_proto,
+    receipt_from_proto, receipt_to_proto, reject_from_proto, reject_to_proto,
+};
 pub use decode::{decode_account, decode_client, decode_server};
 pub use encode::{Encoded, encode_account, encode_client, encode_server};
 

@@ -189,7 +189,7 @@ pub struct LinkOptions {
     pub window: ByteSize,
     /// Connections side by side.
     pub connections: usize,
-    /// HTTP/2 frame size that this side accepts.
+    /// Largest HTTP/2 DATA frame that this side sends; the receiver's own limit applies too.
     pub http2_frame_size: ByteSize,
     /// Time to connect and to be welcomed.
     pub connect_timeout: Duration,

@@ -89,6 +89,10 @@ pub struct Delivery {
     gave_up: CancellationToken,
 }
 
+/// Time for the last words to the receiver, after everything was delivered and after a stop.
+const CLOSING: Duration = Duration::from_secs(15);
+const STOPPING: Duration = Duration::from_secs(1);
+
 /// How a delivery ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -166,14 +170,31 @@ impl Delivery {
         }
         self.tasks.close();
         self.tasks.wait().await;
-        before_goodbye().await;
-        for connection in connections {
-            connection.close().await;
+        // A connection that has stalled must not hold up the end.
+        let patience = if self.stop.is_cancelled() {
+            STOPPING
+        } else {
+            CLOSING
+        };
+        let closing = async {
+            before_goodbye().await;
+            for connection in connections {
+                connection.close().await;
+            }
+        };
+        if tokio::time::timeout(patience, closing).await.is_err() {
+            tracing::warn!("the receiver was not told everything about the run in time");
         }
         if self.gave_up.is_cancelled() {
-            return End::GaveUp { problem: problem.lock().clone() };
+            return End::GaveUp {
+                problem: problem.lock().clone(),
+            };
         }
-        if self.stop.is_cancelled() { End::Stopped } else { End::Drained }
+        if self.stop.is_cancelled() {
+            End::Stopped
+        } else {
+            End::Drained
+        }
     }
 
     /// One connection after the other, until there is nothing more to send. The last one is
@@ -181,6 +202,9 @@ impl Delivery {
     async fn work(self: &Arc<Self>, problem: &Mutex<String>) -> Option<Arc<dyn Connection>> {
         let mut backoff = Backoff::new(&self.retry);
         loop {
+            if self.link.is_lazy() && self.current.lock().is_some() && !self.work_waits().await {
+                return None;
+            }
             self.tally.connecting();
             let connected = tokio::select! {
                 connected = self.link.connect() => connected,
@@ -199,8 +223,11 @@ impl Delivery {
                     match self.use_connection(&connection).await {
                         Use::Finished => return Some(connection),
                         Use::Stopped => return Some(connection),
+                        Use::Lost { reason, .. } if self.link.is_lazy() && !self.is_owing() => {
+                            tracing::debug!("{reason}");
+                            continue;
+                        }
                         Use::Lost { reason, delivered } => {
-                            tracing::warn!("{reason}");
                             if delivered {
                                 backoff.reset();
                             }
@@ -211,7 +238,11 @@ impl Delivery {
                 Err(error) => *problem.lock() = error.to_string(),
             }
             let waited = self.last_contact.lock().elapsed();
-            if self.retry.give_up_after.is_some_and(|limit| waited >= limit) {
+            if self
+                .retry
+                .give_up_after
+                .is_some_and(|limit| waited >= limit)
+            {
                 self.gave_up.cancel();
                 return None;
             }
@@ -227,17 +258,38 @@ impl Delivery {
         }
     }
 
+    fn is_owing(&self) -> bool {
+        self.outbox.backlog().images > 0
+    }
+
+    /// Waits until an image is there to be sent; `false` when none will come.
+    async fn work_waits(&self) -> bool {
+        tokio::select! {
+            image = self.outbox.take() => match image {
+                Some(image) => {
+                    self.outbox.give_back(image.meta.id).await;
+                    true
+                }
+                None => false,
+            },
+            () = self.stop.cancelled() => false,
+            () = self.gave_up.cancelled() => false,
+        }
+    }
+
     /// Resolves when the outbox is closed and empty.
     async fn nothing_owed(&self) {
         if let Some(image) = self.outbox.take().await {
             self.outbox.give_back(image.meta.id).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
     /// Resolves when the settings say to give up.
     async fn patience(&self) {
-        let Some(limit) = self.retry.give_up_after else { return std::future::pending().await };
+        let Some(limit) = self.retry.give_up_after else {
+            return std::future::pending().await;
+        };
         let left = limit.saturating_sub(self.last_contact.lock().elapsed());
         tokio::time::sleep(left).await;
     }
@@ -407,7 +459,9 @@ enum Judgement {
 
 /// Whether a file is not what it was when its digest was made.
 async fn has_changed(image: &Owed) -> bool {
-    let Some(digest) = image.meta.digest else { return false };
+    let Some(digest) = image.meta.digest else {
+        return false;
+    };
     matches!(image.payload, Payload::File { .. })
         && image.payload.digest(digest.algorithm()).await.ok() != Some(digest)
 }

@@ -27,6 +27,12 @@ pub trait Link: Send + Sync {
     /// The transport.
     fn transport(&self) -> Transport;
 
+    /// Whether a connection that was closed while nothing was to be sent is made again only when
+    /// something is: HTTP servers close idle connections, and sessions do not idle.
+    fn is_lazy(&self) -> bool {
+        false
+    }
+
     /// Connects and is welcomed.
     ///
     /// # Errors

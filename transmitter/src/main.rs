@@ -14,7 +14,10 @@ use tokio::net::TcpListener;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[allow(clippy::print_stderr, reason = "before there is a log, and for the last word")]
+#[allow(
+    clippy::print_stderr,
+    reason = "before there is a log, and for the last word"
+)]
 fn main() -> ExitCode {
     let dotenv = Path::new(".env");
     let invocation = cli::parse(std::env::args_os(), &ProcessEnvironment, Some(dotenv));
@@ -27,7 +30,9 @@ fn main() -> ExitCode {
         }
     };
     let colour = std::io::stderr().is_terminal();
-    if let Err(problem) = shared::telemetry::log_to(|| LogWriter, &config.log, config.log_format, colour) {
+    if let Err(problem) =
+        shared::telemetry::log_to(|| LogWriter, &config.log, config.log_format, colour)
+    {
         eprintln!("{problem}");
         return CliError::EXIT_CODE.into();
     }
@@ -57,7 +62,10 @@ fn main() -> ExitCode {
             }
         }
         Err(error) => {
-            eprintln!("pantelegraph-transmitter: {}", shared::telemetry::chain(&error));
+            eprintln!(
+                "pantelegraph-transmitter: {}",
+                shared::telemetry::chain(&error)
+            );
             match error {
                 RunError::Source(_) => Exit::SourceFailed,
                 RunError::Listen { .. } => Exit::Unreachable,
@@ -85,13 +93,27 @@ async fn transmit(config: &Config) -> Result<Summary, RunError> {
             Some(listener)
         }
     };
-    run::run(config, Surroundings { listener, shared_process: false }, stop).await
+    run::run(
+        config,
+        Surroundings {
+            listener,
+            shared_process: false,
+        },
+        stop,
+    )
+    .await
 }
 
 fn save(config: &Config, summary: &Summary) -> Result<(), String> {
-    let Some(path) = &config.report else { return Ok(()) };
-    std::fs::write(path, summary.json())
-        .map_err(|error| format!("the report cannot be written to {}: {error}", path.display()))
+    let Some(path) = &config.report else {
+        return Ok(());
+    };
+    std::fs::write(path, summary.json()).map_err(|error| {
+        format!(
+            "the report cannot be written to {}: {error}",
+            path.display()
+        )
+    })
 }
 
 /// Prints to standard output. A reader that has gone (`| head`) is no failure.

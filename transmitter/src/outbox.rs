@@ -64,7 +64,9 @@ pub trait Outbox: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
     /// It would never fit.
-    #[error("image of {size} bytes is larger than the outbox of {limit} bytes; raise TRANSMITTER_OUTBOX_MEMORY")]
+    #[error(
+        "image of {size} bytes is larger than the outbox of {limit} bytes; raise TRANSMITTER_OUTBOX_MEMORY"
+    )]
     TooLarge {
         /// Size of the image.
         size: u64,

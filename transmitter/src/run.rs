@@ -13,9 +13,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{self, Capture, CaptureError, Captured};
-use crate::config::{Config, SourceOptions};
+use crate::config::{Config, LinkOptions, SourceOptions};
 use crate::delivery::{Delivery, End, Tally};
-use crate::link::{self, Identity, Link, websocket::ListenLink};
+use crate::link::{self, Connection, Identity, Link, websocket::ListenLink};
 use crate::outbox::{Outbox, OutboxError, Owed, memory::MemoryOutbox};
 use crate::pace::{Next, Pace};
 use crate::progress;
@@ -108,21 +108,33 @@ pub async fn run(
     mut surroundings: Surroundings,
     stop: CancellationToken,
 ) -> Result<Summary, RunError> {
-    let label = config.run.clone().unwrap_or_else(|| new_label(&config.name));
-    let mut summary = Summary { reports: Vec::new(), outcome: RunOutcome::Delivered };
+    let label = config
+        .run
+        .clone()
+        .unwrap_or_else(|| new_label(&config.name));
+    let mut summary = Summary {
+        reports: Vec::new(),
+        outcome: RunOutcome::Delivered,
+    };
     let last = config.transports.len().saturating_sub(1);
     for (index, transport) in config.transports.iter().copied().enumerate() {
         if stop.is_cancelled() {
             break;
         }
         let wire = WireCount::default();
-        let identity = Identity { transmitter: config.name.clone(), wire: wire.clone() };
+        let identity = Identity {
+            transmitter: config.name.clone(),
+            wire: wire.clone(),
+        };
         let link: Arc<dyn Link> = match config.listen {
             Some(address) => {
-                let listener = surroundings.listener.take().ok_or_else(|| RunError::Listen {
-                    address,
-                    source: std::io::ErrorKind::NotConnected.into(),
-                })?;
+                let listener = surroundings
+                    .listener
+                    .take()
+                    .ok_or_else(|| RunError::Listen {
+                        address,
+                        source: std::io::ErrorKind::NotConnected.into(),
+                    })?;
                 Arc::new(ListenLink::new(listener, config.link.clone(), identity))
             }
             // The settings name a destination for every transport.
@@ -151,7 +163,11 @@ pub async fn run(
 /// A label that sorts by time and does not meet another: `20260102T030405Z-cam-1-7f3a`.
 fn new_label(name: &str) -> String {
     let now = UnixNanos::now().to_string();
-    let stamp: String = now.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
+    let stamp: String = now
+        .chars()
+        .take(19)
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
     format!("{stamp}Z-{name}-{:04x}", fastrand::u16(..))
 }
 
@@ -181,18 +197,18 @@ impl Series<'_> {
             Arc::clone(&self.link),
             Arc::clone(&record) as _,
             Arc::clone(&tally),
-            config.link.clone(),
+            self.link_options(),
             config.retry.clone(),
         );
         let shown = CancellationToken::new();
-        let progress =
-            progress::spawn(Arc::clone(&tally) as _, config.progress, shown.clone());
+        let progress = progress::spawn(Arc::clone(&tally) as _, config.progress, shown.clone());
         let usage = Usage::now();
         let accounts = CancellationToken::new();
-        let reporting =
-            self.report_regularly(&delivery, &record, &tally, usage, accounts.clone());
+        let reporting = self.report_regularly(&delivery, &record, &tally, usage, accounts.clone());
         let capturing = async {
-            let failure = self.capture_all(capture, &outbox, &tally, &record, &stop).await;
+            let failure = self
+                .capture_all(capture, &outbox, &tally, &record, &stop)
+                .await;
             outbox.close();
             tally.draining();
             failure
@@ -200,7 +216,7 @@ impl Series<'_> {
         let delivering = async {
             let last_account = || async {
                 accounts.cancel();
-                self.tell(&delivery, &record, &tally, usage, true).await;
+                self.tell_the_end(&delivery, &record, &tally, usage).await;
             };
             delivery.run(last_account).await
         };
@@ -235,6 +251,15 @@ impl Series<'_> {
         let account = self.account(&record, &tally, usage, true);
         let outcome = outcome(&account, failure, end);
         Ok((record.finish(account), outcome))
+    }
+
+    /// A receiver that dials in makes one connection.
+    fn link_options(&self) -> LinkOptions {
+        let mut options = self.config.link.clone();
+        if self.config.listen.is_some() {
+            options.connections = 1;
+        }
+        options
     }
 
     fn expected_images(&self) -> Option<u64> {
@@ -302,7 +327,9 @@ impl Series<'_> {
             None => capture.next().await,
             Some(run_for) => {
                 let left = run_for.saturating_sub(start.elapsed());
-                tokio::time::timeout(left, capture.next()).await.unwrap_or(Ok(None))
+                tokio::time::timeout(left, capture.next())
+                    .await
+                    .unwrap_or(Ok(None))
             }
         }
     }
@@ -333,8 +360,11 @@ impl Series<'_> {
             }
         }
         let lost_meta = meta.clone();
-        let owed =
-            Owed { meta, payload: captured.payload, source_file: captured.source_file };
+        let owed = Owed {
+            meta,
+            payload: captured.payload,
+            source_file: captured.source_file,
+        };
         // Counted before the outbox has it: an image is never settled before it is captured.
         tally.capture();
         let pushed = tokio::select! {
@@ -367,22 +397,47 @@ impl Series<'_> {
         ticks.tick().await;
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.tell(delivery, record, tally, usage, false).await,
+                _ = ticks.tick() => if let Some(connection) = delivery.connection() {
+                    self.tell(&*connection, record, tally, usage, false).await;
+                },
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// Tells the receiver how the run stands, in portions.
-    async fn tell(
+    /// Tells the receiver how the run ended.
+    async fn tell_the_end(
         &self,
         delivery: &Delivery,
         record: &Record,
         tally: &Tally,
         usage: Usage,
-        finished: bool,
     ) {
-        let Some(connection) = delivery.connection() else { return };
+        let Some(connection) = delivery.connection() else {
+            return;
+        };
+        let told = self.tell(&*connection, record, tally, usage, true).await;
+        if told || tally.totals().owed() > 0 {
+            return;
+        }
+        // A receiver that has just answered the last image is there: its report should not lack
+        // the account because the connection broke in between.
+        let timeout = self.config.link.connect_timeout;
+        if let Ok(Ok(connection)) = tokio::time::timeout(timeout, self.link.connect()).await {
+            self.tell(&*connection, record, tally, usage, true).await;
+            connection.close().await;
+        }
+    }
+
+    /// Tells the receiver how the run stands, in portions; whether it went out.
+    async fn tell(
+        &self,
+        connection: &dyn Connection,
+        record: &Record,
+        tally: &Tally,
+        usage: Usage,
+        finished: bool,
+    ) -> bool {
         loop {
             let mut account = self.account(record, tally, usage, finished);
             account.clock = connection.clock();
@@ -393,10 +448,10 @@ impl Series<'_> {
             if let Err(error) = connection.account(account).await {
                 tracing::debug!("the receiver was not told of the run: {error}");
                 record.report_later(images);
-                return;
+                return false;
             }
             if !more {
-                return;
+                return true;
             }
         }
     }
@@ -463,5 +518,9 @@ fn outcome(account: &RunAccount, failure: Option<String>, end: End) -> RunOutcom
     if account.lost > 0 {
         return RunOutcome::Lost;
     }
-    if account.quarantined > 0 { RunOutcome::Quarantined } else { RunOutcome::Delivered }
+    if account.quarantined > 0 {
+        RunOutcome::Quarantined
+    } else {
+        RunOutcome::Delivered
+    }
 }

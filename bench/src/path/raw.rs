@@ -29,7 +29,9 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
 }
 
 fn write_image(stream: &mut TcpStream, image: &[u8]) -> io::Result<()> {
-    image.chunks(BUFFER).try_for_each(|piece| stream.write_all(piece))
+    image
+        .chunks(BUFFER)
+        .try_for_each(|piece| stream.write_all(piece))
 }
 
 /// Reads until `size` bytes have come; `false` at the end of the stream.
@@ -65,7 +67,9 @@ fn throughput(size: usize, count: u64) -> io::Result<(Duration, Duration)> {
     ours.read_exact(&mut [0])?;
     let took = start.elapsed();
     let cpu = Usage::now().cpu.saturating_sub(usage.cpu);
-    reader.join().map_err(|_| io::Error::other("the reader panicked"))??;
+    reader
+        .join()
+        .map_err(|_| io::Error::other("the reader panicked"))??;
     Ok((took, cpu))
 }
 
@@ -88,6 +92,8 @@ fn latency(size: usize, count: usize) -> io::Result<Duration> {
         times.push(start.elapsed());
     }
     drop(ours);
-    reader.join().map_err(|_| io::Error::other("the reader panicked"))??;
+    reader
+        .join()
+        .map_err(|_| io::Error::other("the reader panicked"))??;
     Ok(median(times))
 }

@@ -51,9 +51,8 @@ impl Rig {
         let (ready, addresses) = std::sync::mpsc::channel();
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            let started = runtime().and_then(|runtime| {
-                runtime.block_on(serve(config, stopped, ready.clone()))
-            });
+            let started = runtime()
+                .and_then(|runtime| runtime.block_on(serve(config, stopped, ready.clone())));
             if let Err(problem) = started {
                 let _ = ready.send(Err(problem));
             }
@@ -85,8 +84,10 @@ impl Rig {
         options: &Options,
     ) -> Result<Sample, String> {
         let url = self.urls.get(&transport).ok_or("no such transport")?;
-        let identity =
-            Identity { transmitter: "bench".to_owned(), wire: WireCount::default() };
+        let identity = Identity {
+            transmitter: "bench".to_owned(),
+            wire: WireCount::default(),
+        };
         let link = transmitter::link::open(transport, url, &self.link, &identity);
         self.runtime.block_on(async {
             let mut connections = Vec::new();
@@ -125,8 +126,9 @@ async fn serve(
         grpc: Some(TcpListener::bind("127.0.0.1:0").await.map_err(text)?),
         http: Some(TcpListener::bind("127.0.0.1:0").await.map_err(text)?),
     };
-    let receiver =
-        Receiver::start(config, listeners).await.map_err(|error| error.to_string())?;
+    let receiver = Receiver::start(config, listeners)
+        .await
+        .map_err(|error| error.to_string())?;
     let addresses = receiver.grpc_address.zip(receiver.http_address);
     let _ = ready.send(addresses.ok_or_else(|| "no listeners".to_owned()));
     stop.cancelled().await;
@@ -211,7 +213,11 @@ fn owed(image: &Bytes) -> Owed {
     let mut meta = ImageMeta::new(ImageId::new(), image.len() as u64);
     meta.digest = Some(DigestAlgorithm::Xxh3.digest(image));
     meta.content_type = Some("image/png".to_owned());
-    Owed { meta, payload: Payload::Memory(image.clone()), source_file: None }
+    Owed {
+        meta,
+        payload: Payload::Memory(image.clone()),
+        source_file: None,
+    }
 }
 
 async fn throughput(
@@ -220,20 +226,28 @@ async fn throughput(
     count: u64,
     window: u64,
 ) -> Result<(Duration, Duration), String> {
-    let in_flight = usize::try_from(window / image.len() as u64).unwrap_or(1).max(1);
+    let in_flight = usize::try_from(window / image.len() as u64)
+        .unwrap_or(1)
+        .max(1);
     let usage = Usage::now();
     let start = Instant::now();
     let left = Arc::new(std::sync::atomic::AtomicU64::new(count));
     let mut senders = tokio::task::JoinSet::new();
     for connection in connections {
-        for _ in 0..in_flight.min(connection.parallel()).div_ceil(connections.len()) {
+        for _ in 0..in_flight
+            .min(connection.parallel())
+            .div_ceil(connections.len())
+        {
             let (connection, image, left) =
                 (Arc::clone(connection), image.clone(), Arc::clone(&left));
             senders.spawn(async move {
                 use std::sync::atomic::Ordering::Relaxed;
                 let take = |left: u64| left.checked_sub(1);
                 while left.fetch_update(Relaxed, Relaxed, take).is_ok() {
-                    let attempt = Attempt { number: 1, started: UnixNanos::now() };
+                    let attempt = Attempt {
+                        number: 1,
+                        started: UnixNanos::now(),
+                    };
                     let delivered = connection.deliver(&owed(&image), attempt).await;
                     delivered.map_err(|error| error.to_string())?;
                 }
@@ -257,8 +271,14 @@ async fn latency(
     for _ in 0..count {
         let image = owed(image);
         let start = Instant::now();
-        let attempt = Attempt { number: 1, started: UnixNanos::now() };
-        connection.deliver(&image, attempt).await.map_err(|error| error.to_string())?;
+        let attempt = Attempt {
+            number: 1,
+            started: UnixNanos::now(),
+        };
+        connection
+            .deliver(&image, attempt)
+            .await
+            .map_err(|error| error.to_string())?;
         times.push(start.elapsed());
     }
     Ok(median(times))

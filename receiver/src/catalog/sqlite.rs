@@ -127,11 +127,7 @@ impl SqliteCatalog {
 #[async_trait]
 impl Catalog for SqliteCatalog {
     async fn find(&self, id: ImageId) -> Result<Option<Numbered>, CatalogError> {
-        self.readers
-            .run("finding an image", move |connection| {
-                read::find(connection, id)
-            })
-            .await
+        self.readers.find(id)
     }
 
     async fn insert(&self, entry: Entry) -> Result<Inserted, CatalogError> {

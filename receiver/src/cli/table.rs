@@ -124,8 +124,11 @@ static TUNING: &[Setting] = &[
         "SIZE",
         "gRPC: flow-control window of stream and connection",
     )
-    .default("1MiB")
-    .long("About twice bandwidth times round trip: 1MiB carries 10 MB/s over 50 ms."),
+    .default("4MiB")
+    .long(
+        "About twice bandwidth times round trip: 4MiB carries 40 MB/s over 50 ms. A slow reader \
+         of the receiver's may cost up to twice this much memory for each connection.",
+    ),
 ];
 
 static OUTPUT: &[Setting] = &[

@@ -43,11 +43,21 @@ pub struct TransferService {
 impl TransferService {
     /// A service over `intake` whose long calls end when `stop` is cancelled.
     pub fn new(intake: Arc<Intake>, options: Options, stop: CancellationToken) -> Self {
-        Self { intake, options, stop }
+        Self {
+            intake,
+            options,
+            stop,
+        }
     }
 
     async fn serve(self, request: Request<Body>) -> Response<Body> {
-        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let method = request
+            .uri()
+            .path()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         let max_message = self.intake.limits().max_message_size.as_usize();
         match method.as_str() {
             "Exchange" => stream::exchange(self, request),
@@ -61,7 +71,8 @@ impl TransferService {
             "Watch" => {
                 let codec = ProstCodec::<proto::Event, proto::WatchRequest>::default();
                 let mut grpc = tonic::server::Grpc::new(codec);
-                grpc.server_streaming(unary::Watch(self.intake, self.stop), request).await
+                grpc.server_streaming(unary::Watch(self.intake, self.stop), request)
+                    .await
             }
             _ => tonic::Status::unimplemented(format!(
                 "{method} is not a call of pantelegraph.transfer.v1.TransferService; \

@@ -1,7 +1,9 @@
 //! REST: one image by `PUT /v1/images/{id}`, resumable uploads by tus, the clock, run accounts.
 
+mod body;
 mod digests;
 mod put;
+mod tus;
 
 use std::sync::Arc;
 
@@ -24,7 +26,8 @@ pub fn writing_routes(intake: Arc<Intake>) -> Router {
         .route("/v1/images/{id}", put_method(put::put))
         .route("/v1/clock", get(clock))
         .route("/v1/runs/account", post(account).layer(account_limit))
-        .with_state(intake)
+        .with_state(Arc::clone(&intake))
+        .merge(tus::routes(intake))
 }
 
 /// Largest run account: its images are told in portions.
@@ -34,14 +37,29 @@ const MAX_ACCOUNT: usize = 4 << 20;
 /// `t3_unix_ns` are the arrival and the answer of the request.
 async fn clock() -> Response {
     let t2 = UnixNanos::now();
-    let body = format!("{{\"t2_unix_ns\":{},\"t3_unix_ns\":{}}}\n", t2.0, UnixNanos::now().0);
-    ([("content-type", "application/json"), ("cache-control", "no-store")], body).into_response()
+    let body = format!(
+        "{{\"t2_unix_ns\":{},\"t3_unix_ns\":{}}}\n",
+        t2.0,
+        UnixNanos::now().0
+    );
+    (
+        [
+            ("content-type", "application/json"),
+            ("cache-control", "no-store"),
+        ],
+        body,
+    )
+        .into_response()
 }
 
 /// A run's account as protobuf (`pantelegraph.transfer.v1.RunAccount`).
 async fn account(State(intake): State<Arc<Intake>>, body: Bytes) -> Result<StatusCode, Problem> {
     let account = shared::wire::decode_account(Segments::from(body))?;
-    intake.catalog().account(account).await.map_err(|error| Problem::internal(&error))?;
+    intake
+        .catalog()
+        .account(account)
+        .await
+        .map_err(|error| Problem::internal(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

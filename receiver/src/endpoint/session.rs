@@ -66,10 +66,7 @@ impl Session {
     }
 
     /// Handles one message; `Break` with the reason when the session is over.
-    pub async fn handle(
-        &mut self,
-        message: Result<ClientMessage, Reject>,
-    ) -> ControlFlow<String> {
+    pub async fn handle(&mut self, message: Result<ClientMessage, Reject>) -> ControlFlow<String> {
         let message = match message {
             Ok(message) => message,
             Err(reject) => {
@@ -79,7 +76,8 @@ impl Session {
         };
         if !self.greeted && !matches!(message, ClientMessage::Hello(_)) {
             let text = "the first message of a session must be hello";
-            self.reject_message(Reject::new(None, RejectReason::Protocol, text)).await;
+            self.reject_message(Reject::new(None, RejectReason::Protocol, text))
+                .await;
             return ControlFlow::Continue(());
         }
         match message {
@@ -91,12 +89,18 @@ impl Session {
                 tracing::debug!(image = %image_id, reason, "aborted by the transmitter");
                 self.answered.remove(&image_id);
                 if let Some(upload) = self.uploads.remove(&image_id) {
-                    self.intake.park(upload);
+                    self.intake.park(upload).await;
                 }
             }
             ClientMessage::ClockPing { id, t1 } => {
                 let t2 = UnixNanos::now();
-                self.reply(ServerMessage::ClockPong { id, t1, t2, t3: UnixNanos::now() }).await;
+                self.reply(ServerMessage::ClockPong {
+                    id,
+                    t1,
+                    t2,
+                    t3: UnixNanos::now(),
+                })
+                .await;
             }
             ClientMessage::Account(account) => {
                 if let Err(error) = self.intake.catalog().account(account).await {
@@ -115,7 +119,7 @@ impl Session {
     /// keeps what is unfinished for the next session.
     pub async fn close(mut self) {
         for (_, upload) in self.uploads.drain() {
-            self.intake.park(upload);
+            self.intake.park(upload).await;
         }
         self.finishing.close();
         self.finishing.wait().await;
@@ -219,7 +223,12 @@ impl Session {
     }
 
     async fn chunk(&mut self, chunk: Chunk) {
-        let Chunk { image_id, offset, crc32c, data } = chunk;
+        let Chunk {
+            image_id,
+            offset,
+            crc32c,
+            data,
+        } = chunk;
         self.consumed += data.len() as u64;
         match self.uploads.get_mut(&image_id) {
             Some(upload) => {
@@ -241,7 +250,10 @@ impl Session {
         // Half of the credit again, once half of it is used up.
         if self.granted - self.consumed.min(self.granted) <= self.credit / 2 {
             self.granted = self.consumed + self.credit;
-            self.reply(ServerMessage::Credit { total: self.granted }).await;
+            self.reply(ServerMessage::Credit {
+                total: self.granted,
+            })
+            .await;
         }
     }
 
@@ -286,4 +298,3 @@ pub(crate) fn too_large(len: u64, limit: usize) -> Reject {
         ),
     )
 }
-

@@ -70,12 +70,17 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
             if response.status() == StatusCode::UPGRADE_REQUIRED {
                 let headers = response.headers_mut();
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                headers.insert(
+                    header::SEC_WEBSOCKET_VERSION,
+                    HeaderValue::from_static("13"),
+                );
             }
             return response;
         }
     };
-    let offered = request.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let offered = request
+        .headers()
+        .contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let upgraded = hyper::upgrade::on(&mut request);
     let tasks = endpoint.tasks.clone();
     tasks.spawn(async move {
@@ -105,9 +110,15 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
 /// RFC 6455, section 4.2.1. A client that offers no subprotocol is taken to speak ours.
 fn check_handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
     let has = |name, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|word| word.trim().eq_ignore_ascii_case(token))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| {
+                value
+                    .split(',')
+                    .any(|word| word.trim().eq_ignore_ascii_case(token))
+            })
     };
     if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
         return Err(Problem::new(
@@ -135,11 +146,20 @@ fn check_handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
             format!("the subprotocol spoken here is {WEBSOCKET_SUBPROTOCOL}"),
         ));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
-    let accept = key.map(derive_accept_key).and_then(|key| HeaderValue::from_str(&key).ok());
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes);
+    let accept = key
+        .map(derive_accept_key)
+        .and_then(|key| HeaderValue::from_str(&key).ok());
     accept.ok_or_else(|| {
         let detail = "Sec-WebSocket-Key is missing";
-        Problem::new(StatusCode::BAD_REQUEST, "invalid", "not a WebSocket handshake", detail)
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid",
+            "not a WebSocket handshake",
+            detail,
+        )
     })
 }
 
@@ -150,8 +170,7 @@ where
 {
     let (replies, mut waiting) = mpsc::channel(MAX_WAITING_REPLIES);
     let intake = Arc::clone(&endpoint.intake);
-    let mut session =
-        Session::new(intake, Transport::WebSocket, endpoint.credit, replies, true);
+    let mut session = Session::new(intake, Transport::WebSocket, endpoint.credit, replies, true);
     let close = loop {
         tokio::select! {
             biased;
@@ -257,7 +276,10 @@ async fn finish<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     if let Some(Ending::Lost(error)) = &ending {
-        tracing::debug!(transmitter = session.transmitter(), "connection lost: {error}");
+        tracing::debug!(
+            transmitter = session.transmitter(),
+            "connection lost: {error}"
+        );
     }
     let lost = matches!(ending, Some(Ending::Lost(_)));
     let closing = session.close();
@@ -283,9 +305,15 @@ async fn finish<S>(
     let frame = match ending {
         Some(Ending::Close(code, reason)) => {
             tracing::info!(code = u16::from(code), "closing websocket: {reason}");
-            CloseFrame { code, reason: shortened(reason).into() }
+            CloseFrame {
+                code,
+                reason: shortened(reason).into(),
+            }
         }
-        _ => CloseFrame { code: CloseCode::Normal, reason: "".into() },
+        _ => CloseFrame {
+            code: CloseCode::Normal,
+            reason: "".into(),
+        },
     };
     let _ = tokio::time::timeout(CLOSING, async {
         let _ = socket.close(Some(frame)).await;
@@ -301,7 +329,10 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// A close frame has room for 123 bytes of reason (RFC 6455, section 5.5).
 fn shortened(mut reason: String) -> String {
     if reason.len() > 123 {
-        let end = (0..=120).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+        let end = (0..=120)
+            .rev()
+            .find(|end| reason.is_char_boundary(*end))
+            .unwrap_or(0);
         reason.truncate(end);
         reason.push_str("...");
     }

@@ -26,12 +26,11 @@ pub(super) struct Acceptor {
     link: LinkOptions,
     connections: Arc<Semaphore>,
     max_connections: usize,
+    /// For the head of a request, and between two requests.
+    idle_timeout: Duration,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
-
-/// Time for a client to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time between HTTP/2 pings on a silent connection, and for their answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -46,6 +45,7 @@ impl Acceptor {
             link: config.link.clone(),
             connections: Arc::new(Semaphore::new(max_connections)),
             max_connections,
+            idle_timeout: config.limits.idle_timeout,
             stop,
             tasks,
         }
@@ -143,7 +143,10 @@ impl Acceptor {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         let window = u32::try_from(self.link.http2_window.0).unwrap_or(u32::MAX >> 1);
         let frame = u32::try_from(self.link.http2_frame_size.0).unwrap_or(16 << 10);
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.idle_timeout);
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -51,11 +51,18 @@ async fn dial(url: &Url, endpoint: &Endpoint) -> Result<WebSocketStream<TcpStrea
     // IPv6 addresses stand in brackets in a URL, but not in an address.
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = url.port_or_known_default().unwrap_or(80);
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| error.to_string())?;
     let _ = stream.set_nodelay(true);
-    let mut request = url.as_str().into_client_request().map_err(|error| error.to_string())?;
+    let mut request = url
+        .as_str()
+        .into_client_request()
+        .map_err(|error| error.to_string())?;
     let protocol = http::HeaderValue::from_static(WEBSOCKET_SUBPROTOCOL);
-    request.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    request
+        .headers_mut()
+        .insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
     let limit = endpoint.intake.limits().max_message_size.as_usize();
     let config = websocket::config(limit);
     let (socket, _) = client_async_with_config(request, stream, Some(config))

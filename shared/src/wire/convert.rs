@@ -7,9 +7,7 @@ use super::{Begin, Event, Loss};
 use crate::clock::{ClockEstimate, UnixNanos};
 use crate::digest::{Digest, DigestAlgorithm};
 use crate::image::{ImageId, ImageMeta, Transport};
-use crate::receipt::{
-    Durability, Receipt, ReceiptStatus, ReceiverTimeline, Reject, RejectReason,
-};
+use crate::receipt::{Durability, Receipt, ReceiptStatus, ReceiverTimeline, Reject, RejectReason};
 use crate::report::{ImageAccount, RunAccount};
 
 /// A field of a message is missing or malformed.
@@ -22,12 +20,18 @@ pub struct InvalidMessage {
 
 impl InvalidMessage {
     pub(super) fn new(field: &'static str, problem: impl fmt::Display) -> Self {
-        Self { field, problem: problem.to_string() }
+        Self {
+            field,
+            problem: problem.to_string(),
+        }
     }
 
     /// The answer to the sender, tied to an image.
     pub(super) fn reject(self, image_id: ImageId) -> Reject {
-        Reject { image_id: Some(image_id), ..self.into() }
+        Reject {
+            image_id: Some(image_id),
+            ..self.into()
+        }
     }
 }
 
@@ -38,7 +42,8 @@ impl From<InvalidMessage> for Reject {
 }
 
 pub(super) fn id_from_proto(field: &'static str, id: &str) -> Result<ImageId, InvalidMessage> {
-    id.parse().map_err(|error| InvalidMessage::new(field, error))
+    id.parse()
+        .map_err(|error| InvalidMessage::new(field, error))
 }
 
 pub(super) fn digest_to_proto(digest: &Digest) -> proto::Digest {
@@ -46,14 +51,19 @@ pub(super) fn digest_to_proto(digest: &Digest) -> proto::Digest {
         DigestAlgorithm::Xxh3 => proto::DigestAlgorithm::Xxh3128,
         DigestAlgorithm::Blake3 => proto::DigestAlgorithm::Blake3,
     };
-    proto::Digest { algorithm: algorithm.into(), value: digest.to_bytes() }
+    proto::Digest {
+        algorithm: algorithm.into(),
+        value: digest.to_bytes(),
+    }
 }
 
 pub(super) fn digest_from_proto(
     field: &'static str,
     digest: Option<proto::Digest>,
 ) -> Result<Option<Digest>, InvalidMessage> {
-    let Some(digest) = digest else { return Ok(None) };
+    let Some(digest) = digest else {
+        return Ok(None);
+    };
     let algorithm = match digest.algorithm() {
         proto::DigestAlgorithm::Xxh3128 => DigestAlgorithm::Xxh3,
         proto::DigestAlgorithm::Blake3 => DigestAlgorithm::Blake3,
@@ -132,8 +142,8 @@ pub fn begin_to_proto(begin: &Begin) -> proto::Begin {
 /// When the id or the digest is malformed.
 pub fn begin_from_proto(begin: proto::Begin) -> Result<Begin, Reject> {
     let id = id_from_proto("begin.image_id", &begin.image_id)?;
-    let digest = digest_from_proto("begin.digest", begin.digest)
-        .map_err(|invalid| invalid.reject(id))?;
+    let digest =
+        digest_from_proto("begin.digest", begin.digest).map_err(|invalid| invalid.reject(id))?;
     Ok(Begin {
         meta: ImageMeta {
             id,
@@ -234,7 +244,10 @@ pub fn receipt_from_proto(receipt: proto::Receipt) -> Result<Receipt, InvalidMes
         proto::ReceiptStatus::Stored => ReceiptStatus::Stored,
         proto::ReceiptStatus::Duplicate => ReceiptStatus::Duplicate,
         proto::ReceiptStatus::Unspecified => {
-            return Err(InvalidMessage::new("receipt.status", "not one of a known kind"));
+            return Err(InvalidMessage::new(
+                "receipt.status",
+                "not one of a known kind",
+            ));
         }
     };
     let durability = receipt.durability().try_into()?;
@@ -336,7 +349,10 @@ pub(super) fn account_from_proto(account: proto::RunAccount) -> Result<RunAccoun
         .parse()
         .map_err(|error| InvalidMessage::new("account.transport", error))?;
     if !account.cpu_seconds.is_finite() {
-        return Err(InvalidMessage::new("account.cpu_seconds", "not a finite number"));
+        return Err(InvalidMessage::new(
+            "account.cpu_seconds",
+            "not a finite number",
+        ));
     }
     Ok(RunAccount {
         run: account.run,

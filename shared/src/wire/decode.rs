@@ -33,7 +33,11 @@ pub fn decode_client(mut message: Segments) -> Result<ClientMessage, Reject> {
         }
         let body = length_delimited(&mut message)?;
         // The last one wins, as protobuf prescribes for `oneof`.
-        found = Some(if field == 3 { chunk(body)? } else { control(field, body)? });
+        found = Some(if field == 3 {
+            chunk(body)?
+        } else {
+            control(field, body)?
+        });
     }
     found.ok_or_else(|| {
         let message = match unknown {
@@ -60,7 +64,10 @@ fn length_delimited(message: &mut Segments) -> Result<Segments, Reject> {
         _ => Err(Reject::new(
             None,
             RejectReason::Invalid,
-            format!("a field of {length} bytes in a message with {} bytes left", message.len()),
+            format!(
+                "a field of {length} bytes in a message with {} bytes left",
+                message.len()
+            ),
         )),
     }
 }
@@ -93,9 +100,18 @@ fn chunk(mut body: Segments) -> Result<ClientMessage, Reject> {
         }
     }
     let Some(image_id) = id else {
-        return Err(Reject::new(None, RejectReason::Invalid, "chunk.image_id is missing"));
+        return Err(Reject::new(
+            None,
+            RejectReason::Invalid,
+            "chunk.image_id is missing",
+        ));
     };
-    Ok(ClientMessage::Chunk(Chunk { image_id, offset, crc32c, data }))
+    Ok(ClientMessage::Chunk(Chunk {
+        image_id,
+        offset,
+        crc32c,
+        data,
+    }))
 }
 
 fn control(field: u32, body: Segments) -> Result<ClientMessage, Reject> {
@@ -118,16 +134,24 @@ fn control(field: u32, body: Segments) -> Result<ClientMessage, Reject> {
         5 => {
             let abort = proto::Abort::decode(body).map_err(malformed)?;
             let image_id = id_from_proto("abort.image_id", &abort.image_id)?;
-            ClientMessage::Abort { image_id, reason: abort.reason }
+            ClientMessage::Abort {
+                image_id,
+                reason: abort.reason,
+            }
         }
         6 => {
             let ping = proto::ClockPing::decode(body).map_err(malformed)?;
-            ClientMessage::ClockPing { id: ping.id, t1: UnixNanos(ping.t1_unix_ns) }
+            ClientMessage::ClockPing {
+                id: ping.id,
+                t1: UnixNanos(ping.t1_unix_ns),
+            }
         }
         7 => ClientMessage::Account(decode_account(body)?),
         8 => {
             let goodbye = proto::Goodbye::decode(body).map_err(malformed)?;
-            ClientMessage::Goodbye { reason: goodbye.reason }
+            ClientMessage::Goodbye {
+                reason: goodbye.reason,
+            }
         }
         // 3 is a chunk; 0 is not a legal field number and fails in `decode_key`.
         _ => {
@@ -149,7 +173,11 @@ fn hello_from_proto(hello: proto::Hello) -> Result<Hello, InvalidMessage> {
             .iter()
             .map(|id| id_from_proto("hello.unfinished", id))
             .collect::<Result<_, _>>()?,
-        losses: hello.losses.into_iter().map(loss_from_proto).collect::<Result<_, _>>()?,
+        losses: hello
+            .losses
+            .into_iter()
+            .map(loss_from_proto)
+            .collect::<Result<_, _>>()?,
         agent: hello.agent,
     })
 }
@@ -171,10 +199,14 @@ pub fn decode_server(message: impl Buf) -> Result<Option<ServerMessage>, Invalid
     use proto::server_message::Kind;
     let message = proto::ServerMessage::decode(message)
         .map_err(|error| InvalidMessage::new("server message", error))?;
-    let Some(kind) = message.kind else { return Ok(None) };
+    let Some(kind) = message.kind else {
+        return Ok(None);
+    };
     Ok(Some(match kind {
         Kind::Welcome(welcome) => ServerMessage::Welcome(welcome_from_proto(welcome)?),
-        Kind::Credit(credit) => ServerMessage::Credit { total: credit.total },
+        Kind::Credit(credit) => ServerMessage::Credit {
+            total: credit.total,
+        },
         Kind::Receipt(receipt) => ServerMessage::Receipt(receipt_from_proto(receipt)?),
         Kind::Reject(reject) => ServerMessage::Reject(reject_from_proto(reject)?),
         Kind::ClockPong(pong) => ServerMessage::ClockPong {
@@ -183,7 +215,9 @@ pub fn decode_server(message: impl Buf) -> Result<Option<ServerMessage>, Invalid
             t2: UnixNanos(pong.t2_unix_ns),
             t3: UnixNanos(pong.t3_unix_ns),
         },
-        Kind::Goodbye(goodbye) => ServerMessage::Goodbye { reason: goodbye.reason },
+        Kind::Goodbye(goodbye) => ServerMessage::Goodbye {
+            reason: goodbye.reason,
+        },
     }))
 }
 

@@ -4,7 +4,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use super::convert::{account_to_proto, begin_to_proto, digest_to_proto, loss_to_proto, receipt_to_proto, reject_to_proto};
+use super::convert::{
+    account_to_proto, begin_to_proto, digest_to_proto, loss_to_proto, receipt_to_proto,
+    reject_to_proto,
+};
 use super::{Chunk, ClientMessage, Hello, ServerMessage, Welcome, proto};
 use crate::chunk::Segments;
 use crate::report::RunAccount;
@@ -32,7 +35,10 @@ impl Encoded {
 
 impl From<Bytes> for Encoded {
     fn from(head: Bytes) -> Self {
-        Self { head, payload: Segments::new() }
+        Self {
+            head,
+            payload: Segments::new(),
+        }
     }
 }
 
@@ -47,12 +53,14 @@ pub fn encode_client(message: ClientMessage) -> Encoded {
             image_id: image_id.to_string(),
             digest: digest.as_ref().map(digest_to_proto),
         }),
-        ClientMessage::Abort { image_id, reason } => {
-            Kind::Abort(proto::Abort { image_id: image_id.to_string(), reason })
-        }
-        ClientMessage::ClockPing { id, t1 } => {
-            Kind::ClockPing(proto::ClockPing { id, t1_unix_ns: t1.0 })
-        }
+        ClientMessage::Abort { image_id, reason } => Kind::Abort(proto::Abort {
+            image_id: image_id.to_string(),
+            reason,
+        }),
+        ClientMessage::ClockPing { id, t1 } => Kind::ClockPing(proto::ClockPing {
+            id,
+            t1_unix_ns: t1.0,
+        }),
         ClientMessage::Account(account) => Kind::Account(account_to_proto(account)),
         ClientMessage::Goodbye { reason } => Kind::Goodbye(proto::Goodbye { reason }),
     };
@@ -73,11 +81,13 @@ pub fn encode_server(message: &ServerMessage) -> Bytes {
             t2_unix_ns: t2.0,
             t3_unix_ns: t3.0,
         }),
-        ServerMessage::Goodbye { reason } => {
-            Kind::Goodbye(proto::Goodbye { reason: reason.clone() })
-        }
+        ServerMessage::Goodbye { reason } => Kind::Goodbye(proto::Goodbye {
+            reason: reason.clone(),
+        }),
     };
-    proto::ServerMessage { kind: Some(kind) }.encode_to_vec().into()
+    proto::ServerMessage { kind: Some(kind) }
+        .encode_to_vec()
+        .into()
 }
 
 /// Encodes a run's account by itself, the body of REST's `POST /v1/runs/account`.
@@ -93,11 +103,20 @@ const TAG_CRC32C: u8 = 3 << 3 | 5;
 const TAG_DATA: u8 = 4 << 3 | 2;
 
 fn encode_chunk(chunk: Chunk) -> Encoded {
-    let Chunk { image_id, offset, crc32c, data } = chunk;
+    let Chunk {
+        image_id,
+        offset,
+        crc32c,
+        data,
+    } = chunk;
     let data_len = data.len() as u64;
     let fields = 2
         + 36
-        + if offset > 0 { 1 + encoded_len_varint(offset) } else { 0 }
+        + if offset > 0 {
+            1 + encoded_len_varint(offset)
+        } else {
+            0
+        }
         + if crc32c.is_some() { 5 } else { 0 }
         + 1
         + encoded_len_varint(data_len);
@@ -117,7 +136,10 @@ fn encode_chunk(chunk: Chunk) -> Encoded {
     }
     head.put_u8(TAG_DATA);
     encode_varint(data_len, &mut head);
-    Encoded { head: head.freeze(), payload: data }
+    Encoded {
+        head: head.freeze(),
+        payload: data,
+    }
 }
 
 fn hello_to_proto(hello: Hello) -> proto::Hello {
@@ -144,7 +166,10 @@ fn welcome_to_proto(welcome: &Welcome) -> proto::Welcome {
         held: welcome
             .held
             .iter()
-            .map(|(id, offset)| proto::Held { image_id: id.to_string(), offset: *offset })
+            .map(|(id, offset)| proto::Held {
+                image_id: id.to_string(),
+                offset: *offset,
+            })
             .collect(),
         durability: proto::Durability::from(welcome.durability).into(),
     }

@@ -44,7 +44,12 @@ pub struct Deframer {
 impl Deframer {
     /// For messages of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { pieces: Segments::new(), limit, skip: 0, awaited: None }
+        Self {
+            pieces: Segments::new(),
+            limit,
+            skip: 0,
+            awaited: None,
+        }
     }
 
     /// Takes the next piece of the body.
@@ -62,7 +67,8 @@ impl Deframer {
         if self.skip > 0 {
             let count = self.skip.min(self.pieces.len() as u64);
             self.skip -= count;
-            self.pieces.advance(usize::try_from(count).unwrap_or(self.pieces.len()));
+            self.pieces
+                .advance(usize::try_from(count).unwrap_or(self.pieces.len()));
             if self.skip > 0 {
                 return None;
             }
@@ -78,7 +84,9 @@ impl Deframer {
                 if flags != 0 || len as usize > self.limit {
                     self.skip = u64::from(len);
                     return Some(match flags {
-                        0 => Frame::TooLarge { len: u64::from(len) },
+                        0 => Frame::TooLarge {
+                            len: u64::from(len),
+                        },
                         _ => Frame::Compressed,
                     });
                 }
@@ -116,7 +124,9 @@ mod tests {
             for part in body.chunks(piece) {
                 deframer.push(Bytes::copy_from_slice(part));
                 while let Some(frame) = deframer.next_frame() {
-                    let Frame::Message(message) = frame else { panic!("{frame:?}") };
+                    let Frame::Message(message) = frame else {
+                        panic!("{frame:?}")
+                    };
                     found.push(message.into_bytes());
                 }
             }

@@ -77,7 +77,10 @@ fn unknown_fields_are_ignored_and_unknown_kinds_refused_by_number() {
     })));
     assert!(matches!(
         decode_client(Bytes::from(bytes).into()),
-        Ok(ClientMessage::ClockPing { id: 4, t1: UnixNanos(9) })
+        Ok(ClientMessage::ClockPing {
+            id: 4,
+            t1: UnixNanos(9)
+        })
     ));
     // Field 42, two bytes.
     let reject = decode_client(Bytes::from_static(&[0xd2, 0x02, 2, 1, 1]).into())
@@ -101,10 +104,16 @@ fn a_malformed_digest_is_refused_with_the_image_it_belongs_to() {
     let message = proto::ClientMessage {
         kind: Some(proto::client_message::Kind::Begin(proto::Begin {
             image_id: id.to_string(),
-            digest: Some(proto::Digest { algorithm: 1, value: Bytes::from_static(b"short") }),
+            digest: Some(proto::Digest {
+                algorithm: 1,
+                value: Bytes::from_static(b"short"),
+            }),
             ..Default::default()
         })),
     };
     let reject = decode_client(Bytes::from(message.encode_to_vec()).into()).expect_err("5 bytes");
-    assert_eq!((reject.image_id, reject.reason), (Some(id), RejectReason::Invalid));
+    assert_eq!(
+        (reject.image_id, reject.reason),
+        (Some(id), RejectReason::Invalid)
+    );
 }

@@ -153,11 +153,13 @@ static TRANSPORT: &[Setting] = &[
         .long("exchange: one long stream for all. put: a call for each image, in one message."),
     Setting::value("message-size", "SIZE", "Largest image for --grpc-call put").default("4MiB"),
     Setting::value("window", "SIZE", "Bytes in flight that have no receipt yet").default("4MiB"),
-    Setting::value("connections", "N", "Connections side by side").default("1"),
+    Setting::value("connections", "N", "Connections side by side")
+        .default("2")
+        .long("With two, one image is checked while the next is on its way. --listen uses one."),
     Setting::value(
         "http2-frame-size",
         "SIZE",
-        "gRPC: frame size that this side accepts",
+        "gRPC: largest DATA frame that this side sends",
     )
     .default("256KiB"),
     Setting::value(

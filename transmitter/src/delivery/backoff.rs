@@ -17,7 +17,11 @@ pub struct Backoff {
 impl Backoff {
     /// The sequence that `options` describe.
     pub fn new(options: &RetryOptions) -> Self {
-        Self { initial: options.initial, max: options.max, ceiling: options.initial }
+        Self {
+            initial: options.initial,
+            max: options.max,
+            ceiling: options.initial,
+        }
     }
 
     /// The next waiting time: at random between half of the present ceiling and all of it; the
@@ -50,7 +54,10 @@ mod tests {
         for ceiling in [100, 200, 400, 800, 1_000, 1_000] {
             let pause = backoff.next();
             let ceiling = Duration::from_millis(ceiling);
-            assert!(pause >= ceiling / 2 && pause <= ceiling, "{pause:?} of {ceiling:?}");
+            assert!(
+                pause >= ceiling / 2 && pause <= ceiling,
+                "{pause:?} of {ceiling:?}"
+            );
         }
         backoff.reset();
         assert!(backoff.next() <= Duration::from_millis(100));

@@ -89,7 +89,14 @@ impl Tally {
         let (quarantined, lost) = (self.quarantined.load(Relaxed), self.lost.load(Relaxed));
         let retries = self.retries.load(Relaxed);
         let captured = self.captured.load(Relaxed);
-        Totals { captured, delivered, duplicates, quarantined, lost, retries }
+        Totals {
+            captured,
+            delivered,
+            duplicates,
+            quarantined,
+            lost,
+            retries,
+        }
     }
 
     pub(super) fn connecting(&self) {

@@ -21,7 +21,11 @@ pub(super) struct MessageBody {
 
 impl MessageBody {
     pub(super) fn new(messages: mpsc::Receiver<Encoded>, frame_size: usize) -> Self {
-        Self { messages, payload: Segments::new(), frame_size }
+        Self {
+            messages,
+            payload: Segments::new(),
+            frame_size,
+        }
     }
 }
 

@@ -44,7 +44,11 @@ pub struct ExchangeLink {
 impl ExchangeLink {
     /// A link to `url`.
     pub fn new(url: Url, options: LinkOptions, identity: Identity) -> Self {
-        Self { url, options, identity }
+        Self {
+            url,
+            options,
+            identity,
+        }
     }
 }
 
@@ -64,7 +68,9 @@ impl Link for ExchangeLink {
             goodbye: session.goodbye.clone().cancelled_owned(),
         });
         tokio::spawn(converse(channel, body, Arc::clone(&session)));
-        session.greet(&self.identity, self.options.connect_timeout).await?;
+        session
+            .greet(&self.identity, self.options.connect_timeout)
+            .await?;
         Ok(Arc::new(SessionConnection(session)))
     }
 }
@@ -104,7 +110,10 @@ async fn channel(
     options: &LinkOptions,
     identity: &Identity,
 ) -> Result<Channel, LinkError> {
-    let unreachable = |problem: String| LinkError::Unreachable { address: url.to_string(), problem };
+    let unreachable = |problem: String| LinkError::Unreachable {
+        address: url.to_string(),
+        problem,
+    };
     let endpoint = Endpoint::from_shared(url.to_string())
         .map_err(|error| unreachable(error.to_string()))?
         .user_agent(AGENT)
@@ -118,7 +127,10 @@ async fn channel(
         let wire = wire.clone();
         async move {
             let host = uri.host().unwrap_or_default();
-            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let host = host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned();
             let port = uri.port_u16().unwrap_or(80);
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
@@ -141,11 +153,19 @@ async fn converse(channel: Channel, body: Body, session: Arc<Session>) {
 }
 
 async fn call(channel: Channel, body: Body, session: &Session) -> Result<(), String> {
-    let mut request = Request::post(EXCHANGE_PATH).body(body).map_err(|e| e.to_string())?;
+    let mut request = Request::post(EXCHANGE_PATH)
+        .body(body)
+        .map_err(|e| e.to_string())?;
     let headers = request.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    let response = channel.oneshot(request).await.map_err(|error| chain(&error))?;
+    let response = channel
+        .oneshot(request)
+        .await
+        .map_err(|error| chain(&error))?;
     if response.status() != http::StatusCode::OK {
         return Err(format!("HTTP status {}", response.status()));
     }
@@ -161,7 +181,9 @@ async fn call(channel: Channel, body: Body, session: &Session) -> Result<(), Str
         match frame.into_data() {
             Ok(data) => deframer.push(data),
             Err(frame) => {
-                let status = frame.trailers_ref().and_then(tonic::Status::from_header_map);
+                let status = frame
+                    .trailers_ref()
+                    .and_then(tonic::Status::from_header_map);
                 return match status {
                     Some(status) if status.code() != tonic::Code::Ok => {
                         Err(format!("{:?}: {}", status.code(), status.message()))
@@ -192,7 +214,11 @@ pub struct PutLink {
 impl PutLink {
     /// A link to `url`.
     pub fn new(url: Url, options: LinkOptions, identity: Identity) -> Self {
-        Self { url, options, identity }
+        Self {
+            url,
+            options,
+            identity,
+        }
     }
 }
 
@@ -204,8 +230,11 @@ impl Link for PutLink {
 
     async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
         // The clock and the accounts go over a session; the images do not.
-        let exchange =
-            ExchangeLink::new(self.url.clone(), self.options.clone(), self.identity.clone());
+        let exchange = ExchangeLink::new(
+            self.url.clone(),
+            self.options.clone(),
+            self.identity.clone(),
+        );
         let side = exchange.connect().await?;
         let channel = channel(&self.url, &self.options, &self.identity).await?;
         Ok(Arc::new(PutConnection {
@@ -302,7 +331,12 @@ impl PutConnection {
     /// The receiver's rejections carry their reason in the metadata; anything else is the
     /// transport's.
     fn failed(&self, image: &Owed, status: &tonic::Status) -> DeliveryError {
-        let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
+        let text = |key| {
+            status
+                .metadata()
+                .get(key)
+                .and_then(|value| value.to_str().ok())
+        };
         let reason = text("pantelegraph-reason").and_then(|reason| reason.parse().ok());
         let Some(reason) = reason else {
             if status.code() == tonic::Code::OutOfRange

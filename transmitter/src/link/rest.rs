@@ -51,20 +51,28 @@ const FIRST_LOOKS: usize = 4;
 impl RestLink {
     /// A link to `url`, whose path, if any, stands before `/v1`.
     pub fn new(url: Url, options: LinkOptions, identity: Identity) -> Self {
-        Self { url, options, identity }
+        Self {
+            url,
+            options,
+            identity,
+        }
     }
 
     async fn dial(&self) -> Result<RestConnection, LinkError> {
         let address = self.url.to_string();
-        let unreachable =
-            |problem: String| LinkError::Unreachable { address: address.clone(), problem };
+        let unreachable = |problem: String| LinkError::Unreachable {
+            address: address.clone(),
+            problem,
+        };
         let host = self.url.host_str().unwrap_or_default();
         let name = host.trim_start_matches('[').trim_end_matches(']');
         let port = self.url.port_or_known_default().unwrap_or(80);
         let stream = TcpStream::connect((name, port))
             .await
             .map_err(|error| unreachable(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| unreachable(error.to_string()))?;
         let counted = Counted::new(stream, self.identity.wire.clone());
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .handshake(TokioIo::new(counted))
@@ -100,6 +108,10 @@ impl RestLink {
 impl Link for RestLink {
     fn transport(&self) -> Transport {
         Transport::Rest
+    }
+
+    fn is_lazy(&self) -> bool {
+        true
     }
 
     async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
@@ -150,7 +162,10 @@ impl RestConnection {
         let mut sender = self.sender.lock().await;
         sender.ready().await.map_err(|error| chain(&error))?;
         let answering = async {
-            let response = sender.send_request(request).await.map_err(|error| chain(&error))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| chain(&error))?;
             read_answer(response).await
         };
         let answer = match moved {
@@ -167,13 +182,19 @@ impl RestConnection {
     }
 
     async fn look_at_clock(&self) -> Result<(), LinkError> {
-        let protocol = |problem: String| LinkError::Protocol { address: self.address.clone(), problem };
+        let protocol = |problem: String| LinkError::Protocol {
+            address: self.address.clone(),
+            problem,
+        };
         let request = self
             .request("GET", "/v1/clock")
             .body(ImageBody::empty())
             .map_err(|error| protocol(error.to_string()))?;
         let t1 = UnixNanos::now();
-        let (status, body) = self.exchange(request, None).await.map_err(LinkError::Lost)?;
+        let (status, body) = self
+            .exchange(request, None)
+            .await
+            .map_err(LinkError::Lost)?;
         let t4 = UnixNanos::now();
         let times: Option<(i64, i64)> = serde_json::from_slice::<serde_json::Value>(&body)
             .ok()
@@ -184,7 +205,9 @@ impl RestConnection {
                 self.clock.lock().add(ClockSample { t1, t2, t3, t4 });
                 Ok(())
             }
-            _ => Err(protocol(format!("GET /v1/clock was answered by HTTP status {status}"))),
+            _ => Err(protocol(format!(
+                "GET /v1/clock was answered by HTTP status {status}"
+            ))),
         }
     }
 
@@ -308,7 +331,10 @@ impl Connection for RestConnection {
             .header(header::CONTENT_TYPE, "application/protobuf")
             .body(ImageBody::whole(encode_account(account)))
             .map_err(|error| LinkError::Lost(error.to_string()))?;
-        let (status, _) = self.exchange(request, None).await.map_err(LinkError::Lost)?;
+        let (status, _) = self
+            .exchange(request, None)
+            .await
+            .map_err(LinkError::Lost)?;
         if status.is_success() {
             return Ok(());
         }
@@ -334,15 +360,22 @@ fn verdict(id: ImageId, status: StatusCode, answer: &[u8]) -> Result<Receipt, De
     }
     let problem: serde_json::Value = serde_json::from_slice(answer).unwrap_or_default();
     let detail = problem["detail"].as_str().unwrap_or("no details given");
-    let reason = problem["reason"].as_str().and_then(|reason| reason.parse().ok());
+    let reason = problem["reason"]
+        .as_str()
+        .and_then(|reason| reason.parse().ok());
     let Some(reason) = reason else {
         // Not this project's receiver, or a proxy in front of it.
-        return Err(DeliveryError::Lost(format!("HTTP status {status}: {detail}")));
+        return Err(DeliveryError::Lost(format!(
+            "HTTP status {status}: {detail}"
+        )));
     };
     let mut reject = Reject::new(id, reason, detail);
     reject.retryable = problem["retryable"].as_bool().unwrap_or(false);
     reject.quarantined = problem["quarantined"].as_bool().unwrap_or(false);
-    debug_assert!(reason != RejectReason::UnknownMessage, "REST has no message kinds");
+    debug_assert!(
+        reason != RejectReason::UnknownMessage,
+        "REST has no message kinds"
+    );
     Err(reject.into())
 }
 
@@ -351,9 +384,17 @@ enum ImageBody {
     /// In one piece.
     Whole(Option<Bytes>),
     /// In memory: sliced here.
-    Memory { bytes: Bytes, slice: usize, moved: Progress },
+    Memory {
+        bytes: Bytes,
+        slice: usize,
+        moved: Progress,
+    },
     /// From a file, read ahead by a task.
-    File { slices: mpsc::Receiver<Bytes>, left: u64, moved: Progress },
+    File {
+        slices: mpsc::Receiver<Bytes>,
+        left: u64,
+        moved: Progress,
+    },
 }
 
 impl ImageBody {
@@ -373,7 +414,11 @@ impl ImageBody {
         problem: Arc<Mutex<Option<String>>>,
     ) -> Self {
         if let Reader::Memory(bytes) = reader {
-            return Self::Memory { bytes, slice: slice as usize, moved };
+            return Self::Memory {
+                bytes,
+                slice: slice as usize,
+                moved,
+            };
         }
         let (sender, receiver) = mpsc::channel(2);
         tokio::spawn(async move {
@@ -391,7 +436,11 @@ impl ImageBody {
                 }
             }
         });
-        Self::File { slices: receiver, left: size, moved }
+        Self::File {
+            slices: receiver,
+            left: size,
+            moved,
+        }
     }
 }
 
@@ -405,14 +454,25 @@ impl Body for ImageBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let piece = match &mut *self {
             Self::Whole(bytes) => bytes.take(),
-            Self::Memory { bytes, slice, moved } => {
+            Self::Memory {
+                bytes,
+                slice,
+                moved,
+            } => {
                 moved.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 (!bytes.is_empty()).then(|| bytes.split_to((*slice).min(bytes.len())))
             }
-            Self::File { slices, left, moved } => {
+            Self::File {
+                slices,
+                left,
+                moved,
+            } => {
                 let piece = std::task::ready!(slices.poll_recv(context));
                 moved.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                *left -= piece.as_ref().map_or(0, |piece| piece.len() as u64).min(*left);
+                *left -= piece
+                    .as_ref()
+                    .map_or(0, |piece| piece.len() as u64)
+                    .min(*left);
                 piece
             }
         };

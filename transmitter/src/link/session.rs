@@ -99,7 +99,10 @@ impl Session {
         };
         self.send(ClientMessage::Hello(hello)).await?;
         self.ping(0).await?;
-        let protocol = |problem: String| LinkError::Protocol { address: self.address.clone(), problem };
+        let protocol = |problem: String| LinkError::Protocol {
+            address: self.address.clone(),
+            problem,
+        };
         let welcome = tokio::select! {
             welcome = tokio::time::timeout(timeout, welcomed) => match welcome {
                 Ok(Ok(welcome)) => welcome,
@@ -127,7 +130,11 @@ impl Session {
 
     async fn watch_clock(&self) {
         for id in 1.. {
-            let pause = if id <= FIRST_PINGS { FIRST_PING_INTERVAL } else { self.clock_interval };
+            let pause = if id <= FIRST_PINGS {
+                FIRST_PING_INTERVAL
+            } else {
+                self.clock_interval
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.lost.cancelled() => return,
@@ -145,7 +152,10 @@ impl Session {
         let Ok(place) = self.outgoing.reserve().await else {
             return Err(LinkError::Lost(self.reason()));
         };
-        place.send(encode_client(ClientMessage::ClockPing { id, t1: UnixNanos::now() }));
+        place.send(encode_client(ClientMessage::ClockPing {
+            id,
+            t1: UnixNanos::now(),
+        }));
         Ok(())
     }
 
@@ -156,7 +166,11 @@ impl Session {
 
     fn reason(&self) -> String {
         let why = self.why_lost.lock();
-        if why.is_empty() { "the transport stopped".to_owned() } else { why.clone() }
+        if why.is_empty() {
+            "the transport stopped".to_owned()
+        } else {
+            why.clone()
+        }
     }
 
     /// A message of the receiver.
@@ -181,7 +195,12 @@ impl Session {
                 None => tracing::warn!(reason = %reject.reason, "the receiver says: {reject}"),
             },
             ServerMessage::ClockPong { t1, t2, t3, .. } => {
-                self.clock.lock().add(ClockSample { t1, t2, t3, t4: UnixNanos::now() });
+                self.clock.lock().add(ClockSample {
+                    t1,
+                    t2,
+                    t3,
+                    t4: UnixNanos::now(),
+                });
                 self.first_pong.notify_waiters();
             }
             ServerMessage::Goodbye { reason } => {
@@ -247,7 +266,15 @@ impl Session {
         meta.attempt = attempt.number;
         meta.clock = self.clock.lock().estimate();
         meta.send_started = Some(attempt.started);
-        self.send(ClientMessage::Begin(Begin { meta, offset: 0 })).await.map_err(lost)?;
+        self.send(ClientMessage::Begin(Begin { meta, offset: 0 }))
+            .await
+            .map_err(lost)?;
+        let alone = self.pending.lock().len() == 1;
+        if alone {
+            // Lets the announcement go out by itself: the receiver wakes up while the first chunk
+            // is being made.
+            tokio::task::yield_now().await;
+        }
         for (offset, len) in slices(image.payload.size(), 0, self.chunk_size) {
             let data = match reader.read(offset, len).await {
                 Ok(data) => data,
@@ -263,10 +290,20 @@ impl Session {
                 self.abort(id, "answered").await;
                 return Ok(Some(answer));
             }
-            let chunk = Chunk { image_id: id, offset, crc32c, data: data.into() };
+            let chunk = Chunk {
+                image_id: id,
+                offset,
+                crc32c,
+                data: data.into(),
+            };
             self.send(ClientMessage::Chunk(chunk)).await.map_err(lost)?;
         }
-        self.send(ClientMessage::End { image_id: id, digest: None }).await.map_err(lost)?;
+        self.send(ClientMessage::End {
+            image_id: id,
+            digest: None,
+        })
+        .await
+        .map_err(lost)?;
         Ok(None)
     }
 
@@ -305,7 +342,9 @@ impl Connection for SessionConnection {
         }
         let answer = match session.send_image(image, attempt, &mut answered).await? {
             Some(answer) => answer,
-            None => answered.await.map_err(|_| DeliveryError::Lost(session.reason()))?,
+            None => answered
+                .await
+                .map_err(|_| DeliveryError::Lost(session.reason()))?,
         };
         Ok(answer?)
     }
@@ -330,11 +369,18 @@ impl Connection for SessionConnection {
     async fn close(&self) {
         let session = &self.0;
         let reason = "nothing more to send".to_owned();
-        if session.send(ClientMessage::Goodbye { reason }).await.is_err() {
+        if session
+            .send(ClientMessage::Goodbye { reason })
+            .await
+            .is_err()
+        {
             return;
         }
         session.goodbye.cancel();
-        if tokio::time::timeout(CLOSING, session.ended.cancelled()).await.is_err() {
+        if tokio::time::timeout(CLOSING, session.ended.cancelled())
+            .await
+            .is_err()
+        {
             tracing::warn!("the receiver did not close the session in time");
         }
     }

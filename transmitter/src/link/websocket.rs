@@ -46,13 +46,19 @@ pub struct WebSocketLink {
 impl WebSocketLink {
     /// A link to `url`.
     pub fn new(url: Url, options: LinkOptions, identity: Identity) -> Self {
-        Self { url, options, identity }
+        Self {
+            url,
+            options,
+            identity,
+        }
     }
 
     async fn dial(&self) -> Result<WebSocketStream<Halves>, LinkError> {
         let address = self.url.to_string();
-        let unreachable =
-            |problem: String| LinkError::Unreachable { address: address.clone(), problem };
+        let unreachable = |problem: String| LinkError::Unreachable {
+            address: address.clone(),
+            problem,
+        };
         let host = self.url.host_str().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = self.url.port_or_known_default().unwrap_or(80);
@@ -109,13 +115,20 @@ impl Link for WebSocketLink {
 
     async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
         let timeout = self.options.connect_timeout;
-        let socket = tokio::time::timeout(timeout, self.dial()).await.map_err(|_| {
-            LinkError::Unreachable {
+        let socket = tokio::time::timeout(timeout, self.dial())
+            .await
+            .map_err(|_| LinkError::Unreachable {
                 address: self.url.to_string(),
                 problem: format!("no connection within {timeout:?}"),
-            }
-        })??;
-        start(socket, &self.url.to_string(), true, &self.options, &self.identity).await
+            })??;
+        start(
+            socket,
+            self.url.as_ref(),
+            true,
+            &self.options,
+            &self.identity,
+        )
+        .await
     }
 }
 
@@ -132,7 +145,13 @@ async fn start(
     let lost = || LinkError::Lost("the handshake left no socket".to_owned());
     let writer = socket.get_mut().divert(control).ok_or_else(lost)?;
     let session = Session::new(outgoing, address.to_owned(), options);
-    tokio::spawn(write(writer, mask, messages, controls, Arc::clone(&session)));
+    tokio::spawn(write(
+        writer,
+        mask,
+        messages,
+        controls,
+        Arc::clone(&session),
+    ));
     tokio::spawn(read(socket, Arc::clone(&session), options.idle_timeout));
     session.greet(identity, options.connect_timeout).await?;
     Ok(Arc::new(SessionConnection(session)))

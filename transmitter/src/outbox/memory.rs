@@ -38,7 +38,12 @@ struct State {
 impl MemoryOutbox {
     /// An empty outbox for `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        Self { limit, state: Mutex::default(), room: Notify::new(), work: Notify::new() }
+        Self {
+            limit,
+            state: Mutex::default(),
+            room: Notify::new(),
+            work: Notify::new(),
+        }
     }
 
     fn cost(image: &Owed) -> u64 {
@@ -54,7 +59,9 @@ impl MemoryOutbox {
         if state.memory + cost > self.limit && !state.images.is_empty() {
             return Ok(None);
         }
-        let Some(mut image) = image.take() else { return Ok(None) };
+        let Some(mut image) = image.take() else {
+            return Ok(None);
+        };
         state.next_sequence += 1;
         let sequence = state.next_sequence;
         image.meta.sequence = sequence;
@@ -74,7 +81,10 @@ impl Outbox for MemoryOutbox {
     async fn push(&self, image: Owed) -> Result<u64, OutboxError> {
         let cost = Self::cost(&image);
         if cost > self.limit {
-            return Err(OutboxError::TooLarge { size: image.meta.size, limit: self.limit });
+            return Err(OutboxError::TooLarge {
+                size: image.meta.size,
+                limit: self.limit,
+            });
         }
         let mut image = Some(image);
         loop {
@@ -117,7 +127,9 @@ impl Outbox for MemoryOutbox {
 
     async fn settle(&self, id: ImageId) {
         let mut state = self.state.lock();
-        let Some(sequence) = state.sequences.remove(&id) else { return };
+        let Some(sequence) = state.sequences.remove(&id) else {
+            return;
+        };
         state.waiting.remove(&sequence);
         if let Some(image) = state.images.remove(&sequence) {
             state.backlog.images -= 1;
@@ -135,7 +147,9 @@ impl Outbox for MemoryOutbox {
 
     async fn give_back(&self, id: ImageId) {
         let mut state = self.state.lock();
-        let Some(sequence) = state.sequences.get(&id).copied() else { return };
+        let Some(sequence) = state.sequences.get(&id).copied() else {
+            return;
+        };
         state.waiting.insert(sequence);
         drop(state);
         self.work.notify_one();
@@ -178,10 +192,19 @@ mod tests {
         let second = outbox.take().await.expect("two are waiting");
         assert_eq!((first.meta.sequence, second.meta.sequence), (1, 2));
         outbox.give_back(first.meta.id).await;
-        assert_eq!(outbox.take().await.map(|image| image.meta.sequence), Some(1));
+        assert_eq!(
+            outbox.take().await.map(|image| image.meta.sequence),
+            Some(1)
+        );
         outbox.settle(first.meta.id).await;
         outbox.settle(second.meta.id).await;
-        assert_eq!(outbox.backlog(), Backlog { images: 1, bytes: 10 });
+        assert_eq!(
+            outbox.backlog(),
+            Backlog {
+                images: 1,
+                bytes: 10
+            }
+        );
     }
 
     #[tokio::test]
@@ -201,7 +224,10 @@ mod tests {
     #[tokio::test]
     async fn an_image_that_can_never_fit_is_refused() {
         let outbox = MemoryOutbox::new(3_000);
-        assert!(matches!(outbox.push(image(4_000)).await, Err(OutboxError::TooLarge { .. })));
+        assert!(matches!(
+            outbox.push(image(4_000)).await,
+            Err(OutboxError::TooLarge { .. })
+        ));
     }
 
     #[tokio::test]

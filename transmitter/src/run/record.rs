@@ -119,8 +119,10 @@ impl Record {
             return;
         }
         let (policy, root) = (self.after_delivery.clone(), self.root.clone());
-        let taken =
-            Taken { size: meta.size, captured: meta.captured.unwrap_or_else(UnixNanos::now) };
+        let taken = Taken {
+            size: meta.size,
+            captured: meta.captured.unwrap_or_else(UnixNanos::now),
+        };
         let done = tokio::task::spawn_blocking(move || {
             let done = settle_file(&policy, root.as_deref(), &file, &taken);
             (file, done)
@@ -177,7 +179,9 @@ impl Ledger for Record {
         state.report.add(&row);
         state.clock = settled.clock.or(state.clock);
         if let Settlement::Receipt(receipt) = &settled.settlement {
-            state.receiver.get_or_insert_with(|| receipt.receiver.clone());
+            state
+                .receiver
+                .get_or_insert_with(|| receipt.receiver.clone());
         }
         if row.delivery_ns.is_some() {
             state.unreported.push_back(ImageAccount {
@@ -204,12 +208,7 @@ fn header_of(account: &RunAccount) -> Header {
     }
 }
 
-fn row_of(
-    meta: &ImageMeta,
-    outcome: Outcome,
-    reason: Option<String>,
-    attempts: u32,
-) -> ImageRow {
+fn row_of(meta: &ImageMeta, outcome: Outcome, reason: Option<String>, attempts: u32) -> ImageRow {
     ImageRow {
         sequence: meta.sequence,
         image_id: meta.id,
@@ -237,9 +236,10 @@ fn settled_row(settled: &Settled) -> ImageRow {
     let (outcome, reason) = match &settled.settlement {
         Settlement::Receipt(_) if settled.is_duplicate() => (Outcome::Duplicate, None),
         Settlement::Receipt(_) => (Outcome::Delivered, None),
-        Settlement::Quarantined(reject) => {
-            (Outcome::Quarantined, Some(format!("{}: {reject}", reject.reason)))
-        }
+        Settlement::Quarantined(reject) => (
+            Outcome::Quarantined,
+            Some(format!("{}: {reject}", reject.reason)),
+        ),
         Settlement::Lost(reason) => (Outcome::Lost, Some(reason.clone())),
     };
     let mut row = row_of(meta, outcome, reason, settled.attempts);

@@ -17,6 +17,8 @@ const CONNECTIONS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
+    /// For look-ups of one image, on the caller's thread. `None` when closed.
+    lookup: Mutex<Option<Connection>>,
     permits: Arc<Semaphore>,
     /// No await happens under it.
     idle: Arc<Mutex<Vec<Connection>>>,
@@ -27,9 +29,27 @@ impl Readers {
         let first = schema::open_reader(path)?;
         Ok(Self {
             path: path.to_path_buf(),
+            lookup: Mutex::new(Some(schema::open_reader(path)?)),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
             idle: Arc::new(Mutex::new(vec![first])),
         })
+    }
+
+    /// Looks up one image, on the caller's thread.
+    ///
+    /// Every image that arrives is looked up. New ids, which sort by time, fall on the last page
+    /// of the index, which is in memory: microseconds. Handing the question to a blocking thread
+    /// and waiting for its answer took longer than a small image's whole transfer (measured: it
+    /// doubled the delivery time of 545,801 bytes over loopback).
+    pub(super) fn find(&self, id: ImageId) -> Result<Option<Numbered>, CatalogError> {
+        let lookup = self.lookup.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = lookup.as_ref().ok_or_else(closed)?;
+        let failed = sqlite("finding an image");
+        // Most ids are new: the index alone tells that.
+        if !is_known(connection, id).map_err(&failed)? {
+            return Ok(None);
+        }
+        find(connection, id).map_err(&failed)
     }
 
     /// Answers a question on a blocking thread.
@@ -68,6 +88,10 @@ impl Readers {
         // It fails only when it is closed already.
         if let Ok(permits) = self.permits.acquire_many(all).await {
             self.permits.close();
+            self.lookup
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             lock(&self.idle).clear();
             drop(permits);
         }
@@ -76,6 +100,12 @@ impl Readers {
 
 fn lock(idle: &Mutex<Vec<Connection>>) -> std::sync::MutexGuard<'_, Vec<Connection>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_known(connection: &Connection, id: ImageId) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM images WHERE id = ?1")?
+        .exists(params![row::id_bytes(id)])
 }
 
 pub(super) fn find(connection: &Connection, id: ImageId) -> rusqlite::Result<Option<Numbered>> {

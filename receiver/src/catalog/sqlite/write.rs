@@ -5,6 +5,7 @@ mod meter;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 use shared::report::RunAccount;
@@ -42,6 +43,13 @@ pub(super) enum Job {
     },
 }
 
+impl Job {
+    /// Whether somebody waits for its end.
+    fn is_awaited(&self) -> bool {
+        !matches!(self, Self::Tally(_) | Self::Insert { done: None, .. })
+    }
+}
+
 /// What happened so far.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -60,6 +68,10 @@ impl Counts {
         tracing::error!(jobs, %error, "catalogue: events could not be written");
     }
 }
+
+/// Time for jobs that nobody waits for to gather. Waking this thread for each of them would cost
+/// the one that hands it over more than the rest of its work on a small image.
+const GATHER: Duration = Duration::from_millis(20);
 
 pub(super) struct Writer {
     connection: Connection,
@@ -93,6 +105,9 @@ impl Writer {
         let mut jobs = Vec::with_capacity(BATCH);
         let mut close = None;
         while close.is_none() && self.queue.blocking_recv_many(&mut jobs, BATCH) > 0 {
+            if !jobs.iter().any(Job::is_awaited) {
+                self.gather(&mut jobs);
+            }
             let at = jobs.iter().position(|job| matches!(job, Job::Close { .. }));
             if let Some(at) = at {
                 for late in jobs.split_off(at + 1) {
@@ -117,6 +132,16 @@ impl Writer {
             (Some(done), closed) => drop(done.send(closed)),
             (None, Err(error)) => tracing::error!(%error, "catalogue could not be closed"),
             (None, Ok(())) => {}
+        }
+    }
+
+    /// Waits a moment for more jobs, so that they share a transaction and a wake-up.
+    fn gather(&mut self, jobs: &mut Vec<Job>) {
+        std::thread::sleep(GATHER);
+        while jobs.len() < BATCH
+            && let Ok(job) = self.queue.try_recv()
+        {
+            jobs.push(job);
         }
     }
 

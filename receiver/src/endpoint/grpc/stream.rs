@@ -36,9 +36,15 @@ pub(super) fn exchange(service: TransferService, request: Request<Body>) -> Resp
             let _ = replies.send(ServerMessage::Goodbye { reason }).await;
         }
     });
-    let mut response = Response::new(Body::new(ReplyBody { waiting, ended: false }));
+    let mut response = Response::new(Body::new(ReplyBody {
+        waiting,
+        ended: false,
+    }));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     response
 }
 
@@ -81,12 +87,18 @@ async fn converse(
                 }
             }
             Some(Err(error)) => {
-                tracing::debug!(transmitter = session.transmitter(), "connection lost: {error}");
+                tracing::debug!(
+                    transmitter = session.transmitter(),
+                    "connection lost: {error}"
+                );
                 return None;
             }
             None => {
                 if deframer.is_mid_message() {
-                    tracing::debug!(transmitter = session.transmitter(), "ended inside a message");
+                    tracing::debug!(
+                        transmitter = session.transmitter(),
+                        "ended inside a message"
+                    );
                 }
                 return None;
             }
@@ -116,9 +128,15 @@ pub(super) async fn upload(service: TransferService, request: Request<Body>) -> 
         Ok(summary) => {
             let message = Encoded::from(Bytes::from(summary.encode_to_vec()));
             let message = Some(prefixed_head(&message));
-            let mut response = Response::new(Body::new(OneMessage { message, ended: false }));
+            let mut response = Response::new(Body::new(OneMessage {
+                message,
+                ended: false,
+            }));
             let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            );
             response
         }
         Err(error) => Status::internal(error.to_string()).into_http(),

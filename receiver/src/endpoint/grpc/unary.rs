@@ -45,11 +45,15 @@ async fn put(
     let receipt = match intake.begin(begin, &origin).await? {
         Begun::Present(receipt) => receipt,
         Begun::Upload(mut upload) => {
-            upload.push(0, request.crc32c, Segments::from(request.data)).await?;
+            upload
+                .push(0, request.crc32c, Segments::from(request.data))
+                .await?;
             upload.finish(None).await?
         }
     };
-    Ok(proto::PutResponse { receipt: Some(receipt_to_proto(&receipt)) })
+    Ok(proto::PutResponse {
+        receipt: Some(receipt_to_proto(&receipt)),
+    })
 }
 
 /// The status for a rejection, with its facts as metadata.
@@ -77,9 +81,14 @@ pub(super) fn status_of(reject: &Reject) -> Status {
     let mut status = Status::new(code, reject.message.clone());
     let metadata = status.metadata_mut();
     metadata.insert("pantelegraph-reason", ascii(reject.reason.key()));
-    metadata.insert("pantelegraph-retryable", ascii(if reject.retryable { "true" } else { "false" }));
-    metadata
-        .insert("pantelegraph-quarantined", ascii(if reject.quarantined { "true" } else { "false" }));
+    metadata.insert(
+        "pantelegraph-retryable",
+        ascii(if reject.retryable { "true" } else { "false" }),
+    );
+    metadata.insert(
+        "pantelegraph-quarantined",
+        ascii(if reject.quarantined { "true" } else { "false" }),
+    );
     status
 }
 
@@ -100,7 +109,12 @@ impl tonic::server::ServerStreamingService<proto::WatchRequest> for Watch {
 
     fn call(&mut self, request: Request<proto::WatchRequest>) -> Self::Future {
         let (sender, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
-        tokio::spawn(forward(self.0.watch(), request.into_inner(), sender, self.1.clone()));
+        tokio::spawn(forward(
+            self.0.watch(),
+            request.into_inner(),
+            sender,
+            self.1.clone(),
+        ));
         Box::pin(async move { Ok(Response::new(ReceiverStream::new(receiver))) })
     }
 }

@@ -34,7 +34,11 @@ impl Declared {
         for name in ["repr-digest", "content-digest"] {
             for value in headers.get_all(name) {
                 let text = value.to_str().map_err(|_| format!("{name} is not ASCII"))?;
-                for member in text.split(',').map(str::trim).filter(|member| !member.is_empty()) {
+                for member in text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|member| !member.is_empty())
+                {
                     declared.add(name, member)?;
                 }
             }
@@ -43,12 +47,13 @@ impl Declared {
     }
 
     fn add(&mut self, header: &str, member: &str) -> Result<(), String> {
-        let malformed = || {
-            format!("{header}: {member:?} is not of the form sha-256=:BASE64: (RFC 9530)")
-        };
+        let malformed =
+            || format!("{header}: {member:?} is not of the form sha-256=:BASE64: (RFC 9530)");
         let (key, value) = member.split_once('=').ok_or_else(malformed)?;
         let value = value.trim().split(';').next().unwrap_or_default().trim();
-        let base64 = value.strip_prefix(':').and_then(|rest| rest.strip_suffix(':'));
+        let base64 = value
+            .strip_prefix(':')
+            .and_then(|rest| rest.strip_suffix(':'));
         let key = key.trim();
         let known = matches!(key, "sha-256" | "sha-512" | "xxh3-128" | "blake3");
         if !known {
@@ -61,7 +66,10 @@ impl Declared {
             if bytes.len() == expected {
                 return Ok(());
             }
-            Err(format!("{header}: {key} has {expected} bytes, {} were sent", bytes.len()))
+            Err(format!(
+                "{header}: {key} has {expected} bytes, {} were sent",
+                bytes.len()
+            ))
         };
         match key {
             "sha-256" => {
@@ -78,7 +86,9 @@ impl Declared {
                 let digest = Digest::new(algorithm, &bytes).ok_or_else(malformed)?;
                 match self.native {
                     None => self.native = Some(digest),
-                    Some(_) => self.foreign.push(Foreign::Native(algorithm.hasher(), digest)),
+                    Some(_) => self
+                        .foreign
+                        .push(Foreign::Native(algorithm.hasher(), digest)),
                 }
             }
         }
@@ -109,10 +119,11 @@ impl Declared {
                 Foreign::Sha512(hasher, declared) => {
                     ("sha-512", hasher.finalize().to_vec(), declared)
                 }
-                Foreign::Native(hasher, declared) => {
-                    (declared.algorithm().key(), hasher.finish().as_bytes().to_vec(),
-                     declared.as_bytes().to_vec())
-                }
+                Foreign::Native(hasher, declared) => (
+                    declared.algorithm().key(),
+                    hasher.finish().as_bytes().to_vec(),
+                    declared.as_bytes().to_vec(),
+                ),
             };
             if found != declared {
                 return Err(format!(
@@ -128,7 +139,11 @@ impl Declared {
 
 /// The value of a `Repr-Digest` header for `digest`.
 pub(super) fn repr_digest(digest: &Digest) -> String {
-    format!("{}=:{}:", digest.algorithm(), STANDARD.encode(digest.as_bytes()))
+    format!(
+        "{}=:{}:",
+        digest.algorithm(),
+        STANDARD.encode(digest.as_bytes())
+    )
 }
 
 #[cfg(test)]

@@ -1,50 +1,68 @@
 //! `PUT /v1/images/{id}`: one image in one request, streamed into the intake.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::BodyExt;
 use percent_encoding::percent_decode_str;
-use shared::chunk::Segments;
 use shared::clock::{ClockEstimate, UnixNanos};
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::wire::Begin;
 
+use super::body::{self, Stopped};
 use super::digests::{Declared, repr_digest};
 use crate::intake::{Begun, Intake, Origin, Upload};
 use crate::problem::Problem;
-
-/// Bytes of a refused image that are read and thrown away, so that the connection can go on with
-/// the next one; beyond, it is closed.
-const MAX_DRAINED: u64 = 64 << 20;
 
 /// Stores the image in the body; the answer is its receipt as JSON, 201 when it is new, 200 when
 /// it was there.
 pub(super) async fn put(
     State(intake): State<Arc<Intake>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Response {
-    match receive(&intake, &id, &headers, &mut body).await {
+    let announced = announce(&intake, id, &headers).await;
+    // A client that waits for consent has not sent the body yet; reading it would ask for it.
+    let waits = waits_for_consent(&headers);
+    let answered = match announced {
+        Ok(Announced::Wanted(wanted)) => receive(&intake, *wanted, &mut body).await,
+        Ok(Announced::Present(receipt)) => {
+            let mut response = answer(&receipt);
+            if waits {
+                body::close(&mut response);
+            } else {
+                body::refuse(&mut body, &mut response).await;
+            }
+            return response;
+        }
+        Err(reject) if waits => {
+            let mut response = Problem::from(reject).into_response();
+            body::close(&mut response);
+            return response;
+        }
+        Err(reject) => Err(reject),
+    };
+    match answered {
         Ok(receipt) => answer(&receipt),
         Err(reject) => {
-            let drained = drain(&mut body).await;
             let mut response = Problem::from(reject).into_response();
-            if !drained {
-                response
-                    .headers_mut()
-                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
+            body::refuse(&mut body, &mut response).await;
             response
         }
     }
+}
+
+/// Whether the client sends the body only when it is told to go on (RFC 9110, section 10.1.1).
+fn waits_for_consent(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::EXPECT)
+        .is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// The receipt of an image as a response.
@@ -56,9 +74,10 @@ pub(super) fn answer(receipt: &Receipt) -> Response {
     let location = format!("/v1/images/{}", receipt.image_id);
     let mut response = (status, Json(receipt)).into_response();
     let headers = response.headers_mut();
-    for (name, value) in
-        [(header::LOCATION, location), (REPR_DIGEST, repr_digest(&receipt.digest))]
-    {
+    for (name, value) in [
+        (header::LOCATION, location),
+        (REPR_DIGEST, repr_digest(&receipt.digest)),
+    ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(name, value);
         }
@@ -68,24 +87,42 @@ pub(super) fn answer(receipt: &Receipt) -> Response {
 
 const REPR_DIGEST: header::HeaderName = header::HeaderName::from_static("repr-digest");
 
-async fn receive(
+/// What the head of a request led to.
+enum Announced {
+    /// The body is wanted.
+    Wanted(Box<Wanted>),
+    /// The image is there already.
+    Present(Receipt),
+}
+
+struct Wanted {
+    upload: Upload,
+    origin: Origin,
+    digests: Declared,
+}
+
+async fn announce(
     intake: &Arc<Intake>,
-    id: &str,
+    id: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
-    body: &mut Body,
-) -> Result<Receipt, Reject> {
-    let id: ImageId = id
-        .parse()
-        .map_err(|error| Reject::new(None, RejectReason::Invalid, format!("{error}")))?;
+) -> Result<Announced, Reject> {
+    let nameless = |message: String| Reject::new(None, RejectReason::Invalid, message);
+    let Path(id) = id.map_err(|_| nameless("the id in the path is not UTF-8".to_owned()))?;
+    let id: ImageId = id.parse().map_err(|error| nameless(format!("{error}")))?;
     let invalid = |message: String| Reject::new(id, RejectReason::Invalid, message);
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(invalid("Content-Encoding is not taken; send the image as it is".to_owned()));
+    if headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| encoding != "identity")
+    {
+        return Err(invalid(
+            "Content-Encoding is not taken; send the image as it is".to_owned(),
+        ));
     }
     if headers.contains_key(header::CONTENT_RANGE) {
         let advice = "Content-Range is not taken; use tus at /v1/uploads to resume";
         return Err(invalid(advice.to_owned()));
     }
-    let mut digests = Declared::from_headers(headers).map_err(invalid)?;
+    let digests = Declared::from_headers(headers).map_err(invalid)?;
     let (mut meta, transmitter) = metadata(id, headers).map_err(invalid)?;
     meta.digest = digests.native;
     let origin = Origin::new(Transport::Rest, &transmitter);
@@ -96,29 +133,40 @@ async fn receive(
     let begun = match length {
         Some(length) => {
             meta.size = length;
-            intake.begin(Begin { meta: meta.clone(), offset: 0 }, &origin).await?
+            intake.begin(Begin { meta, offset: 0 }, &origin).await?
         }
-        None => intake.begin_unsized(Begin { meta: meta.clone(), offset: 0 }, &origin).await?,
-    };
-    let upload = match begun {
-        Begun::Present(receipt) => {
-            drain(body).await;
-            return Ok(receipt);
+        None => {
+            intake
+                .begin_unsized(Begin { meta, offset: 0 }, &origin)
+                .await?
         }
-        Begun::Upload(upload) => upload,
     };
-    let upload = stream(intake, &origin, *upload, body, &mut digests).await?;
+    Ok(match begun {
+        Begun::Present(receipt) => Announced::Present(receipt),
+        Begun::Upload(upload) => Announced::Wanted(Box::new(Wanted {
+            upload: *upload,
+            origin,
+            digests,
+        })),
+    })
+}
+
+async fn receive(intake: &Arc<Intake>, wanted: Wanted, body: &mut Body) -> Result<Receipt, Reject> {
+    let Wanted {
+        upload,
+        origin,
+        mut digests,
+    } = wanted;
+    let upload = stream(intake, &origin, upload, body, &mut digests).await?;
     if let Err(message) = digests.check() {
-        let reject = Reject::new(id, RejectReason::DigestMismatch, message);
-        return Err(intake.turn_down(&meta, &origin, reject));
+        let meta = upload.meta();
+        let reject = Reject::new(meta.id, RejectReason::DigestMismatch, message);
+        return Err(intake.turn_down(meta, &origin, reject));
     }
     upload.finish(None).await
 }
 
-/// Pieces of a body that go to the intake together at least, unless the body ends.
-const PORTION: usize = 128 << 10;
-
-/// Moves the body into the upload, in portions, so that small pieces cost little each.
+/// Moves the body into the upload.
 async fn stream(
     intake: &Arc<Intake>,
     origin: &Origin,
@@ -126,59 +174,20 @@ async fn stream(
     body: &mut Body,
     digests: &mut Declared,
 ) -> Result<Upload, Reject> {
-    let id = upload.meta().id;
     let idle = intake.limits().idle_timeout;
-    let mut portion = Segments::new();
-    loop {
-        let piece = next_piece(body, idle).await.map_err(|problem| {
-            let message = format!("image ended after {} bytes: {problem}",
-                upload.received() + portion.len() as u64);
-            let reject = Reject::new(id, RejectReason::Truncated, message);
-            intake.turn_down(upload.meta(), origin, reject)
-        })?;
-        let ended = piece.is_none();
-        if let Some(piece) = piece {
-            digests.update(&piece);
-            portion.push(piece);
-        }
-        if portion.len() >= PORTION || (ended && !portion.is_empty()) {
-            let offset = upload.received();
-            upload.push(offset, None, std::mem::take(&mut portion)).await?;
-        }
-        if ended {
-            return Ok(upload);
-        }
-    }
-}
-
-async fn next_piece(body: &mut Body, idle: Duration) -> Result<Option<bytes::Bytes>, String> {
-    loop {
-        match tokio::time::timeout(idle, body.frame()).await {
-            Err(_) => return Err(format!("no byte for {idle:?} (RECEIVER_IDLE_TIMEOUT)")),
-            Ok(None) => return Ok(None),
-            Ok(Some(Err(error))) => return Err(format!("the connection broke ({error})")),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-}
-
-/// Reads the rest of a body that is not wanted; whether it came to its end.
-async fn drain(body: &mut Body) -> bool {
-    let mut drained = 0;
-    loop {
-        match next_piece(body, Duration::from_secs(5)).await {
-            Ok(None) => return true,
-            Ok(Some(piece)) => drained += piece.len() as u64,
-            Err(_) => return false,
-        }
-        if drained > MAX_DRAINED {
-            return false;
-        }
-    }
+    let never = std::future::pending();
+    let streamed = body::stream(&mut upload, body, idle, never, |piece| {
+        digests.update(piece);
+    });
+    let problem = match streamed.await {
+        Ok(()) | Err(Stopped::Interrupted) => return Ok(upload),
+        Err(Stopped::Rejected(reject)) => return Err(reject),
+        Err(Stopped::Silent(idle)) => format!("no byte for {idle:?} (RECEIVER_IDLE_TIMEOUT)"),
+        Err(Stopped::Broken(error)) => format!("the connection broke ({error})"),
+    };
+    let message = format!("image ended after {} bytes: {problem}", upload.received());
+    let reject = Reject::new(upload.meta().id, RejectReason::Truncated, message);
+    Err(intake.turn_down(upload.meta(), origin, reject))
 }
 
 /// Everything that the headers say of the image, and the transmitter's identity.
@@ -193,13 +202,20 @@ pub(super) fn metadata(id: ImageId, headers: &HeaderMap) -> Result<(ImageMeta, S
     meta.send_started = number(headers, "pantelegraph-send-started")?.map(UnixNanos);
     meta.attempt = number(headers, "pantelegraph-attempt")?.unwrap_or(1);
     meta.clock = clock(headers)?;
-    Ok((meta, text(headers, "pantelegraph-transmitter")?.unwrap_or_default()))
+    Ok((
+        meta,
+        text(headers, "pantelegraph-transmitter")?.unwrap_or_default(),
+    ))
 }
 
 /// A header as text; percent-encoding carries what HTTP headers cannot.
 fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, String> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    let value = value.to_str().map_err(|_| format!("{name} is not ASCII; percent-encode it"))?;
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    let value = value
+        .to_str()
+        .map_err(|_| format!("{name} is not ASCII; percent-encode it"))?;
     let decoded = percent_decode_str(value)
         .decode_utf8()
         .map_err(|_| format!("{name} is not UTF-8 after percent-decoding"))?;
@@ -207,16 +223,29 @@ fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, String> {
 }
 
 fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Result<Option<T>, String> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    let number = value.to_str().ok().and_then(|value| value.trim().parse().ok());
-    number.map(Some).ok_or_else(|| format!("{name} is not a whole number"))
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    let number = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.trim().parse().ok());
+    number
+        .map(Some)
+        .ok_or_else(|| format!("{name} is not a whole number"))
 }
 
 /// `Pantelegraph-Clock: offset=-120;error=55;samples=8`, nanoseconds.
 fn clock(headers: &HeaderMap) -> Result<Option<ClockEstimate>, String> {
-    let Some(value) = headers.get("pantelegraph-clock") else { return Ok(None) };
+    let Some(value) = headers.get("pantelegraph-clock") else {
+        return Ok(None);
+    };
     let malformed = "pantelegraph-clock is not of the form offset=-120;error=55;samples=8";
-    let mut estimate = ClockEstimate { offset_ns: 0, error_ns: 0, samples: 0 };
+    let mut estimate = ClockEstimate {
+        offset_ns: 0,
+        error_ns: 0,
+        samples: 0,
+    };
     for member in value.to_str().map_err(|_| malformed)?.split(';') {
         let (key, value) = member.split_once('=').ok_or(malformed)?;
         match key.trim() {

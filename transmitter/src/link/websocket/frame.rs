@@ -23,7 +23,10 @@ pub(super) struct FrameWriter {
 impl FrameWriter {
     /// Clients mask (`mask`), servers do not.
     pub(super) fn new(mask: bool) -> Self {
-        Self { mask, buffer: Vec::new() }
+        Self {
+            mask,
+            buffer: Vec::new(),
+        }
     }
 
     /// Writes a message as one binary frame.
@@ -71,7 +74,8 @@ impl FrameWriter {
                 self.buffer.extend_from_slice(&(len as u64).to_be_bytes());
             }
         }
-        self.buffer.extend_from_slice(&key.unwrap_or_default()[..if key.is_some() { 4 } else { 0 }]);
+        self.buffer
+            .extend_from_slice(&key.unwrap_or_default()[..if key.is_some() { 4 } else { 0 }]);
     }
 
     /// Appends `data` masked in the same pass. `position` is the number of payload bytes so far,
@@ -130,7 +134,10 @@ mod tests {
         for len in payload {
             pieces.push((0..*len).map(byte).collect::<Vec<u8>>().into());
         }
-        Encoded { head: (0..head).map(byte).collect::<Vec<u8>>().into(), payload: pieces }
+        Encoded {
+            head: (0..head).map(byte).collect::<Vec<u8>>().into(),
+            payload: pieces,
+        }
     }
 
     /// tungstenite, as the other side, must read what we write.
@@ -150,9 +157,17 @@ mod tests {
         });
         let role = if mask { Role::Server } else { Role::Client };
         let mut socket = WebSocketStream::from_raw_socket(theirs, role, None).await;
-        let read = socket.next().await.expect("a message").expect("a valid frame");
+        let read = socket
+            .next()
+            .await
+            .expect("a message")
+            .expect("a valid frame");
         assert_eq!(read, Message::Binary(Bytes::from(expected)));
-        let close = socket.next().await.expect("a message").expect("a valid frame");
+        let close = socket
+            .next()
+            .await
+            .expect("a message")
+            .expect("a valid frame");
         assert!(matches!(close, Message::Close(Some(frame)) if u16::from(frame.code) == 1_000));
         drop(writing.await.expect("no panic"));
     }

@@ -31,7 +31,10 @@ enum Writing {
 
 impl Halves {
     pub(super) fn new(read: ReadHalf<Socket>, write: SocketWriter) -> Self {
-        Self { read, write: Writing::Direct(write) }
+        Self {
+            read,
+            write: Writing::Direct(write),
+        }
     }
 
     /// From now on what is written goes to `control`; the writing half is handed out, once.

@@ -25,7 +25,11 @@ pub struct ListenLink {
 impl ListenLink {
     /// A link that takes connections from `listener`.
     pub fn new(listener: TcpListener, options: LinkOptions, identity: Identity) -> Self {
-        Self { listener, options, identity }
+        Self {
+            listener,
+            options,
+            identity,
+        }
     }
 
     /// Where receivers can dial in.
@@ -71,7 +75,10 @@ impl Link for ListenLink {
     }
 }
 
-#[allow(clippy::result_large_err, reason = "tungstenite's callback wants the whole response")]
+#[allow(
+    clippy::result_large_err,
+    reason = "tungstenite's callback wants the whole response"
+)]
 fn check(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
     let refuse = |status: http::StatusCode, text: &str| {
         let mut refusal = ErrorResponse::new(Some(text.to_owned()));
@@ -79,18 +86,30 @@ fn check(request: &Request, mut response: Response) -> Result<Response, ErrorRes
         refusal
     };
     if request.uri().path() != WEBSOCKET_PATH {
-        return Err(refuse(http::StatusCode::NOT_FOUND, "the session is at /v1/stream\n"));
+        return Err(refuse(
+            http::StatusCode::NOT_FOUND,
+            "the session is at /v1/stream\n",
+        ));
     }
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let mut offers = offered.iter().filter_map(|value| value.to_str().ok()).peekable();
+    let mut offers = offered
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .peekable();
     if offers.peek().is_some() {
-        let ours = |value: &str| value.split(',').any(|word| word.trim() == WEBSOCKET_SUBPROTOCOL);
+        let ours = |value: &str| {
+            value
+                .split(',')
+                .any(|word| word.trim() == WEBSOCKET_SUBPROTOCOL)
+        };
         if !offers.any(ours) {
             let text = "the subprotocol spoken here is pantelegraph.v1\n";
             return Err(refuse(http::StatusCode::BAD_REQUEST, text));
         }
         let protocol = http::HeaderValue::from_static(WEBSOCKET_SUBPROTOCOL);
-        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(response)
 }

@@ -1,0 +1,228 @@
+//! Bytes of one request on their way into an upload.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use shared::image::ImageId;
+use shared::receipt::{Receipt, Reject, RejectReason};
+
+use super::checksum::Checksum;
+use super::table::{Fate, Turn};
+use super::{Refusal, Rest, Tus};
+use crate::endpoint::rest::body::{self, Stopped};
+use crate::intake::{Checkpoint, Held, Upload};
+use crate::problem::Problem;
+
+/// How far an upload is.
+pub(super) enum Progress {
+    /// Bytes are missing.
+    Held(Held),
+    /// The image is stored.
+    Complete(Arc<Receipt>),
+}
+
+/// The checksum extension's own status.
+const CHECKSUM_MISMATCH: u16 = 460;
+
+/// An upload and the body that brings more of it.
+pub(super) struct Delivery {
+    pub(super) tus: Tus,
+    pub(super) turn: Turn,
+    pub(super) upload: Upload,
+    pub(super) checksum: Option<Checksum>,
+    /// Declared length of the body.
+    pub(super) length: Option<u64>,
+    /// Whether the client will know the upload's name even if this request fails.
+    pub(super) named: bool,
+}
+
+impl Delivery {
+    /// Runs in a task of its own: whatever happens to the connection, and with it to the request's
+    /// handler, what has come ends up with the intake.
+    pub(super) async fn detached(self, body: &mut Body) -> Result<Progress, Refusal> {
+        let mut moved = std::mem::take(body);
+        let (tus, id, named) = (self.tus.clone(), self.upload.meta().id, self.named);
+        let task = tokio::spawn(async move {
+            let progress = self.run(&mut moved).await;
+            if progress.is_err() && !named {
+                tus.intake.forget(id);
+                tus.table.forget(id);
+            }
+            (progress, moved)
+        });
+        match task.await {
+            Ok((progress, moved)) => {
+                *body = moved;
+                progress
+            }
+            Err(panic) => Err(Problem::internal(&panic).into()),
+        }
+    }
+
+    async fn run(mut self, body: &mut Body) -> Result<Progress, Refusal> {
+        let start = self.upload.received();
+        let checkpoint = self.checksum.is_some().then(|| self.upload.checkpoint());
+        match self.stream(start, body).await {
+            Ok(()) => {}
+            Err(Stopped::Rejected(reject)) => return Err(self.give_up(reject)),
+            Err(stopped) => match checkpoint {
+                Some(checkpoint) => {
+                    let refusal = self.unfinished(stopped, start);
+                    return self.back_to(checkpoint, refusal).await;
+                }
+                None if self.is_complete() => {}
+                None => {
+                    let refusal = self.unfinished(stopped, self.upload.received());
+                    self.keep().await?;
+                    return Err(refusal);
+                }
+            },
+        }
+        if let (Some(checkpoint), Some(checksum)) = (checkpoint, self.checksum.take())
+            && let Err(message) = checksum.check()
+        {
+            let refusal = self.mismatch(message);
+            return self.back_to(checkpoint, refusal).await;
+        }
+        if self.is_complete() {
+            return self.finish().await;
+        }
+        self.keep().await
+    }
+
+    async fn stream(&mut self, start: u64, body: &mut Body) -> Result<(), Stopped> {
+        let idle = self.tus.intake.limits().idle_timeout;
+        let checksum = &mut self.checksum;
+        let streamed = body::stream(
+            &mut self.upload,
+            body,
+            idle,
+            self.turn.interrupted(),
+            |piece| {
+                if let Some(checksum) = checksum {
+                    checksum.update(piece);
+                }
+            },
+        );
+        streamed.await?;
+        let came = self.upload.received() - start;
+        match self.length {
+            Some(length) if came < length => {
+                Err(Stopped::Broken(format!("{came} of {length} bytes came")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.upload.received() == self.upload.size()
+    }
+
+    async fn finish(self) -> Result<Progress, Refusal> {
+        let Self {
+            tus, turn, upload, ..
+        } = self;
+        let id = upload.meta().id;
+        let finished = upload.finish(None).await;
+        let receipt = finished.map_err(|reject| rejected(&tus, id, reject))?;
+        let receipt = Arc::new(receipt);
+        let fate = Fate::Complete {
+            receipt: Arc::clone(&receipt),
+            at_once: false,
+        };
+        tus.table.settle(id, fate);
+        drop(turn);
+        Ok(Progress::Complete(receipt))
+    }
+
+    /// Keeps the upload for the next request.
+    pub(super) async fn keep(self) -> Result<Progress, Refusal> {
+        let Self {
+            tus, turn, upload, ..
+        } = self;
+        let id = upload.meta().id;
+        tus.intake.keep(upload).await;
+        tus.table.touch(id);
+        let held = tus.intake.parked(id);
+        drop(turn);
+        // Not kept: it failed, expired at once, or the receiver is stopping.
+        held.map(Progress::Held).ok_or_else(|| {
+            let message = "the receiver could not keep the upload; create a new one";
+            let reject = Reject::new(id, RejectReason::Unavailable, message);
+            Refusal::begun(reject.into())
+        })
+    }
+
+    /// Nothing of the body counts.
+    async fn back_to(
+        mut self,
+        checkpoint: Checkpoint,
+        refusal: Refusal,
+    ) -> Result<Progress, Refusal> {
+        if let Err(reject) = self.upload.roll_back(checkpoint).await {
+            return Err(self.give_up(reject));
+        }
+        self.keep().await?;
+        Err(refusal)
+    }
+
+    /// The upload cannot be completed.
+    fn give_up(self, reject: Reject) -> Refusal {
+        rejected(&self.tus, self.upload.meta().id, reject)
+    }
+
+    fn mismatch(&self, message: String) -> Refusal {
+        let (meta, origin) = (self.upload.meta(), self.upload.origin());
+        let reject = Reject::new(meta.id, RejectReason::ChunkChecksum, message);
+        let reject = self.tus.intake.turn_down(meta, origin, reject);
+        let mut problem = Problem::from(reject);
+        problem.status = StatusCode::from_u16(CHECKSUM_MISMATCH).unwrap_or(problem.status);
+        Refusal::begun(problem)
+    }
+
+    /// The body did not come to its end; `held` bytes stay.
+    fn unfinished(&self, stopped: Stopped, held: u64) -> Refusal {
+        let id = self.upload.meta().id;
+        let problem = match stopped {
+            Stopped::Interrupted => return interrupted(id),
+            Stopped::Rejected(reject) => return Refusal::begun(reject.into()),
+            Stopped::Silent(idle) => format!("no byte for {idle:?} (RECEIVER_IDLE_TIMEOUT)"),
+            Stopped::Broken(error) => format!("the connection broke ({error})"),
+        };
+        tracing::debug!(image = %id, held, "upload interrupted: {problem}");
+        let message = format!("{problem}; go on at byte {held}");
+        let problem = Reject::new(id, RejectReason::Unavailable, message).into();
+        Refusal {
+            body: Rest::Abandoned,
+            ..Refusal::begun(problem)
+        }
+    }
+}
+
+impl Refusal {
+    fn begun(problem: Problem) -> Self {
+        Self {
+            problem: Box::new(problem),
+            body: Rest::Begun,
+        }
+    }
+}
+
+/// The image is refused: its upload is gone, unless a newer one has its place.
+fn rejected(tus: &Tus, id: ImageId, reject: Reject) -> Refusal {
+    if reject.reason != RejectReason::Superseded {
+        let why = reject.message.as_str().into();
+        tus.table.settle(id, Fate::Gone(why));
+    }
+    Refusal::begun(reject.into())
+}
+
+pub(super) fn interrupted(id: ImageId) -> Refusal {
+    let message = "a newer request of this upload took over; ask for its offset with HEAD";
+    let problem = Reject::new(id, RejectReason::Superseded, message).into();
+    Refusal {
+        body: Rest::Abandoned,
+        ..Refusal::begun(problem)
+    }
+}

@@ -1,0 +1,199 @@
+//! The end of an upload: is it whole and right, is it an image, and into store and catalogue.
+
+use std::io::BufReader;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::chunk::AssemblyError;
+use shared::clock::UnixNanos;
+use shared::digest::Digest;
+use shared::receipt::{Durability, Receipt, ReceiverTimeline, Reject, RejectReason};
+
+use super::Upload;
+use crate::catalog::{Entry, Inserted, Verdict};
+use crate::config::Verify;
+use crate::intake::inspect::{Facts, Finding, decode_fully};
+use crate::intake::{catalog_failed, quarantine_reject, store_failed};
+use crate::store::{Area, Placement};
+
+impl Upload {
+    pub(super) fn verified_digest(&mut self, declared: Option<Digest>) -> Result<Digest, Reject> {
+        let assembler = &self.state.assembler;
+        let algorithm = assembler.algorithm();
+        let expected = self.meta.digest.or(declared);
+        if let (Some(first), Some(second)) = (self.meta.digest, declared)
+            && first != second
+        {
+            let message = format!("begin declares digest {first}, end {second}");
+            return Err(self.turned_down(Reject::new(
+                self.meta.id,
+                RejectReason::Invalid,
+                message,
+            )));
+        }
+        match assembler.finish(expected.filter(|digest| digest.algorithm() == algorithm)) {
+            Ok(digest) => match expected {
+                // A digest in End, of another kind than the one made while the bytes came.
+                Some(other) if other.algorithm() != algorithm => {
+                    let message = format!(
+                        "digest {} can only be checked when begin announces it; \
+                         send it in begin, or use {algorithm} in end",
+                        other.algorithm()
+                    );
+                    let reject = Reject::new(self.meta.id, RejectReason::Invalid, message);
+                    Err(self.turned_down(reject))
+                }
+                _ => Ok(digest),
+            },
+            Err(error) => {
+                let reason = match error {
+                    AssemblyError::Truncated { .. } => RejectReason::Truncated,
+                    AssemblyError::Digest { .. } => RejectReason::DigestMismatch,
+                };
+                Err(self.turned_down(Reject::new(self.meta.id, reason, error.to_string())))
+            }
+        }
+    }
+
+    /// Decodes the whole image, if that is wanted.
+    pub(super) async fn look_closer(&mut self, facts: &Facts) -> Result<Option<Finding>, Reject> {
+        if self.intake.parts.verify != Verify::Full {
+            return Ok(None);
+        }
+        let id = self.meta.id;
+        let Some(writer) = &mut self.writer else {
+            return Ok(None);
+        };
+        let reopened = writer.reopen().await;
+        let file = reopened.map_err(|error| self.turned_down(store_failed(id, &error)))?;
+        let Some(file) = file else { return Ok(None) };
+        let decoders = Arc::clone(&self.intake.decoders);
+        // The semaphore is never closed.
+        let Ok(_turn) = decoders.acquire().await else {
+            return Ok(None);
+        };
+        let (facts, max_pixels) = (facts.clone(), self.intake.limits().max_pixels);
+        let decoded = tokio::task::spawn_blocking(move || {
+            decode_fully(BufReader::new(file), &facts, max_pixels)
+        })
+        .await;
+        match decoded {
+            Ok(verdict) => Ok(verdict.err()),
+            Err(panic) => Ok(Some(Finding {
+                reason: RejectReason::CorruptImage,
+                message: format!("the decoder failed: {panic}"),
+            })),
+        }
+    }
+
+    pub(super) async fn place(
+        &mut self,
+        digest: Digest,
+        finding: Result<Facts, Finding>,
+        verified: UnixNanos,
+    ) -> Result<Entry, Reject> {
+        let last_byte = self.last_byte.unwrap_or(verified);
+        let (area, extension) = match &finding {
+            Ok(facts) => (Area::Images, facts.extension),
+            Err(_) => (Area::Quarantine, "bin"),
+        };
+        let placement = Placement {
+            id: self.meta.id,
+            area,
+            extension,
+            received: last_byte,
+        };
+        let committed = match self.writer.take() {
+            Some(writer) => writer.commit(placement).await,
+            None => Ok(String::new()),
+        };
+        let location =
+            committed.map_err(|error| self.turned_down(store_failed(self.meta.id, &error)))?;
+        let (format, media_type, width, height, verdict) = match finding {
+            Ok(facts) => (
+                facts.format,
+                facts.media_type,
+                facts.width,
+                facts.height,
+                Verdict::Stored,
+            ),
+            Err(Finding { reason, message }) => {
+                ("", "", 0, 0, Verdict::Quarantined { reason, message })
+            }
+        };
+        Ok(Entry {
+            meta: self.meta.clone(),
+            transmitter: self.origin.transmitter.to_string(),
+            transport: self.origin.transport,
+            digest,
+            verdict,
+            format: format.to_owned(),
+            media_type: media_type.to_owned(),
+            width,
+            height,
+            location,
+            durability: self.intake.durability(),
+            timeline: ReceiverTimeline {
+                first_byte: self.first_byte.unwrap_or(last_byte),
+                last_byte,
+                verified,
+                durable: UnixNanos::now(),
+            },
+        })
+    }
+
+    pub(super) async fn catalogue(&mut self, mut entry: Entry) -> Result<Receipt, Reject> {
+        let intake = Arc::clone(&self.intake);
+        if entry.durability == Durability::Memory {
+            intake.parts.catalog.insert_later(entry.clone());
+        } else {
+            let inserted = intake.parts.catalog.insert(entry.clone()).await;
+            match inserted
+                .map_err(|error| self.turned_down(catalog_failed(self.meta.id, &error)))?
+            {
+                Inserted::New => entry.timeline.durable = UnixNanos::now(),
+                Inserted::Present(known) => {
+                    return intake.seen_before(&self.meta, &self.origin, entry.digest, *known);
+                }
+            }
+        }
+        if let Some(reject) = quarantine_reject(&entry) {
+            tracing::warn!(
+                image = %self.meta.id,
+                name = self.meta.name.as_deref(),
+                transmitter = %self.origin.transmitter,
+                reason = %reject.reason,
+                "quarantined: {reject}"
+            );
+            intake.parts.metrics.image_quarantined(
+                self.origin.transport,
+                reject.reason,
+                self.meta.size,
+            );
+            intake.announce(&self.meta, &self.origin, Err(reject.clone()));
+            return Err(reject);
+        }
+        let receipt = intake.receipt_of(&entry);
+        let storing = entry
+            .timeline
+            .durable
+            .since(entry.timeline.last_byte)
+            .max(0)
+            .unsigned_abs();
+        intake.parts.metrics.image_stored(
+            self.origin.transport,
+            receipt.size,
+            transmission_of(&entry),
+            Duration::from_nanos(storing),
+        );
+        intake.announce(&self.meta, &self.origin, Ok(receipt.clone()));
+        Ok(receipt)
+    }
+}
+
+/// One-way time from send start to last byte, as far as the clocks are known.
+fn transmission_of(entry: &Entry) -> Option<Duration> {
+    let sent = entry.meta.send_started?;
+    let clock = entry.meta.clock?;
+    Some(clock.one_way(sent, entry.timeline.last_byte))
+}

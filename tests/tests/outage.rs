@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pantelegraph_tests::pictures::{jpeg, large, png, write_file};
 use pantelegraph_tests::proxy::Proxy;
+use pantelegraph_tests::raw::{RawSession, begin, chunk};
 use pantelegraph_tests::route::{Route, listener, tokio_listener, transmit};
 use pantelegraph_tests::station::{Data, Station};
 use pantelegraph_tests::within;
@@ -254,4 +255,23 @@ async fn the_last_account_of_a_run_survives_a_cut_connection() {
     let summary = line.transmit(&["--once"]).await.unwrap();
     assert_eq!(line.proxy.cuts(), 1);
     arrived(line.folder.path(), &station, &summary).await;
+}
+
+#[tokio::test]
+async fn a_stopped_receiver_lets_its_folder_go_with_uploads_unfinished() {
+    let station = Station::start(&[]).await;
+    let picture = large(200_000, 7);
+    for mut session in
+        [RawSession::grpc(station.grpc()).await, RawSession::websocket(station.http()).await]
+    {
+        session.hello().await;
+        let (id, begin) = begin(&picture);
+        session.send(begin).await;
+        session.send(chunk(id, 0, &picture.bytes[..1_000])).await;
+        // Ends the session in order, so the upload is kept for the next one.
+        session.finish().await;
+    }
+    let data = station.stop().await;
+    let station = Station::start_on(data, &[]).await;
+    station.shows_only(&[]).await;
 }

@@ -89,9 +89,11 @@ pub struct Delivery {
     gave_up: CancellationToken,
 }
 
-/// Time for the last words to the receiver, after everything was delivered and after a stop.
+/// Time for the last words to the receiver after everything was delivered.
 const CLOSING: Duration = Duration::from_secs(15);
-const STOPPING: Duration = Duration::from_secs(1);
+
+/// Time for the last words to a receiver that stands still, once the delivery is stopped.
+pub const PARTING: Duration = Duration::from_millis(500);
 
 /// How a delivery ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +144,7 @@ impl Delivery {
         self.current.lock().clone()
     }
 
-    /// Ends [`Delivery::run`] at once; what is in flight is owed again.
+    /// Ends [`Delivery::run`], within [`PARTING`]; what is in flight is owed again.
     pub fn stop(&self) {
         self.stop.cancel();
     }
@@ -170,19 +172,22 @@ impl Delivery {
         }
         self.tasks.close();
         self.tasks.wait().await;
-        // A connection that has stalled must not hold up the end.
-        let patience = if self.stop.is_cancelled() {
-            STOPPING
-        } else {
-            CLOSING
-        };
-        let closing = async {
+        let parting = async {
             before_goodbye().await;
             for connection in connections {
                 connection.close().await;
             }
         };
-        if tokio::time::timeout(patience, closing).await.is_err() {
+        // A connection that has stalled must not hold up the end.
+        let stopped = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(PARTING).await;
+        };
+        let told = tokio::select! {
+            told = tokio::time::timeout(CLOSING, parting) => told.is_ok(),
+            () = stopped => false,
+        };
+        if !told {
             tracing::warn!("the receiver was not told everything about the run in time");
         }
         if self.gave_up.is_cancelled() {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::{self, Capture, CaptureError, Captured};
 use crate::config::{Config, LinkOptions, SourceOptions};
-use crate::delivery::{Delivery, End, Tally};
+use crate::delivery::{Delivery, End, PARTING, Tally};
 use crate::link::{self, Connection, Identity, Link, websocket::ListenLink};
 use crate::outbox::{Outbox, OutboxError, Owed, memory::MemoryOutbox};
 use crate::pace::{Next, Pace};
@@ -125,6 +125,7 @@ pub async fn run(
         let identity = Identity {
             transmitter: config.name.clone(),
             wire: wire.clone(),
+            clock: Default::default(),
         };
         let link: Arc<dyn Link> = match config.listen {
             Some(address) => {
@@ -222,7 +223,9 @@ impl Series<'_> {
         };
         let stopping = async {
             stop.cancelled().await;
-            tokio::time::sleep(config.grace).await;
+            // The last words belong to the grace period, too.
+            let parting = PARTING.min(config.grace / 2);
+            tokio::time::sleep(config.grace - parting).await;
             delivery.stop();
             std::future::pending::<std::convert::Infallible>().await
         };

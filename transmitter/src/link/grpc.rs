@@ -61,7 +61,12 @@ impl Link for ExchangeLink {
     async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
         let channel = channel(&self.url, &self.options, &self.identity).await?;
         let (outgoing, messages) = mpsc::channel(queue_length(&self.options));
-        let session = Session::new(outgoing, self.url.to_string(), &self.options);
+        let session = Session::new(
+            outgoing,
+            self.url.to_string(),
+            &self.options,
+            &self.identity,
+        );
         let frame_size = self.options.http2_frame_size.as_usize();
         let body = Body::new(Ending {
             body: MessageBody::new(messages, frame_size),

@@ -144,7 +144,7 @@ async fn start(
     let (control, controls) = mpsc::unbounded_channel();
     let lost = || LinkError::Lost("the handshake left no socket".to_owned());
     let writer = socket.get_mut().divert(control).ok_or_else(lost)?;
-    let session = Session::new(outgoing, address.to_owned(), options);
+    let session = Session::new(outgoing, address.to_owned(), options, identity);
     tokio::spawn(write(
         writer,
         mask,

@@ -252,6 +252,13 @@ impl Session {
         }
     }
 
+    /// Chunk bytes that were counted will not be sent: the receiver, which never sees them, could
+    /// not give new credit for them.
+    fn return_credit(&self, len: u64) {
+        self.sent.fetch_sub(len, Ordering::AcqRel);
+        self.more_credit.notify_waiters();
+    }
+
     async fn send_image(
         &self,
         image: &Owed,
@@ -287,6 +294,7 @@ impl Session {
             self.take_credit(u64::from(len)).await?;
             if let Ok(answer) = answered.try_recv() {
                 // Known already, or refused: the rest need not travel.
+                self.return_credit(u64::from(len));
                 self.abort(id, "answered").await;
                 return Ok(Some(answer));
             }

@@ -53,7 +53,7 @@ pub(super) struct Session {
     clock_interval: Duration,
     welcome: Mutex<Option<oneshot::Sender<Welcome>>>,
     first_pong: Notify,
-    lost: CancellationToken,
+    pub(super) lost: CancellationToken,
     why_lost: Mutex<String>,
     /// The receiver has answered everything and closed its side.
     ended: CancellationToken,
@@ -91,6 +91,8 @@ impl Session {
         let (sender, welcomed) = oneshot::channel();
         *self.welcome.lock() = Some(sender);
         let first_pong = self.first_pong.notified();
+        // Without a welcome the transport's tasks, which hold this session, must not live on.
+        let abandoned = self.lost.clone().drop_guard();
         let hello = Hello {
             protocol_version: PROTOCOL_VERSION,
             transmitter: identity.transmitter.clone(),
@@ -123,6 +125,7 @@ impl Session {
         tracing::debug!(receiver = welcome.receiver, durability = %welcome.durability, "welcomed");
         // Answered right behind the welcome; a receiver that never does has no clock for us.
         let _ = tokio::time::timeout(timeout, first_pong).await;
+        abandoned.disarm();
         let session = Arc::clone(self);
         tokio::spawn(async move { session.watch_clock().await });
         Ok(())
@@ -149,7 +152,12 @@ impl Session {
     async fn ping(&self, id: u64) -> Result<(), LinkError> {
         // A place in the queue first: the time is taken when nothing is in front of the ping but
         // what the transport itself holds.
-        let Ok(place) = self.outgoing.reserve().await else {
+        let place = tokio::select! {
+            biased;
+            () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
+            place = self.outgoing.reserve() => place,
+        };
+        let Ok(place) = place else {
             return Err(LinkError::Lost(self.reason()));
         };
         place.send(encode_client(ClientMessage::ClockPing {
@@ -160,7 +168,12 @@ impl Session {
     }
 
     async fn send(&self, message: ClientMessage) -> Result<(), LinkError> {
-        let sent = self.outgoing.send(encode_client(message)).await;
+        let sent = tokio::select! {
+            biased;
+            // A transport that is stuck takes nothing more, and may stay stuck for ever.
+            () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
+            sent = self.outgoing.send(encode_client(message)) => sent,
+        };
         sent.map_err(|_| LinkError::Lost(self.reason()))
     }
 
@@ -393,3 +406,6 @@ impl Connection for SessionConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,9 +30,17 @@ fn options() -> LinkOptions {
     }
 }
 
+fn identity() -> Identity {
+    Identity {
+        transmitter: "test".to_owned(),
+        wire: Default::default(),
+        clock: Default::default(),
+    }
+}
+
 fn session(queue: usize) -> (Arc<Session>, mpsc::Receiver<Encoded>) {
     let (outgoing, messages) = mpsc::channel(queue);
-    let session = Session::new(outgoing, "test".to_owned(), &options());
+    let session = Session::new(outgoing, "test".to_owned(), &options(), &identity());
     session.allowed.store(CREDIT, Ordering::Release);
     (session, messages)
 }
@@ -129,10 +137,7 @@ async fn nobody_waits_for_a_transport_that_is_stuck_once_the_connection_is_lost(
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_not_welcomed_is_lost() {
     let (session, _silent) = session(4);
-    let identity = Identity {
-        transmitter: "test".to_owned(),
-        wire: Default::default(),
-    };
+    let identity = identity();
     let greeted = session.greet(&identity, Duration::from_secs(5)).await;
     assert!(greeted.is_err());
     assert!(session.lost.is_cancelled());
@@ -141,10 +146,7 @@ async fn a_session_that_is_not_welcomed_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_welcomed_is_not_lost() {
     let (session, _silent) = session(4);
-    let identity = Identity {
-        transmitter: "test".to_owned(),
-        wire: Default::default(),
-    };
+    let identity = identity();
     let welcome = async {
         tokio::task::yield_now().await;
         session.take(ServerMessage::Welcome(Welcome {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capture::{self, Capture, CaptureError, Captured};
 use crate::config::{Config, LinkOptions, SourceOptions};
 use crate::delivery::{Delivery, End, Tally};
-use crate::link::{self, Identity, Link, websocket::ListenLink};
+use crate::link::{self, Identity, Link, LinkError, websocket::ListenLink};
 use crate::outbox::{Outbox, OutboxError, Owed, memory::MemoryOutbox};
 use crate::pace::{Next, Pace};
 use crate::progress;
@@ -216,9 +216,14 @@ impl Series<'_> {
         let delivering = async {
             let last_account = || async {
                 accounts.cancel();
-                self.tell(&delivery, &record, &tally, usage, true).await;
+                let never = CancellationToken::new();
+                self.tell(&delivery, &record, &tally, usage, true, &never)
+                    .await;
             };
-            delivery.run(last_account).await
+            let end = delivery.run(last_account).await;
+            // Whether or not there was time for the last one.
+            accounts.cancel();
+            end
         };
         let stopping = async {
             stop.cancelled().await;
@@ -397,13 +402,15 @@ impl Series<'_> {
         ticks.tick().await;
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.tell(delivery, record, tally, usage, false).await,
+                _ = ticks.tick() => {
+                    self.tell(delivery, record, tally, usage, false, &stop).await;
+                }
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// Tells the receiver how the run stands, in portions.
+    /// Tells the receiver how the run stands, in portions, unless it is interrupted.
     async fn tell(
         &self,
         delivery: &Delivery,
@@ -411,6 +418,7 @@ impl Series<'_> {
         tally: &Tally,
         usage: Usage,
         finished: bool,
+        interrupt: &CancellationToken,
     ) {
         let Some(connection) = delivery.connection() else {
             return;
@@ -422,7 +430,12 @@ impl Series<'_> {
             account.images.clone_from(&images);
             account.finished = finished && !more;
             account.ended = account.finished.then(UnixNanos::now);
-            if let Err(error) = connection.account(account).await {
+            let told = tokio::select! {
+                biased;
+                told = connection.account(account) => told,
+                () = interrupt.cancelled() => Err(LinkError::Lost("no time left".to_owned())),
+            };
+            if let Err(error) = told {
                 tracing::debug!("the receiver was not told of the run: {error}");
                 record.report_later(images);
                 return;

@@ -322,7 +322,12 @@ async fn finish<S>(
         // A client in the middle of a message that is too large would find the connection reset,
         // and not the reason, if its bytes were left unread.
         let mut unread = [0; 16 << 10];
-        while socket.get_mut().read(&mut unread).await.is_ok_and(|read| read > 0) {}
+        while socket
+            .get_mut()
+            .read(&mut unread)
+            .await
+            .is_ok_and(|read| read > 0)
+        {}
     })
     .await;
 }

@@ -194,6 +194,7 @@ impl Pair {
         let identity = Identity {
             transmitter: NAME.to_owned(),
             wire: WireCount::default(),
+            clock: Default::default(),
         };
         match self.tokio_listener() {
             Some(listener) => Arc::new(ListenLink::new(listener, config.link, identity)),

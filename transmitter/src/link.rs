@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use shared::clock::{ClockEstimate, UnixNanos};
+use parking_lot::Mutex;
+use shared::clock::{ClockEstimate, ClockFilter, ClockSample, UnixNanos};
 use shared::image::Transport;
 use shared::receipt::{Receipt, Reject};
 use shared::report::RunAccount;
@@ -85,6 +86,24 @@ pub struct Identity {
     pub transmitter: String,
     /// Bytes on all its sockets.
     pub wire: WireCount,
+    /// The receiver's clock: what all connections to it have measured.
+    pub clock: SharedClock,
+}
+
+/// Measurements of one receiver's clock, shared by the connections to it.
+#[derive(Debug, Clone, Default)]
+pub struct SharedClock(Arc<Mutex<ClockFilter>>);
+
+impl SharedClock {
+    /// Takes one measurement.
+    pub fn add(&self, sample: ClockSample) {
+        self.0.lock().add(sample);
+    }
+
+    /// The present estimate.
+    pub fn estimate(&self) -> Option<ClockEstimate> {
+        self.0.lock().estimate()
+    }
 }
 
 /// Program and version, for the receiver's log.

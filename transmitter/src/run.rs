@@ -125,6 +125,7 @@ pub async fn run(
         let identity = Identity {
             transmitter: config.name.clone(),
             wire: wire.clone(),
+            clock: Default::default(),
         };
         let link: Arc<dyn Link> = match config.listen {
             Some(address) => {

@@ -87,6 +87,7 @@ impl Rig {
         let identity = Identity {
             transmitter: "bench".to_owned(),
             wire: WireCount::default(),
+            clock: Default::default(),
         };
         let link = transmitter::link::open(transport, url, &self.link, &identity);
         self.runtime.block_on(async {

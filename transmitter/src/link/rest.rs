@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use shared::chunk::slices;
-use shared::clock::{ClockEstimate, ClockFilter, ClockSample, UnixNanos};
+use shared::clock::{ClockEstimate, ClockSample, UnixNanos};
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError};
+use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError, SharedClock};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
 use crate::payload::Reader;
@@ -98,7 +98,7 @@ impl RestLink {
             chunk_size: u32::try_from(self.options.chunk_size.0).unwrap_or(u32::MAX),
             transmitter: self.identity.transmitter.clone(),
             idle_timeout: self.options.idle_timeout,
-            clock: Mutex::default(),
+            clock: self.identity.clock.clone(),
             lost,
         })
     }
@@ -141,7 +141,7 @@ struct RestConnection {
     chunk_size: u32,
     transmitter: String,
     idle_timeout: Duration,
-    clock: Mutex<ClockFilter>,
+    clock: SharedClock,
     lost: CancellationToken,
 }
 
@@ -202,7 +202,7 @@ impl RestConnection {
         match times {
             Some((t2, t3)) if status == StatusCode::OK => {
                 let (t2, t3) = (UnixNanos(t2), UnixNanos(t3));
-                self.clock.lock().add(ClockSample { t1, t2, t3, t4 });
+                self.clock.add(ClockSample { t1, t2, t3, t4 });
                 Ok(())
             }
             _ => Err(protocol(format!(
@@ -305,7 +305,7 @@ impl Connection for RestConnection {
             Arc::clone(&problem),
         );
         meta.attempt = attempt.number;
-        meta.clock = self.clock.lock().estimate();
+        meta.clock = self.clock.estimate();
         meta.send_started = Some(attempt.started);
         let request = self.put(&meta, body).map_err(DeliveryError::Lost)?;
         let exchanged = self.exchange(request, Some(&moved)).await;
@@ -322,7 +322,7 @@ impl Connection for RestConnection {
     }
 
     fn clock(&self) -> Option<ClockEstimate> {
-        self.clock.lock().estimate()
+        self.clock.estimate()
     }
 
     async fn account(&self, account: RunAccount) -> Result<(), LinkError> {

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use shared::chunk::{crc32c, slices};
-use shared::clock::{ClockEstimate, ClockFilter, ClockSample, UnixNanos};
+use shared::clock::{ClockEstimate, ClockSample, UnixNanos};
 use shared::image::ImageId;
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
@@ -19,7 +19,7 @@ use shared::wire::{
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{AGENT, Attempt, Connection, DeliveryError, Identity, LinkError};
+use super::{AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, SharedClock};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
 
@@ -29,9 +29,12 @@ pub(super) type Outgoing = mpsc::Sender<Encoded>;
 /// Images on their way at once over one session, whatever the window.
 const PARALLEL: usize = 32;
 
-/// Clock measurements in quick succession at the start of a session.
+/// Clock measurements before the first image, and the time for all of them.
 const FIRST_PINGS: u32 = 7;
-const FIRST_PING_INTERVAL: Duration = Duration::from_millis(40);
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+
+/// Time between the measurements that follow.
+const EARLY_PING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Messages that may wait for the transport: enough to keep it busy, few enough that memory stays
 /// below the window.
@@ -49,11 +52,11 @@ pub(super) struct Session {
     sent: AtomicU64,
     allowed: AtomicU64,
     more_credit: Notify,
-    clock: Mutex<ClockFilter>,
+    clock: SharedClock,
     clock_interval: Duration,
     welcome: Mutex<Option<oneshot::Sender<Welcome>>>,
     first_pong: Notify,
-    lost: CancellationToken,
+    pub(super) lost: CancellationToken,
     why_lost: Mutex<String>,
     /// The receiver has answered everything and closed its side.
     ended: CancellationToken,
@@ -62,7 +65,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(outgoing: Outgoing, address: String, options: &LinkOptions) -> Arc<Self> {
+    pub(super) fn new(
+        outgoing: Outgoing,
+        address: String,
+        options: &LinkOptions,
+        identity: &Identity,
+    ) -> Arc<Self> {
         Arc::new(Self {
             outgoing,
             address,
@@ -71,7 +79,7 @@ impl Session {
             sent: AtomicU64::new(0),
             allowed: AtomicU64::new(0),
             more_credit: Notify::new(),
-            clock: Mutex::default(),
+            clock: identity.clock.clone(),
             clock_interval: options.clock_interval,
             welcome: Mutex::default(),
             first_pong: Notify::new(),
@@ -91,6 +99,8 @@ impl Session {
         let (sender, welcomed) = oneshot::channel();
         *self.welcome.lock() = Some(sender);
         let first_pong = self.first_pong.notified();
+        // Without a welcome the transport's tasks, which hold this session, must not live on.
+        let abandoned = self.lost.clone().drop_guard();
         let hello = Hello {
             protocol_version: PROTOCOL_VERSION,
             transmitter: identity.transmitter.clone(),
@@ -123,6 +133,18 @@ impl Session {
         tracing::debug!(receiver = welcome.receiver, durability = %welcome.durability, "welcomed");
         // Answered right behind the welcome; a receiver that never does has no clock for us.
         let _ = tokio::time::timeout(timeout, first_pong).await;
+        // The first round trip is a slow one (everything is cold). Where round trips are short, a
+        // few more before the first image make the offset sharp.
+        let begin = Instant::now();
+        for id in 1..=FIRST_PINGS {
+            let pong = self.first_pong.notified();
+            self.ping(u64::from(id)).await?;
+            let left = FIRST_LOOK.saturating_sub(begin.elapsed());
+            if tokio::time::timeout(left, pong).await.is_err() {
+                break;
+            }
+        }
+        abandoned.disarm();
         let session = Arc::clone(self);
         tokio::spawn(async move { session.watch_clock().await });
         Ok(())
@@ -130,8 +152,10 @@ impl Session {
 
     async fn watch_clock(&self) {
         for id in 1.. {
-            let pause = if id <= FIRST_PINGS {
-                FIRST_PING_INTERVAL
+            // Close together at first, while the estimate is young.
+            let early = id <= FIRST_PINGS;
+            let pause = if early {
+                EARLY_PING_INTERVAL
             } else {
                 self.clock_interval
             };
@@ -149,7 +173,12 @@ impl Session {
     async fn ping(&self, id: u64) -> Result<(), LinkError> {
         // A place in the queue first: the time is taken when nothing is in front of the ping but
         // what the transport itself holds.
-        let Ok(place) = self.outgoing.reserve().await else {
+        let place = tokio::select! {
+            biased;
+            () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
+            place = self.outgoing.reserve() => place,
+        };
+        let Ok(place) = place else {
             return Err(LinkError::Lost(self.reason()));
         };
         place.send(encode_client(ClientMessage::ClockPing {
@@ -160,7 +189,12 @@ impl Session {
     }
 
     async fn send(&self, message: ClientMessage) -> Result<(), LinkError> {
-        let sent = self.outgoing.send(encode_client(message)).await;
+        let sent = tokio::select! {
+            biased;
+            // A transport that is stuck takes nothing more, and may stay stuck for ever.
+            () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
+            sent = self.outgoing.send(encode_client(message)) => sent,
+        };
         sent.map_err(|_| LinkError::Lost(self.reason()))
     }
 
@@ -195,7 +229,7 @@ impl Session {
                 None => tracing::warn!(reason = %reject.reason, "the receiver says: {reject}"),
             },
             ServerMessage::ClockPong { t1, t2, t3, .. } => {
-                self.clock.lock().add(ClockSample {
+                self.clock.add(ClockSample {
                     t1,
                     t2,
                     t3,
@@ -252,6 +286,13 @@ impl Session {
         }
     }
 
+    /// Chunk bytes that were counted will not be sent: the receiver, which never sees them, could
+    /// not give new credit for them.
+    fn return_credit(&self, len: u64) {
+        self.sent.fetch_sub(len, Ordering::AcqRel);
+        self.more_credit.notify_waiters();
+    }
+
     async fn send_image(
         &self,
         image: &Owed,
@@ -264,7 +305,7 @@ impl Session {
         let mut meta = image.meta.clone();
         let id = meta.id;
         meta.attempt = attempt.number;
-        meta.clock = self.clock.lock().estimate();
+        meta.clock = self.clock.estimate();
         meta.send_started = Some(attempt.started);
         self.send(ClientMessage::Begin(Begin { meta, offset: 0 }))
             .await
@@ -287,6 +328,7 @@ impl Session {
             self.take_credit(u64::from(len)).await?;
             if let Ok(answer) = answered.try_recv() {
                 // Known already, or refused: the rest need not travel.
+                self.return_credit(u64::from(len));
                 self.abort(id, "answered").await;
                 return Ok(Some(answer));
             }
@@ -354,7 +396,7 @@ impl Connection for SessionConnection {
     }
 
     fn clock(&self) -> Option<ClockEstimate> {
-        self.0.clock.lock().estimate()
+        self.0.clock.estimate()
     }
 
     async fn account(&self, account: RunAccount) -> Result<(), LinkError> {
@@ -385,3 +427,6 @@ impl Connection for SessionConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! Child processes that do not outlive their owner.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Time between two looks at a process. Peak memory only grows, so that looks may be far apart;
+/// what a process takes in the last moments before its end is missed at most.
+const LOOK: Duration = Duration::from_millis(5);
+/// Time for a daemon to be ready.
+const START: Duration = Duration::from_secs(20);
+/// Time for lines that a process wrote before it ended.
+const LAST_LINES: Duration = Duration::from_secs(1);
+/// Lines of output that are kept for the error.
+const KEPT_LINES: usize = 20;
+
+/// A process that is killed when this is dropped.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    lines: Receiver<String>,
+    output: Vec<String>,
+    log: PathBuf,
+    peak_memory: u64,
+}
+
+/// How a process ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// Lines of standard output.
+    pub(crate) output: Vec<String>,
+    /// Highest resident memory that was seen, bytes.
+    pub(crate) peak_memory: u64,
+}
+
+impl Process {
+    /// Starts `command`. Its log (standard error) goes to `NAME.log` in `folder`, which is its
+    /// working folder too.
+    pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let stderr = File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        let mut child = command
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .with_context(|| format!("{} cannot be run", command.get_program().display()))?;
+        let stdout = child.stdout.take().context("standard output is a pipe")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let mut stdout = BufReader::new(stdout);
+            while stdout.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+                let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                if sender.send(line).is_err() {
+                    return;
+                }
+                bytes.clear();
+            }
+        });
+        let name = name.to_owned();
+        Ok(Self { name, child, lines, output: Vec::new(), log, peak_memory: 0 })
+    }
+
+    /// Waits for the line that begins with `ready: `, and gives the rest of it.
+    pub(crate) fn ready(&mut self) -> Result<String> {
+        let deadline = Instant::now() + START;
+        loop {
+            let line = match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("{} is not ready after {START:?}{}", self.name, self.last_words())
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("{} ended before it was ready{}", self.name, self.last_words())
+                }
+            };
+            let ready = line.strip_prefix("ready: ").map(str::to_owned);
+            self.output.push(line);
+            if let Some(ready) = ready {
+                return Ok(ready);
+            }
+        }
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn wait(mut self, limit: Duration) -> Result<Ended> {
+        let start = Instant::now();
+        loop {
+            self.look();
+            if let Some(status) = self.child.try_wait().context("waiting for a process")? {
+                // The channel ends with the pipe, unless a child of the process holds it open.
+                while let Ok(line) = self.lines.recv_timeout(LAST_LINES) {
+                    self.output.push(line);
+                }
+                return Ok(Ended {
+                    status,
+                    output: std::mem::take(&mut self.output),
+                    peak_memory: self.peak_memory,
+                });
+            }
+            if start.elapsed() > limit {
+                bail!("{} did not end within {limit:?}{}", self.name, self.last_words());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until it ends by itself, with exit code 0.
+    pub(crate) fn succeed(self, limit: Duration) -> Result<Ended> {
+        let (name, log) = (self.name.clone(), self.log.clone());
+        let ended = self.wait(limit)?;
+        ensure!(
+            ended.status.success(),
+            "{name} ended with {}{}",
+            ended.status,
+            words(&ended.output, &log)
+        );
+        Ok(ended)
+    }
+
+    /// Asks it to stop (SIGTERM), and waits until it has, with exit code 0.
+    pub(crate) fn terminate(mut self, limit: Duration) -> Result<Ended> {
+        self.look();
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.context("a process has an id above 0")?;
+        kill_process(pid, Signal::TERM).with_context(|| format!("stopping {}", self.name))?;
+        self.succeed(limit)
+    }
+
+    /// Highest resident memory so far, bytes.
+    pub(crate) fn peak_memory(&mut self) -> u64 {
+        self.look();
+        self.peak_memory
+    }
+
+    /// What it wrote to its log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn look(&mut self) {
+        // There is nothing to be read once the process has ended.
+        let path = format!("/proc/{}/status", self.child.id());
+        let Ok(status) = std::fs::read_to_string(path) else { return };
+        if let Some(peak) = peak_of(&status) {
+            self.peak_memory = self.peak_memory.max(peak);
+        }
+    }
+
+    fn last_words(&mut self) -> String {
+        self.output.extend(self.lines.try_iter());
+        words(&self.output, &self.log)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `VmHWM` of `/proc/PID/status`, which is in units of 1024 bytes (proc_pid_status(5)).
+fn peak_of(status: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1_024)
+}
+
+/// The last lines of output and log, for an error.
+fn words(output: &[String], log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines = output.iter().map(String::as_str).chain(text.lines());
+    let mut last = VecDeque::with_capacity(KEPT_LINES);
+    for line in lines {
+        if last.len() == KEPT_LINES {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+    if last.is_empty() {
+        return "; it said nothing".to_owned();
+    }
+    last.iter().fold("; its last words were:".to_owned(), |text, line| text + "\n  | " + line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> (Process, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        let process = Process::start("shell", command.args(["-c", script]), folder.path());
+        (process.unwrap(), folder)
+    }
+
+    #[test]
+    fn reads_the_peak_in_bytes() {
+        let status = "Name:\tx\nVmPeak:\t  9000 kB\nVmHWM:\t  1234 kB\nVmRSS:\t  10 kB\n";
+        assert_eq!(peak_of(status), Some(1_234 * 1_024));
+        assert_eq!(peak_of("Name:\tzombie\nState:\tZ\n"), None);
+    }
+
+    #[test]
+    fn waits_for_the_ready_line_and_stops_with_code_0() {
+        let (mut process, _folder) = shell(
+            "sleep 600 >&- 2>&- & trap \"kill $!; echo bye; exit 0\" TERM
+             echo hello; echo 'ready: 1 2'; wait",
+        );
+        assert_eq!(process.ready().unwrap(), "1 2");
+        assert!(process.peak_memory() > 0);
+        let ended = process.terminate(Duration::from_secs(10)).unwrap();
+        assert_eq!(ended.output, ["hello", "ready: 1 2", "bye"]);
+    }
+
+    #[test]
+    fn a_process_that_ends_early_is_told_with_its_last_words() {
+        let (mut process, _folder) = shell("echo out; echo trouble >&2; exit 3");
+        let error = process.ready().unwrap_err().to_string();
+        assert!(error.contains("ended before it was ready"), "{error}");
+        assert!(error.contains("| out"), "{error}");
+    }
+
+    #[test]
+    fn another_exit_code_than_0_is_a_failure() {
+        let (process, _folder) = shell("echo trouble >&2; exit 3");
+        let error = process.succeed(Duration::from_secs(10)).err().unwrap().to_string();
+        assert!(error.contains("exit status: 3"), "{error}");
+        assert!(error.contains("| trouble"), "{error}");
+    }
+}

@@ -108,11 +108,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let program = |name: &str| {
         let path = target.join("release").join(name);
-        ensure!(path.is_file(), "{} is missing; run without --no-build", path.display());
+        ensure!(
+            path.is_file(),
+            "{} is missing; run without --no-build",
+            path.display()
+        );
         Ok(path)
     };
-    let (receiver, transmitter) =
-        (program("pantelegraph-receiver")?, program("pantelegraph-transmitter")?);
+    let (receiver, transmitter) = (
+        program("pantelegraph-receiver")?,
+        program("pantelegraph-transmitter")?,
+    );
     let suites = match options.suite {
         Suite::All => Suite::EACH.to_vec(),
         one => vec![one],
@@ -134,7 +140,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     if !failed.is_empty() {
-        bail!("{} (logs are in {})", failed.join(", "), target.join("e2e").display());
+        bail!(
+            "{} (logs are in {})",
+            failed.join(", "),
+            target.join("e2e").display()
+        );
     }
     Ok(())
 }
@@ -152,7 +162,11 @@ fn run_suite(suite: Suite, site: &Site, options: &Options) -> Result<()> {
     if !options.keep {
         clear(&site.work)?;
     }
-    console::passed(format_args!("{}: all holds ({:.0?})", suite.name(), start.elapsed()));
+    console::passed(format_args!(
+        "{}: all holds ({:.0?})",
+        suite.name(),
+        start.elapsed()
+    ));
     Ok(())
 }
 
@@ -162,7 +176,12 @@ fn build(root: &Path) -> Result<()> {
     let status = Command::new(cargo)
         .current_dir(root)
         .args(["build", "--release", "--locked"])
-        .args(["--package", "pantelegraph-receiver", "--package", "pantelegraph-transmitter"])
+        .args([
+            "--package",
+            "pantelegraph-receiver",
+            "--package",
+            "pantelegraph-transmitter",
+        ])
         .status()
         .context("cargo cannot be run")?;
     ensure!(status.success(), "the programs do not build");

@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Tasks of this repository that take more than one command")]
+#[command(
+    name = "cargo xtask",
+    about = "Tasks of this repository that take more than one command"
+)]
 struct Options {
     #[command(subcommand)]
     task: Task,

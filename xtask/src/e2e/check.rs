@@ -37,9 +37,16 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Re
 /// name, the receiver gives out its bytes, and the files in its folder are these and no others.
 pub(crate) fn stored(station: &Station, run: &str, sent: &BTreeMap<String, PathBuf>) -> Result<()> {
     let images = station.images(run)?;
-    ensure!(images.len() == sent.len(), "{} images of {} are catalogued", images.len(), sent.len());
+    ensure!(
+        images.len() == sent.len(),
+        "{} images of {} are catalogued",
+        images.len(),
+        sent.len()
+    );
     for (name, path) in sent {
-        let mut named = images.iter().filter(|image| image["name"] == Value::from(name.as_str()));
+        let mut named = images
+            .iter()
+            .filter(|image| image["name"] == Value::from(name.as_str()));
         let (Some(image), None) = (named.next(), named.next()) else {
             bail!("there is not exactly one image with the name {name:?}");
         };
@@ -51,10 +58,23 @@ pub(crate) fn stored(station: &Station, run: &str, sent: &BTreeMap<String, PathB
 
 /// Checks one entry of the catalogue against the bytes that were sent.
 pub(crate) fn one_stored(station: &Station, image: &Value, bytes: &[u8]) -> Result<()> {
-    ensure!(image["status"] == "stored", "it is {}, {}", image["status"], image["message"]);
-    ensure!(image["size"] == bytes.len(), "it has {} bytes, not {}", image["size"], bytes.len());
+    ensure!(
+        image["status"] == "stored",
+        "it is {}, {}",
+        image["status"],
+        image["message"]
+    );
+    ensure!(
+        image["size"] == bytes.len(),
+        "it has {} bytes, not {}",
+        image["size"],
+        bytes.len()
+    );
     let id = image["image_id"].as_str().context("it has no id")?;
-    ensure!(station.body(&format!("/v1/images/{id}"))? == bytes, "other bytes came back");
+    ensure!(
+        station.body(&format!("/v1/images/{id}"))? == bytes,
+        "other bytes came back"
+    );
     let file = file_of(station, id)?;
     let kept = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
     ensure!(kept == bytes, "{} holds other bytes", file.display());
@@ -65,7 +85,8 @@ pub(crate) fn one_stored(station: &Station, image: &Value, bytes: &[u8]) -> Resu
 fn file_of(station: &Station, id: &str) -> Result<PathBuf> {
     let files = files_below(&station.data.join("images"))?;
     let is_named = |file: &&PathBuf| {
-        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(id))
+        file.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(id))
     };
     let mut found = files.iter().filter(is_named);
     match (found.next(), found.next()) {
@@ -79,7 +100,10 @@ fn file_of(station: &Station, id: &str) -> Result<PathBuf> {
 pub(crate) fn nothing_else(station: &Station, images: usize) -> Result<()> {
     for (folder, expected) in [("images", images), ("quarantine", 0), ("incoming", 0)] {
         let files = files_below(&station.data.join(folder))?.len();
-        ensure!(files == expected, "{files} files in {folder}/, not {expected}");
+        ensure!(
+            files == expected,
+            "{files} files in {folder}/, not {expected}"
+        );
     }
     Ok(())
 }
@@ -96,9 +120,14 @@ impl Expected {
     pub(crate) fn of(sent: &BTreeMap<String, PathBuf>) -> Result<Self> {
         let mut bytes = 0;
         for path in sent.values() {
-            bytes += fs::metadata(path).with_context(|| format!("{}", path.display()))?.len();
+            bytes += fs::metadata(path)
+                .with_context(|| format!("{}", path.display()))?
+                .len();
         }
-        Ok(Self { images: sent.len() as u64, bytes })
+        Ok(Self {
+            images: sent.len() as u64,
+            bytes,
+        })
     }
 }
 
@@ -116,11 +145,19 @@ pub(crate) fn report(report: &Value, expected: Expected) -> Result<()> {
         ("owed", 0),
         ("rejected", 0),
     ] {
-        ensure!(totals[field] == value, "totals.{field} is {}, not {value}", totals[field]);
+        ensure!(
+            totals[field] == value,
+            "totals.{field} is {}, not {value}",
+            totals[field]
+        );
     }
     for field in ["transmission", "delivery"] {
         let count = &report[field]["count"];
-        ensure!(*count == expected.images, "{field}.count is {count}, not {}", expected.images);
+        ensure!(
+            *count == expected.images,
+            "{field}.count is {count}, not {}",
+            expected.images
+        );
     }
     Ok(())
 }
@@ -129,21 +166,38 @@ pub(crate) fn report(report: &Value, expected: Expected) -> Result<()> {
 pub(crate) fn reconciles(report: &Value) -> Result<()> {
     let totals = &report["totals"];
     let count = |field: &str| {
-        totals[field].as_u64().with_context(|| format!("totals.{field} is no number"))
+        totals[field]
+            .as_u64()
+            .with_context(|| format!("totals.{field} is no number"))
     };
     let mut sum = 0;
     for field in ["delivered", "duplicates", "quarantined", "lost", "owed"] {
         sum += count(field)?;
     }
     let captured = count("captured")?;
-    ensure!(captured == sum, "{captured} were captured, the others add up to {sum}");
-    ensure!(totals["reconciles"] == true, "the report says itself that it does not reconcile");
-    let rows = report["images"].as_array().context("a report without rows")?;
-    let omitted = report["rows_omitted"].as_u64().context("rows_omitted is no number")?;
-    let delivered: Vec<&Value> =
-        rows.iter().filter(|row| row["outcome"] == "delivered").collect();
+    ensure!(
+        captured == sum,
+        "{captured} were captured, the others add up to {sum}"
+    );
+    ensure!(
+        totals["reconciles"] == true,
+        "the report says itself that it does not reconcile"
+    );
+    let rows = report["images"]
+        .as_array()
+        .context("a report without rows")?;
+    let omitted = report["rows_omitted"]
+        .as_u64()
+        .context("rows_omitted is no number")?;
+    let delivered: Vec<&Value> = rows
+        .iter()
+        .filter(|row| row["outcome"] == "delivered")
+        .collect();
     if omitted == 0 {
-        let bytes: u64 = delivered.iter().filter_map(|row| row["size"].as_u64()).sum();
+        let bytes: u64 = delivered
+            .iter()
+            .filter_map(|row| row["size"].as_u64())
+            .sum();
         ensure!(
             delivered.len() as u64 == count("delivered")? && bytes == count("bytes")?,
             "{} rows of {bytes} bytes are delivered, the totals say {} of {}",

@@ -64,12 +64,14 @@ fn make_images(folder: &Path) -> Result<u64> {
         let first = folder.join(format!("00-{name}"));
         photograph::write(&first, encoding, width, height, seed)?;
         let size = fs::metadata(&first)?.len();
-        ensure!(size >= IMAGE_BYTES, "{name} has {size} bytes only: draw more pixels");
+        ensure!(
+            size >= IMAGE_BYTES,
+            "{name} has {size} bytes only: draw more pixels"
+        );
         let copies = IMAGES / pictures.len() as u64;
         for copy in 1..copies {
             let link = folder.join(format!("{copy:02}-{name}"));
-            fs::hard_link(&first, &link)
-                .with_context(|| format!("linking {}", link.display()))?;
+            fs::hard_link(&first, &link).with_context(|| format!("linking {}", link.display()))?;
         }
         total += size * copies;
     }
@@ -107,7 +109,10 @@ fn measure(
     let start = Instant::now();
     let ended = transmitter(site, &folder, Some(&station), args)?.succeed(LIMIT)?;
     let seconds = start.elapsed().as_secs_f64();
-    let expected = check::Expected { images: IMAGES, bytes };
+    let expected = check::Expected {
+        images: IMAGES,
+        bytes,
+    };
     let written = written_reports(&report)?;
     let own = written.first().context("the transmitter wrote no report")?;
     check::report(own, expected).context("the transmitter's report")?;
@@ -116,10 +121,15 @@ fn measure(
     // What the transmitter says of itself covers the moments after the last look at it.
     let said = own["usage"]["transmitter"]["peak_memory_bytes"].as_u64();
     let peaks = Peaks {
-        transmitter: ended.peak_memory.max(said.context("no peak memory in the report")?),
+        transmitter: ended
+            .peak_memory
+            .max(said.context("no peak memory in the report")?),
         receiver: station.peak_memory(),
     };
-    ensure!(peaks.receiver > 0, "the receiver's memory cannot be read from /proc");
+    ensure!(
+        peaks.receiver > 0,
+        "the receiver's memory cannot be read from /proc"
+    );
     console::note(format_args!(
         "{transport:<9}  {durability:<10}  {:>7.1} MiB  {:>7.1} MiB  {seconds:>7.1}  {:>6.0}",
         mebibytes(peaks.transmitter),

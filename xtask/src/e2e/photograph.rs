@@ -57,15 +57,12 @@ fn encode<W: Write + Seek>(
     let pixels = draw(width, height, seed);
     let color = ExtendedColorType::Rgb8;
     match encoding {
-        Encoding::Jpeg(quality) => JpegEncoder::new_with_quality(out, quality)
+        Encoding::Jpeg(quality) => {
+            JpegEncoder::new_with_quality(out, quality).write_image(&pixels, width, height, color)
+        }
+        Encoding::Png => PngEncoder::new_with_quality(out, CompressionType::Fast, FilterType::Sub)
             .write_image(&pixels, width, height, color),
-        Encoding::Png => {
-            PngEncoder::new_with_quality(out, CompressionType::Fast, FilterType::Sub)
-                .write_image(&pixels, width, height, color)
-        }
-        Encoding::WebP => {
-            WebPEncoder::new_lossless(out).write_image(&pixels, width, height, color)
-        }
+        Encoding::WebP => WebPEncoder::new_lossless(out).write_image(&pixels, width, height, color),
         // 30 is the encoder's fastest choice of a palette.
         Encoding::Gif => GifEncoder::new_with_speed(out, 30).encode(&pixels, width, height, color),
         Encoding::Bmp => BmpEncoder::new(out).write_image(&pixels, width, height, color),
@@ -83,7 +80,12 @@ fn draw(width: u32, height: u32, seed: u64) -> Vec<u8> {
     let discs: Vec<[usize; 4]> = (0..6)
         .map(|_| {
             let radius = random.usize(1..=width.min(height).div_ceil(4));
-            [random.usize(0..width), random.usize(0..height), radius, random.usize(0..120)]
+            [
+                random.usize(0..width),
+                random.usize(0..height),
+                radius,
+                random.usize(0..120),
+            ]
         })
         .collect();
     for (y, row) in pixels.chunks_exact_mut(width * 3).enumerate() {
@@ -98,7 +100,9 @@ fn draw(width: u32, height: u32, seed: u64) -> Vec<u8> {
             for (channel, value) in pixel.iter_mut().enumerate() {
                 // The sum stays below 256: 200 of light, 16 of tint, 31 of noise.
                 let noise = *value >> 3;
-                *value = u8::try_from(light + channel * 8).unwrap_or(u8::MAX).saturating_add(noise);
+                *value = u8::try_from(light + channel * 8)
+                    .unwrap_or(u8::MAX)
+                    .saturating_add(noise);
             }
         }
     }
@@ -130,7 +134,11 @@ mod tests {
             let mut bytes = Cursor::new(Vec::new());
             encode(&mut bytes, encoding, 33, 21, 7).unwrap();
             let decoded = image::load_from_memory(bytes.get_ref()).unwrap();
-            assert_eq!((decoded.width(), decoded.height()), (33, 21), "{encoding:?}");
+            assert_eq!(
+                (decoded.width(), decoded.height()),
+                (33, 21),
+                "{encoding:?}"
+            );
         }
     }
 }

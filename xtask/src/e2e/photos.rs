@@ -4,6 +4,7 @@ mod collection;
 mod watched;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,12 +46,24 @@ fn each(site: &Site, collection: &Collection, transport: &str) -> Result<()> {
     let folder = site.folder(transport)?;
     let station = Station::start(site, &folder, &[])?;
     let report = folder.join("report.json");
-    send(site, &folder, &station, collection, transport, &["--report"], &[&report])?;
+    send(
+        site,
+        &folder,
+        &station,
+        collection,
+        transport,
+        &["--report"],
+        &[&report],
+    )?;
     check::stored(&station, "photos", &collection.sent)?;
     check::nothing_else(&station, collection.sent.len())?;
     let expected = check::Expected::of(&collection.sent)?;
     let written = written_reports(&report)?;
-    ensure!(written.len() == 1, "{} reports for one transport", written.len());
+    ensure!(
+        written.len() == 1,
+        "{} reports for one transport",
+        written.len()
+    );
     check::report(&written[0], expected).context("the transmitter's report")?;
     let received = station.json("/v1/report?run=photos")?;
     check::report(&received, expected).context("the receiver's report")?;
@@ -71,13 +84,32 @@ fn archived(site: &Site, collection: &Collection) -> Result<()> {
     let report = folder.join("report.json");
     let before = collection.contents()?;
     let policy = format!("archive:{}", archive.display());
-    let (flags, values) = (["--report", "--after-delivery"], [&report, &PathBuf::from(policy)]);
+    let (flags, values) = (
+        ["--report", "--after-delivery"],
+        [&report, &PathBuf::from(policy)],
+    );
     let expected = check::Expected::of(&collection.sent)?;
-    send(site, &folder, &station, collection, &TRANSPORTS.join(","), &flags, &values)?;
+    send(
+        site,
+        &folder,
+        &station,
+        collection,
+        &TRANSPORTS.join(","),
+        &flags,
+        &values,
+    )?;
     let written = written_reports(&report)?;
-    ensure!(written.len() == TRANSPORTS.len(), "{} reports were written", written.len());
+    ensure!(
+        written.len() == TRANSPORTS.len(),
+        "{} reports were written",
+        written.len()
+    );
     for (transport, own) in TRANSPORTS.iter().zip(&written) {
-        ensure!(own["transport"] == *transport, "{} in place of {transport}", own["transport"]);
+        ensure!(
+            own["transport"] == *transport,
+            "{} in place of {transport}",
+            own["transport"]
+        );
         check::report(own, expected).with_context(|| format!("own report, {transport}"))?;
         let query = format!("/v1/report?run=photos&transport={transport}");
         check::report(&station.json(&query)?, expected)
@@ -85,13 +117,19 @@ fn archived(site: &Site, collection: &Collection) -> Result<()> {
     }
     check::nothing_else(&station, collection.sent.len() * TRANSPORTS.len())?;
     let left = check::files_below(&collection.folder)?;
-    ensure!(left == collection.others, "in the folder there are {left:?}");
+    ensure!(
+        left == collection.others,
+        "in the folder there are {left:?}"
+    );
     let mut after = BTreeMap::new();
     for path in check::files_below(&archive)? {
         let name = collection::name_below(&archive, &path)?;
         after.insert(name, fs::read(&path)?);
     }
-    ensure!(after == before, "the archive does not hold what was in the folder");
+    ensure!(
+        after == before,
+        "the archive does not hold what was in the folder"
+    );
     station.stop()?;
     Ok(())
 }
@@ -107,8 +145,15 @@ fn send(
     values: &[&PathBuf],
 ) -> Result<()> {
     let mut args = vec!["--folder".as_ref(), collection.folder.as_os_str()];
-    let words = ["--once", "--recursive", "--run", "photos", "--transport", transport];
-    args.extend(words.iter().map(AsRef::as_ref));
+    let words = [
+        "--once",
+        "--recursive",
+        "--run",
+        "photos",
+        "--transport",
+        transport,
+    ];
+    args.extend(words.iter().map(AsRef::<OsStr>::as_ref));
     for (flag, value) in flags.iter().zip(values) {
         args.extend([flag.as_ref(), value.as_os_str()]);
     }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Time between two looks at a process. Peak memory only grows, so that looks may be far apart;
@@ -59,7 +59,10 @@ impl Process {
         thread::spawn(move || {
             let mut bytes = Vec::new();
             let mut stdout = BufReader::new(stdout);
-            while stdout.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+            while stdout
+                .read_until(b'\n', &mut bytes)
+                .is_ok_and(|read| read > 0)
+            {
                 let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
                 if sender.send(line).is_err() {
                     return;
@@ -68,20 +71,30 @@ impl Process {
             }
         });
         let name = name.to_owned();
-        Ok(Self { name, child, lines, output: Vec::new(), log, peak_memory: 0 })
+        Ok(Self {
+            name,
+            child,
+            lines,
+            output: Vec::new(),
+            log,
+            peak_memory: 0,
+        })
     }
 
     /// Waits for the line that begins with `ready: `, and gives the rest of it.
     pub(crate) fn ready(&mut self) -> Result<String> {
         let deadline = Instant::now() + START;
         loop {
-            let line = match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let line = match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("{} is not ready after {START:?}{}", self.name, self.last_words())
+                    return Err(self.failed(&format!("is not ready after {START:?}")));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    bail!("{} ended before it was ready{}", self.name, self.last_words())
+                    return Err(self.failed("ended before it was ready"));
                 }
             };
             let ready = line.strip_prefix("ready: ").map(str::to_owned);
@@ -109,7 +122,7 @@ impl Process {
                 });
             }
             if start.elapsed() > limit {
-                bail!("{} did not end within {limit:?}{}", self.name, self.last_words());
+                return Err(self.failed(&format!("did not end within {limit:?}")));
             }
             thread::sleep(LOOK);
         }
@@ -151,15 +164,17 @@ impl Process {
     fn look(&mut self) {
         // There is nothing to be read once the process has ended.
         let path = format!("/proc/{}/status", self.child.id());
-        let Ok(status) = std::fs::read_to_string(path) else { return };
+        let Ok(status) = std::fs::read_to_string(path) else {
+            return;
+        };
         if let Some(peak) = peak_of(&status) {
             self.peak_memory = self.peak_memory.max(peak);
         }
     }
 
-    fn last_words(&mut self) -> String {
+    fn failed(&mut self, what: &str) -> anyhow::Error {
         self.output.extend(self.lines.try_iter());
-        words(&self.output, &self.log)
+        anyhow!("{} {what}{}", self.name, words(&self.output, &self.log))
     }
 }
 
@@ -173,7 +188,9 @@ impl Drop for Process {
 
 /// `VmHWM` of `/proc/PID/status`, which is in units of 1024 bytes (proc_pid_status(5)).
 fn peak_of(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1_024)
 }
@@ -193,7 +210,10 @@ fn words(output: &[String], log: &Path) -> String {
     if last.is_empty() {
         return "; it said nothing".to_owned();
     }
-    last.iter().fold("; its last words were:".to_owned(), |text, line| text + "\n  | " + line)
+    last.iter()
+        .fold("; its last words were:".to_owned(), |text, line| {
+            text + "\n  | " + line
+        })
 }
 
 #[cfg(test)]
@@ -237,7 +257,11 @@ mod tests {
     #[test]
     fn another_exit_code_than_0_is_a_failure() {
         let (process, _folder) = shell("echo trouble >&2; exit 3");
-        let error = process.succeed(Duration::from_secs(10)).err().unwrap().to_string();
+        let error = process
+            .succeed(Duration::from_secs(10))
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("exit status: 3"), "{error}");
         assert!(error.contains("| trouble"), "{error}");
     }

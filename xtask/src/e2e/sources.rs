@@ -43,7 +43,10 @@ fn concatenated(site: &Site, frames: &[Vec<u8>]) -> Result<()> {
     transmitter(site, &folder, Some(&station), args)?.succeed(LIMIT)?;
     in_order(&station, "cat", frames)?;
     station.stop()?;
-    console::passed(format_args!("--command 'cat ...': {} images, cut apart", frames.len()));
+    console::passed(format_args!(
+        "--command 'cat ...': {} images, cut apart",
+        frames.len()
+    ));
     Ok(())
 }
 
@@ -57,7 +60,14 @@ fn ffmpeg(site: &Site) -> Result<()> {
     for transport in ["grpc", "websocket", "rest"] {
         let folder = site.folder(&format!("ffmpeg {transport}"))?;
         let station = Station::start(site, &folder, &["--verify", "full"])?;
-        let args = ["--run", "ffmpeg", "--transport", transport, "--command", FFMPEG];
+        let args = [
+            "--run",
+            "ffmpeg",
+            "--transport",
+            transport,
+            "--command",
+            FFMPEG,
+        ];
         transmitter(site, &folder, Some(&station), args)?.succeed(LIMIT)?;
         let images = sorted(station.images("ffmpeg")?);
         ensure!(images.len() == 30, "{} images of 30 came", images.len());
@@ -77,17 +87,33 @@ fn cameras(site: &Site, frames: &[Vec<u8>]) -> Result<()> {
     let camera = Camera::start(frames.to_vec())?;
     let kinds = [
         ("snapshot.jpg", "one image a request"),
-        ("stream", "multipart/x-mixed-replace with the length of each part"),
+        (
+            "stream",
+            "multipart/x-mixed-replace with the length of each part",
+        ),
         ("plain-stream", "multipart/x-mixed-replace without lengths"),
     ];
     for (path, kind) in kinds {
         let folder = site.folder(&format!("camera {path}"))?;
         let station = Station::start(site, &folder, &[])?;
         let url = format!("http://{}/{path}", camera.address());
-        let args = ["--run", "camera", "--count", "5", "--delay", "20ms", "--snapshot-url", &url];
+        let args = [
+            "--run",
+            "camera",
+            "--count",
+            "5",
+            "--delay",
+            "20ms",
+            "--snapshot-url",
+            &url,
+        ];
         transmitter(site, &folder, Some(&station), args)?.succeed(LIMIT)?;
         let images = station.images("camera")?;
-        ensure!(images.len() == 5, "{kind}: {} images of 5 came", images.len());
+        ensure!(
+            images.len() == 5,
+            "{kind}: {} images of 5 came",
+            images.len()
+        );
         let mut seen = BTreeSet::new();
         for image in &images {
             let id = image["image_id"].as_str().context("an image without id")?;
@@ -97,7 +123,10 @@ fn cameras(site: &Site, frames: &[Vec<u8>]) -> Result<()> {
             check::one_stored(&station, image, &frames[frame])?;
             seen.insert(frame);
         }
-        ensure!(seen.len() > 1, "{kind}: the same frame came again and again");
+        ensure!(
+            seen.len() > 1,
+            "{kind}: the same frame came again and again"
+        );
         check::nothing_else(&station, 5)?;
         station.stop()?;
         console::passed(format_args!("--snapshot-url: {kind}"));
@@ -111,19 +140,34 @@ fn pulled(site: &Site, frames: &[Vec<u8>]) -> Result<()> {
     let stream = folder.join("frames.mjpeg");
     fs::write(&stream, frames.concat())?;
     let command = format!("cat {}", tools::quoted(&stream)?);
-    let args =
-        ["--run", "pulled", "--transport", "websocket", "--listen", "127.0.0.1:0", "--command"];
+    let args = [
+        "--run",
+        "pulled",
+        "--transport",
+        "websocket",
+        "--listen",
+        "127.0.0.1:0",
+        "--command",
+    ];
     let args = args.into_iter().chain([command.as_str()]);
     let mut sender = transmitter(site, &folder, None, args)?;
     let ready = sender.ready()?;
-    let address = ready.strip_prefix("WebSocket ").context("no address in the ready line")?;
+    let address = ready
+        .strip_prefix("WebSocket ")
+        .context("no address in the ready line")?;
     let url = format!("ws://{address}/v1/stream");
     let station = Station::start(site, &folder, &["--pull", &url])?;
     sender.succeed(LIMIT)?;
     in_order(&station, "pulled", frames)?;
     let report = station.json("/v1/report?run=pulled")?;
     let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
-    check::report(&report, check::Expected { images: frames.len() as u64, bytes })?;
+    check::report(
+        &report,
+        check::Expected {
+            images: frames.len() as u64,
+            bytes,
+        },
+    )?;
     station.stop()?;
     console::passed("--listen and --pull: the receiver dials the device");
     Ok(())
@@ -132,7 +176,12 @@ fn pulled(site: &Site, frames: &[Vec<u8>]) -> Result<()> {
 /// Checks that the images of a run are `frames`, in their order, and nothing else was stored.
 fn in_order(station: &Station, run: &str, frames: &[Vec<u8>]) -> Result<()> {
     let images = sorted(station.images(run)?);
-    ensure!(images.len() == frames.len(), "{} images of {} came", images.len(), frames.len());
+    ensure!(
+        images.len() == frames.len(),
+        "{} images of {} came",
+        images.len(),
+        frames.len()
+    );
     for (image, frame) in images.iter().zip(frames) {
         check::one_stored(station, image, frame)
             .with_context(|| format!("image {} of run {run}", image["sequence"]))?;

@@ -41,8 +41,17 @@ impl Station {
     pub(crate) fn start(site: &Site, folder: &Path, args: &[&str]) -> Result<Self> {
         let data = folder.join("data");
         let mut command = program(&site.receiver);
-        command.args(["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
-        command.arg("--data").arg(&data).args(["--name", "e2e"]).args(args);
+        command.args([
+            "--grpc-listen",
+            "127.0.0.1:0",
+            "--http-listen",
+            "127.0.0.1:0",
+        ]);
+        command
+            .arg("--data")
+            .arg(&data)
+            .args(["--name", "e2e"])
+            .args(args);
         let mut process = Process::start("receiver", &mut command, folder)?;
         let ready = process.ready()?;
         let (grpc, http) = addresses(&ready)
@@ -52,7 +61,13 @@ impl Station {
             .http_status_as_error(false)
             .build()
             .into();
-        Ok(Self { process, grpc, http, data, agent })
+        Ok(Self {
+            process,
+            grpc,
+            http,
+            data,
+            agent,
+        })
     }
 
     /// What `--to` needs for all transports.
@@ -64,8 +79,16 @@ impl Station {
     /// `GET path`.
     pub(crate) fn get(&self, path: &str) -> Result<Answer> {
         let url = format!("http://{}{path}", self.http);
-        let mut response = self.agent.get(&url).call().with_context(|| format!("GET {path}"))?;
-        let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
+        let mut response = self
+            .agent
+            .get(&url)
+            .call()
+            .with_context(|| format!("GET {path}"))?;
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(MAX_ANSWER)
+            .read_to_vec();
         Ok(Answer {
             status: response.status().as_u16(),
             body: body.with_context(|| format!("reading the answer to GET {path}"))?,
@@ -133,7 +156,9 @@ where
     A: AsRef<OsStr>,
 {
     let mut command = program(&site.transmitter);
-    command.args(["--name", "e2e", "--progress", "never"]).args(args);
+    command
+        .args(["--name", "e2e", "--progress", "never"])
+        .args(args);
     if let Some(station) = station {
         command.args(["--to", &station.destinations(), "--give-up-after", "30s"]);
     }
@@ -180,7 +205,10 @@ mod tests {
     #[test]
     fn the_ready_line_names_both_addresses() {
         let ready = "gRPC 127.0.0.1:5, HTTP [::1]:6, data /a, b";
-        assert_eq!(addresses(ready), Some(("127.0.0.1:5".to_owned(), "[::1]:6".to_owned())));
+        assert_eq!(
+            addresses(ready),
+            Some(("127.0.0.1:5".to_owned(), "[::1]:6".to_owned()))
+        );
         assert_eq!(addresses("WebSocket 127.0.0.1:5"), None);
     }
 }

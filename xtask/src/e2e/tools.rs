@@ -61,7 +61,14 @@ pub(crate) fn python(site: &Site, requirements: &Path) -> Result<PathBuf> {
     let made = Process::start("venv", &mut command, &site.work)?.succeed(INSTALL);
     made.context("install venv, on Debian with `apt-get install --yes python3-venv` as root")?;
     let mut command = Command::new(&python);
-    command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
+    command.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-r",
+    ]);
     Process::start("pip", command.arg(requirements), &site.work)?
         .succeed(INSTALL)
         .context("the packages of Python cannot be installed; is the package index reachable?")?;
@@ -88,7 +95,13 @@ pub(crate) fn node_modules(site: &Site, package: &Path) -> Result<PathBuf> {
         fs::copy(file, folder.join(name))?;
     }
     let mut command = Command::new("npm");
-    command.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]);
+    command.args([
+        "ci",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--prefix",
+    ]);
     Process::start("npm", command.arg(&folder), &site.work)?
         .succeed(INSTALL)
         .context("the packages of Node.js cannot be installed; is the registry reachable?")?;
@@ -113,7 +126,9 @@ where
 
 /// Text for a field of a shell's or a setting's command line.
 pub(crate) fn quoted(path: &Path) -> Result<String> {
-    let text = path.to_str().context("the path of the repository is not UTF-8; move it")?;
+    let text = path
+        .to_str()
+        .context("the path of the repository is not UTF-8; move it")?;
     if text.contains('\'') {
         bail!("{text} contains a quotation mark; move the repository");
     }

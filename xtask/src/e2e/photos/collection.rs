@@ -16,10 +16,25 @@ use crate::e2e::{check, clear};
 const PHOTOGRAPHS: [(&[u8], Encoding, u32, u32); 16] = [
     (b"thumbnail.jpg", Encoding::Jpeg(80), 240, 160),
     (b"with spaces in the name.png", Encoding::Png, 640, 480),
-    ("Gr\u{fc}\u{df}e/\u{5199}\u{771f} \u{1f4f7}.webp".as_bytes(), Encoding::WebP, 800, 600),
+    (
+        "Gr\u{fc}\u{df}e/\u{5199}\u{771f} \u{1f4f7}.webp".as_bytes(),
+        Encoding::WebP,
+        800,
+        600,
+    ),
     // Two spellings of one letter are two names.
-    ("Gr\u{fc}\u{df}e/cafe\u{301}.jpg".as_bytes(), Encoding::Jpeg(85), 640, 480),
-    ("Gr\u{fc}\u{df}e/caf\u{e9}.jpg".as_bytes(), Encoding::Jpeg(85), 644, 484),
+    (
+        "Gr\u{fc}\u{df}e/cafe\u{301}.jpg".as_bytes(),
+        Encoding::Jpeg(85),
+        640,
+        480,
+    ),
+    (
+        "Gr\u{fc}\u{df}e/caf\u{e9}.jpg".as_bytes(),
+        Encoding::Jpeg(85),
+        644,
+        484,
+    ),
     (b"-leading-dash.jpg", Encoding::Jpeg(90), 1_280, 720),
     (b"--once.gif", Encoding::Gif, 480, 320),
     (b"up..and..over..jpg", Encoding::Jpeg(90), 1_024, 768),
@@ -34,7 +49,12 @@ const PHOTOGRAPHS: [(&[u8], Encoding, u32, u32); 16] = [
 ];
 
 /// What lies in the folder and must not be taken: hidden, unfinished, or no image.
-const OTHERS: [&str; 4] = ["..hidden.jpg", ".cache/inner.jpg", "notes.txt", "half.jpg.part"];
+const OTHERS: [&str; 4] = [
+    "..hidden.jpg",
+    ".cache/inner.jpg",
+    "notes.txt",
+    "half.jpg.part",
+];
 
 /// Sizes that the photographs must span.
 const SMALLEST: u64 = 16 << 10;
@@ -82,9 +102,20 @@ impl Collection {
             sizes.push(fs::metadata(path)?.len());
         }
         let (least, most) = (sizes.iter().min(), sizes.iter().max());
-        ensure!(least.is_some_and(|least| *least <= SMALLEST), "the smallest has {least:?} bytes");
-        ensure!(most.is_some_and(|most| *most >= LARGEST), "the largest has {most:?} bytes");
-        Ok(Self { folder: folder.to_owned(), sent, others, bytes: sizes.iter().sum() })
+        ensure!(
+            least.is_some_and(|least| *least <= SMALLEST),
+            "the smallest has {least:?} bytes"
+        );
+        ensure!(
+            most.is_some_and(|most| *most >= LARGEST),
+            "the largest has {most:?} bytes"
+        );
+        Ok(Self {
+            folder: folder.to_owned(),
+            sent,
+            others,
+            bytes: sizes.iter().sum(),
+        })
     }
 
     /// The photographs' bytes by their names.
@@ -98,7 +129,10 @@ impl Collection {
         let mut expected: Vec<&PathBuf> = self.sent.values().chain(&self.others).collect();
         expected.sort();
         let found = check::files_below(&self.folder)?;
-        ensure!(found.iter().eq(expected), "in the folder there are {found:?}");
+        ensure!(
+            found.iter().eq(expected),
+            "in the folder there are {found:?}"
+        );
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! A folder that is watched while it is being filled.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -43,8 +44,16 @@ pub(super) fn run(site: &Site, transport: &str) -> Result<()> {
     // Under way when the watch begins: only a scan can find it, and it must wait for its end.
     let (path, bytes) = expect("slow from before.jpg")?;
     let begun = SlowWriter::begin(&path, bytes)?;
-    let args = ["--recursive", "--run", RUN, "--transport", transport, "--rescan", "1s"];
-    let mut args: Vec<_> = args.iter().map(AsRef::as_ref).collect();
+    let args = [
+        "--recursive",
+        "--run",
+        RUN,
+        "--transport",
+        transport,
+        "--rescan",
+        "1s",
+    ];
+    let mut args: Vec<&OsStr> = args.iter().map(AsRef::as_ref).collect();
     args.extend(["--folder".as_ref(), inbox.as_os_str()]);
     args.extend(["--report".as_ref(), report.as_os_str()]);
     let sender = transmitter(site, &folder, Some(&station), args)?;
@@ -62,7 +71,9 @@ pub(super) fn run(site: &Site, transport: &str) -> Result<()> {
     fs::create_dir_all(path.parent().context("it lies in a folder")?)?;
     fs::write(&path, bytes)?;
     for writer in [first, second] {
-        writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
+        writer
+            .join()
+            .map_err(|_| anyhow::anyhow!("a writer panicked"))??;
     }
     wait_for(&station, sent.len())?;
 

@@ -25,7 +25,10 @@ impl Camera {
     pub(super) fn start(frames: Vec<Vec<u8>>) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("a port for the camera")?;
         let address = listener.local_addr()?;
-        let shown = Arc::new(Shown { frames, next: AtomicUsize::new(0) });
+        let shown = Arc::new(Shown {
+            frames,
+            next: AtomicUsize::new(0),
+        });
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let shown = Arc::clone(&shown);

@@ -98,7 +98,7 @@ fn table(report: &PathReport, options: &Options) -> String {
          bytes a round, one at a time.\n\n{table}\n",
         options.rounds,
         options.image_size.0,
-        options.volume,
+        shared::report::format::bytes(options.volume.0),
         options.chunk_size,
         options.window,
         options.connections,

@@ -16,6 +16,7 @@ use shared::clock::UnixNanos;
 use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Durability, Receipt, ReceiptStatus, Reject, RejectReason};
+use shared::report::RunAccount;
 use shared::wire::{Begin, Event};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
@@ -249,11 +250,8 @@ impl Intake {
                 meta.size, limits.max_image_size, limits.max_image_size.0
             ));
         }
-        let metadata = meta.name.as_ref().map_or(0, String::len)
-            + meta.content_type.as_ref().map_or(0, String::len)
-            + meta.run.len()
-            + origin.transmitter.len();
-        if metadata as u64 > limits.max_metadata.0 {
+        let metadata = Self::metadata_len(meta, origin);
+        if metadata > limits.max_metadata.0 {
             return limit(format!(
                 "metadata of {metadata} bytes exceeds the receiver's limit of {}; \
                  shorten the name or raise RECEIVER_MAX_METADATA",
@@ -261,6 +259,31 @@ impl Intake {
             ));
         }
         Ok(())
+    }
+
+    /// Whether what a transmitter says of a run is short enough to be kept.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_account(&self, account: &RunAccount) -> Result<(), Reject> {
+        let len = (account.run.len() + account.transmitter.len()) as u64;
+        let limit = self.parts.limits.max_metadata;
+        if len <= limit.0 {
+            return Ok(());
+        }
+        let message = format!(
+            "run and transmitter of {len} bytes exceed the receiver's limit of {limit}; \
+             shorten the label or raise RECEIVER_MAX_METADATA"
+        );
+        Err(Reject::new(None, RejectReason::Limit, message))
+    }
+
+    fn metadata_len(meta: &ImageMeta, origin: &Origin) -> u64 {
+        let len = meta.name.as_ref().map_or(0, String::len)
+            + meta.content_type.as_ref().map_or(0, String::len)
+            + meta.run.len()
+            + origin.transmitter.len();
+        len as u64
     }
 
     /// Verified bytes that are held of an unfinished image.
@@ -385,6 +408,22 @@ impl Intake {
 
     /// Counts and announces a rejection, and hands it back.
     pub fn turn_down(&self, meta: &ImageMeta, origin: &Origin, reject: Reject) -> Reject {
+        if Self::metadata_len(meta, origin) > self.parts.limits.max_metadata.0 {
+            // What is too long to be taken is too long to be remembered.
+            let mut short = ImageMeta::new(meta.id, meta.size);
+            let mut origin = origin.clone();
+            let series = meta.run.len() + origin.transmitter.len();
+            if series as u64 <= self.parts.limits.max_metadata.0 {
+                short.run.clone_from(&meta.run);
+            } else {
+                origin = Origin::new(origin.transport, "");
+            }
+            return self.count_rejection(&short, &origin, reject);
+        }
+        self.count_rejection(meta, origin, reject)
+    }
+
+    fn count_rejection(&self, meta: &ImageMeta, origin: &Origin, reject: Reject) -> Reject {
         tracing::info!(
             image = %meta.id,
             transport = %origin.transport,

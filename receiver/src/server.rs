@@ -2,6 +2,7 @@
 //! listen, and stops in order.
 
 mod accept;
+mod opening;
 mod pull;
 
 use std::net::SocketAddr;
@@ -105,10 +106,15 @@ pub struct Receiver {
     intake: Arc<Intake>,
     catalog: Arc<SqliteCatalog>,
     stop: CancellationToken,
+    /// Ends connections that do not end by themselves.
+    cut: CancellationToken,
     tasks: TaskTracker,
     grace: Duration,
     _lock: Option<DataLock>,
 }
+
+/// Time for connections that were cut to leave.
+const CUTTING: Duration = Duration::from_millis(500);
 
 /// Time between looks for uploads that have expired.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
@@ -145,11 +151,13 @@ impl Receiver {
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
-        let acceptor = accept::Acceptor::new(&config, stop.clone(), tasks.clone());
+        let cut = CancellationToken::new();
+        let acceptor = accept::Acceptor::new(&config, stop.clone(), cut.clone(), tasks.clone());
         if let Some(listener) = listeners.grpc {
             let options = grpc::Options {
                 credit: config.link.credit.0,
                 idle_timeout: config.limits.idle_timeout,
+                tasks: tasks.clone(),
             };
             let service = grpc::TransferService::new(Arc::clone(&intake), options, stop.clone());
             tasks.spawn(acceptor.clone().grpc(listener, service));
@@ -177,6 +185,7 @@ impl Receiver {
             intake,
             catalog,
             stop,
+            cut,
             tasks,
             grace: config.grace,
             _lock: lock,
@@ -199,6 +208,9 @@ impl Receiver {
             .is_err()
         {
             tracing::warn!(grace = ?self.grace, "connections were still open after the grace period");
+            self.cut.cancel();
+            // They have nothing to wait for any more.
+            let _ = tokio::time::timeout(CUTTING, self.tasks.wait()).await;
         }
         if tokio::time::timeout_at(deadline, self.intake.close())
             .await

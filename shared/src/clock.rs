@@ -151,7 +151,8 @@ impl ClockFilter {
             .map(|s| {
                 (
                     s.t1.since(first) as f64,
-                    (s.offset_ns() - self.samples[0].offset_ns()) as f64,
+                    // In floating point: a receiver may claim any time.
+                    s.offset_ns() as f64 - self.samples[0].offset_ns() as f64,
                 )
             })
             .collect();
@@ -243,6 +244,19 @@ mod tests {
             .drift_ppm()
             .expect("eight samples over seven seconds");
         assert!((drift - 50.0).abs() < 0.1, "{drift}");
+    }
+
+    #[test]
+    fn claims_beyond_all_bounds_do_no_harm() {
+        let mut filter = ClockFilter::default();
+        for (second, claim) in [i64::MAX, i64::MIN, i64::MAX].into_iter().enumerate() {
+            let t1 = UnixNanos(i64::try_from(second).expect("small") * 1_000_000_000);
+            let (t2, t4) = (UnixNanos(claim), UnixNanos(t1.0 + 10));
+            filter.add(ClockSample { t1, t2, t3: t2, t4 });
+        }
+        let estimate = filter.estimate().expect("three samples");
+        estimate.one_way(UnixNanos(i64::MIN), UnixNanos(i64::MAX));
+        assert!(filter.drift_ppm().is_none_or(f64::is_finite));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use shared::wire::proto;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic_prost::ProstCodec;
@@ -30,6 +31,8 @@ pub struct Options {
     pub credit: u64,
     /// Time without a message after which a call is ended.
     pub idle_timeout: Duration,
+    /// Owns the tasks of long calls, which may outlive their connections.
+    pub tasks: TaskTracker,
 }
 
 /// The service, to be added to a tonic server.

@@ -55,6 +55,7 @@ async fn clock() -> Response {
 /// A run's account as protobuf (`pantelegraph.transfer.v1.RunAccount`).
 async fn account(State(intake): State<Arc<Intake>>, body: Bytes) -> Result<StatusCode, Problem> {
     let account = shared::wire::decode_account(Segments::from(body))?;
+    intake.check_account(&account)?;
     intake
         .catalog()
         .account(account)

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::clock::UnixNanos;
 use shared::digest::Digest;
@@ -11,7 +12,9 @@ use shared::receipt::{Durability, Reject, RejectReason};
 use shared::wire::{
     Begin, Chunk, ClientMessage, Hello, Limits, PROTOCOL_VERSION, ServerMessage, Welcome,
 };
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::intake::{Begun, Intake, Origin, Upload};
@@ -25,6 +28,46 @@ pub const MAX_WAITING_REPLIES: usize = 256;
 /// Ids of images that were answered while their chunks were still under way.
 const MAX_ANSWERED: usize = 4_096;
 
+/// Images of one session that are being stored at once; the session reads on when one is done.
+const MAX_FINISHING: usize = 128;
+
+/// Time to read an answer once the receiver is stopping.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// How long a client may leave its answers unread.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// While the receiver runs.
+    pub idle_timeout: Duration,
+    /// The receiver is stopping: there is not that much time.
+    pub stop: CancellationToken,
+}
+
+impl Patience {
+    /// Resolves when a client that has not read an answer so far will not.
+    pub async fn end(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(self.idle_timeout) => {}
+            () = async {
+                self.stop.cancelled().await;
+                tokio::time::sleep(PARTING).await;
+            } => {}
+        }
+    }
+
+    /// Hands an answer to the transport; `false` when the client does not read.
+    pub async fn send(&self, replies: &Replies, message: ServerMessage) -> bool {
+        match replies.try_send(message) {
+            // Closed: the connection is gone, which the reading side notices by itself.
+            Ok(()) | Err(TrySendError::Closed(_)) => true,
+            Err(TrySendError::Full(message)) => tokio::select! {
+                _ = replies.send(message) => true,
+                () = self.end() => false,
+            },
+        }
+    }
+}
+
 /// One client's conversation.
 pub struct Session {
     intake: Arc<Intake>,
@@ -34,6 +77,10 @@ pub struct Session {
     /// Images answered in mid-stream: the rest of their messages is swallowed.
     answered: HashSet<ImageId>,
     finishing: TaskTracker,
+    finishing_places: Arc<Semaphore>,
+    patience: Patience,
+    /// The client did not read an answer in time.
+    unread: bool,
     greeted: bool,
     /// Chunk bytes taken, and the total that the client was allowed so far.
     consumed: u64,
@@ -49,6 +96,7 @@ impl Session {
         transport: Transport,
         credit: u64,
         replies: Replies,
+        patience: Patience,
         greeting: bool,
     ) -> Self {
         Self {
@@ -58,6 +106,9 @@ impl Session {
             uploads: HashMap::new(),
             answered: HashSet::new(),
             finishing: TaskTracker::new(),
+            finishing_places: Arc::new(Semaphore::new(MAX_FINISHING)),
+            patience,
+            unread: false,
             greeted: !greeting,
             consumed: 0,
             granted: credit,
@@ -67,6 +118,9 @@ impl Session {
 
     /// Handles one message; `Break` with the reason when the session is over.
     pub async fn handle(&mut self, message: Result<ClientMessage, Reject>) -> ControlFlow<String> {
+        if self.unread {
+            return ControlFlow::Break("answers are not read".to_owned());
+        }
         let message = match message {
             Ok(message) => message,
             Err(reject) => {
@@ -103,7 +157,9 @@ impl Session {
                 .await;
             }
             ClientMessage::Account(account) => {
-                if let Err(error) = self.intake.catalog().account(account).await {
+                if let Err(reject) = self.intake.check_account(&account) {
+                    self.reject_message(reject).await;
+                } else if let Err(error) = self.intake.catalog().account(account).await {
                     tracing::error!("{error}");
                 }
             }
@@ -130,9 +186,11 @@ impl Session {
         &self.origin.transmitter
     }
 
-    async fn reply(&self, message: ServerMessage) {
-        // Fails only when the connection is gone, which the reading side notices by itself.
-        let _ = self.replies.send(message).await;
+    async fn reply(&mut self, message: ServerMessage) {
+        if !self.unread && !self.patience.send(&self.replies, message).await {
+            tracing::info!(transmitter = %self.origin.transmitter, "answers are not read");
+            self.unread = true;
+        }
     }
 
     async fn reject_message(&mut self, reject: Reject) {
@@ -270,11 +328,14 @@ impl Session {
             let answer = upload.finish(digest).await;
             return self.reply(reply_of(answer)).await;
         }
-        // Making an image durable takes milliseconds; the next one's chunks go on meanwhile.
-        let replies = self.replies.clone();
+        // Making an image durable takes milliseconds; the next one's chunks go on meanwhile. The
+        // semaphore is never closed.
+        let place = Arc::clone(&self.finishing_places).acquire_owned().await;
+        let (replies, patience) = (self.replies.clone(), self.patience.clone());
         self.finishing.spawn(async move {
             let answer = upload.finish(digest).await;
-            let _ = replies.send(reply_of(answer)).await;
+            patience.send(&replies, reply_of(answer)).await;
+            drop(place);
         });
     }
 }
@@ -298,3 +359,6 @@ pub(crate) fn too_large(len: u64, limit: usize) -> Reject {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::session::{MAX_WAITING_REPLIES, Session, too_large};
+use super::Place;
+use super::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
 use crate::intake::Intake;
 use crate::problem::Problem;
 
@@ -54,12 +55,17 @@ pub fn config(max_message: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
+        // Pongs to a client that pings and does not read would pile up otherwise.
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
         .max_message_size(Some(largest))
         .max_frame_size(Some(largest))
 }
 
 /// Measured: 128 KiB to 512 KiB make no difference beyond noise for messages of 256 KiB.
 const READ_BUFFER: usize = 256 << 10;
+
+/// More than the largest answer, a welcome that lists all uploads that can be held.
+const MAX_WRITE_BUFFER: usize = 1 << 20;
 
 /// Answers the handshake, then runs the session.
 pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>) -> Response {
@@ -82,6 +88,8 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
         .headers()
         .contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let upgraded = hyper::upgrade::on(&mut request);
+    // Held until the session has ended.
+    let place = request.extensions_mut().remove::<Place>();
     let tasks = endpoint.tasks.clone();
     tasks.spawn(async move {
         match upgraded.await {
@@ -94,6 +102,7 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
             }
             Err(error) => tracing::debug!("websocket upgrade: {error}"),
         }
+        drop(place);
     });
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
@@ -170,23 +179,30 @@ where
 {
     let (replies, mut waiting) = mpsc::channel(MAX_WAITING_REPLIES);
     let intake = Arc::clone(&endpoint.intake);
-    let mut session = Session::new(intake, Transport::WebSocket, endpoint.credit, replies, true);
+    let patience = Patience {
+        idle_timeout: endpoint.idle_timeout,
+        stop: endpoint.stop.clone(),
+    };
+    let mut session = Session::new(
+        intake,
+        Transport::WebSocket,
+        endpoint.credit,
+        replies,
+        patience.clone(),
+        true,
+    );
     let close = loop {
-        tokio::select! {
+        let message = tokio::select! {
             biased;
             reply = waiting.recv() => {
                 // The session holds a sender, so there is always a next one.
                 let Some(reply) = reply else { break None };
-                if let Err(error) = send_ready(&mut socket, reply, &mut waiting).await {
-                    break Some(Ending::Lost(error));
+                match send_ready(&patience, &mut socket, reply, &mut waiting).await {
+                    Ok(()) => continue,
+                    Err(error) => break Some(Ending::Lost(error)),
                 }
             }
-            message = socket.next() => {
-                match take(&endpoint, &mut session, message).await {
-                    ControlFlow::Continue(()) => {}
-                    ControlFlow::Break(ending) => break Some(ending),
-                }
-            }
+            message = socket.next() => message,
             () = endpoint.stop.cancelled() => {
                 break Some(Ending::Close(CloseCode::Away, "the receiver is stopping".to_owned()));
             }
@@ -196,9 +212,31 @@ where
                 );
                 break Some(Ending::Close(CloseCode::Policy, reason));
             }
+        };
+        let mut lost = None;
+        let taken = {
+            let taking = take(&endpoint, &mut session, message);
+            tokio::pin!(taking);
+            loop {
+                tokio::select! {
+                    biased;
+                    taken = &mut taking => break taken,
+                    // The session waits for room among the answers, so they go out meanwhile.
+                    Some(reply) = waiting.recv() => if lost.is_none() {
+                        let sent = send_ready(&patience, &mut socket, reply, &mut waiting).await;
+                        lost = sent.err();
+                    },
+                }
+            }
+        };
+        if let Some(error) = lost {
+            break Some(Ending::Lost(error));
+        }
+        if let ControlFlow::Break(ending) = taken {
+            break Some(ending);
         }
     };
-    finish(socket, session, waiting, close).await;
+    finish(socket, session, waiting, &patience, close).await;
 }
 
 enum Ending {
@@ -210,8 +248,9 @@ enum Ending {
     Close(CloseCode, String),
 }
 
-/// Sends a reply and those behind it that are ready, with one flush.
+/// Sends a reply and those behind it that are ready, with one flush, to a client that reads.
 async fn send_ready<S>(
+    patience: &Patience,
     socket: &mut WebSocketStream<S>,
     first: ServerMessage,
     waiting: &mut mpsc::Receiver<ServerMessage>,
@@ -219,11 +258,18 @@ async fn send_ready<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    socket.feed(Message::Binary(encode_server(&first))).await?;
-    while let Ok(next) = waiting.try_recv() {
-        socket.feed(Message::Binary(encode_server(&next))).await?;
+    let sending = async {
+        socket.feed(Message::Binary(encode_server(&first))).await?;
+        while let Ok(next) = waiting.try_recv() {
+            socket.feed(Message::Binary(encode_server(&next))).await?;
+        }
+        socket.flush().await
+    };
+    tokio::select! {
+        biased;
+        sent = sending => sent,
+        () = patience.end() => Err(Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
-    socket.flush().await
 }
 
 async fn take(
@@ -271,6 +317,7 @@ async fn finish<S>(
     mut socket: WebSocketStream<S>,
     session: Session,
     mut waiting: mpsc::Receiver<ServerMessage>,
+    patience: &Patience,
     ending: Option<Ending>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -281,7 +328,7 @@ async fn finish<S>(
             "connection lost: {error}"
         );
     }
-    let lost = matches!(ending, Some(Ending::Lost(_)));
+    let mut lost = matches!(ending, Some(Ending::Lost(_)));
     let closing = session.close();
     tokio::pin!(closing);
     // The channel ends when the session, which `closing` consumes, and its last answer are gone.
@@ -292,7 +339,8 @@ async fn finish<S>(
             reply = waiting.recv() => match reply {
                 Some(reply) if !lost => {
                     // After goodbye a client may be gone; the images are stored all the same.
-                    let _ = send_ready(&mut socket, reply, &mut waiting).await;
+                    let sent = send_ready(patience, &mut socket, reply, &mut waiting).await;
+                    lost = sent.is_err();
                 }
                 Some(_) => {}
                 None => break,
@@ -347,3 +395,7 @@ fn shortened(mut reason: String) -> String {
     }
     reason
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;

@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::opening::Opening;
 use crate::config::{Config, LinkOptions};
+use crate::endpoint::Place;
 use crate::endpoint::grpc::TransferService;
 
 /// Accepts connections for all listeners of a receiver.
@@ -29,6 +31,7 @@ pub(super) struct Acceptor {
     /// For the head of a request, and between two requests.
     idle_timeout: Duration,
     stop: CancellationToken,
+    cut: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -39,7 +42,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const MAX_STREAMS: u32 = 256;
 
 impl Acceptor {
-    pub(super) fn new(config: &Config, stop: CancellationToken, tasks: TaskTracker) -> Self {
+    /// Connections are asked to end by `stop`, and dropped by `cut`.
+    pub(super) fn new(
+        config: &Config,
+        stop: CancellationToken,
+        cut: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
         let max_connections = config.limits.max_connections;
         Self {
             link: config.link.clone(),
@@ -47,6 +56,7 @@ impl Acceptor {
             max_connections,
             idle_timeout: config.limits.idle_timeout,
             stop,
+            cut,
             tasks,
         }
     }
@@ -57,7 +67,9 @@ impl Acceptor {
             let acceptor = self.clone();
             let service = service.clone();
             self.tasks.spawn(async move {
-                acceptor.serve_grpc(stream, service).await;
+                let cut = acceptor.cut.clone();
+                cut.run_until_cancelled(acceptor.serve_grpc(stream, service))
+                    .await;
                 drop(permit);
             });
         }
@@ -69,8 +81,9 @@ impl Acceptor {
             let acceptor = self.clone();
             let router = router.clone();
             self.tasks.spawn(async move {
-                acceptor.serve_http(stream, router).await;
-                drop(permit);
+                let cut = acceptor.cut.clone();
+                cut.run_until_cancelled(acceptor.serve_http(stream, router, permit))
+                    .await;
             });
         }
     }
@@ -78,17 +91,6 @@ impl Acceptor {
     /// The next connection, once there is room for it; `None` when stopped.
     async fn next(&self, listener: &TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
         loop {
-            if self.connections.available_permits() == 0 {
-                tracing::warn!(
-                    limit = self.max_connections,
-                    "no more connections are accepted for now; raise RECEIVER_MAX_CONNECTIONS"
-                );
-            }
-            let permit = tokio::select! {
-                // The semaphore is never closed.
-                permit = Arc::clone(&self.connections).acquire_owned() => permit.ok()?,
-                () = self.stop.cancelled() => return None,
-            };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return None,
@@ -98,6 +100,8 @@ impl Acceptor {
                     tracing::debug!(%peer, "connected");
                     // Only latency suffers where it cannot be set.
                     let _ = stream.set_nodelay(true);
+                    // Not before it is accepted: a listener that nobody comes to needs no place.
+                    let permit = self.place().await?;
                     return Some((stream, permit));
                 }
                 Err(error) => {
@@ -106,6 +110,20 @@ impl Acceptor {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
+        }
+    }
+
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if self.connections.available_permits() == 0 {
+            tracing::warn!(
+                limit = self.max_connections,
+                "no more connections are served for now; raise RECEIVER_MAX_CONNECTIONS"
+            );
+        }
+        tokio::select! {
+            // The semaphore is never closed.
+            permit = Arc::clone(&self.connections).acquire_owned() => permit.ok(),
+            () = self.stop.cancelled() => None,
         }
     }
 
@@ -124,8 +142,10 @@ impl Acceptor {
             .keep_alive_timeout(KEEP_ALIVE);
         let service = service
             .map_request(|request: http::Request<Incoming>| request.map(tonic::body::Body::new));
-        let connection =
-            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = builder.serve_connection(
+            TokioIo::new(Opening::new(stream, self.idle_timeout)),
+            TowerToHyperService::new(service),
+        );
         tokio::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
@@ -139,7 +159,7 @@ impl Acceptor {
         }
     }
 
-    async fn serve_http(self, stream: TcpStream, router: Router) {
+    async fn serve_http(self, stream: TcpStream, router: Router, permit: OwnedSemaphorePermit) {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         let window = u32::try_from(self.link.http2_window.0).unwrap_or(u32::MAX >> 1);
         let frame = u32::try_from(self.link.http2_frame_size.0).unwrap_or(16 << 10);
@@ -157,10 +177,13 @@ impl Acceptor {
             .max_header_list_size(32 << 10)
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let service = router
-            .map_request(|request: http::Request<Incoming>| request.map(axum::body::Body::new));
+        let place = Place::from(permit);
+        let service = router.map_request(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(place.clone());
+            request.map(axum::body::Body::new)
+        });
         let connection = builder.serve_connection_with_upgrades(
-            TokioIo::new(stream),
+            TokioIo::new(Opening::new(stream, self.idle_timeout)),
             TowerToHyperService::new(service),
         );
         tokio::pin!(connection);

@@ -9,6 +9,10 @@ use crate::chunk::Segments;
 /// Length of the prefix in bytes.
 pub const PREFIX_LEN: usize = 5;
 
+/// Pieces below this many bytes are joined, up to so many.
+const SMALL: usize = 1 << 10;
+const JOINED: usize = 16 << 10;
+
 /// Prefix and head of a message in one piece; the payload follows as it is.
 pub fn prefixed_head(message: &Encoded) -> Bytes {
     let mut head = BytesMut::with_capacity(PREFIX_LEN + message.head.len());
@@ -36,6 +40,9 @@ pub enum Frame {
 #[derive(Debug)]
 pub struct Deframer {
     pieces: Segments,
+    /// Small pieces at the end, joined: each alone would cost more than its bytes, and might keep
+    /// the larger buffer alive that it was cut from.
+    small: BytesMut,
     limit: usize,
     skip: u64,
     awaited: Option<usize>,
@@ -46,6 +53,7 @@ impl Deframer {
     pub fn new(limit: usize) -> Self {
         Self {
             pieces: Segments::new(),
+            small: BytesMut::new(),
             limit,
             skip: 0,
             awaited: None,
@@ -54,17 +62,38 @@ impl Deframer {
 
     /// Takes the next piece of the body.
     pub fn push(&mut self, piece: Bytes) {
+        if piece.len() < SMALL {
+            self.small.extend_from_slice(&piece);
+            if self.small.len() < JOINED {
+                return;
+            }
+            self.settle();
+            return;
+        }
+        self.settle();
         self.pieces.push(piece);
+    }
+
+    /// Puts what was joined to the rest.
+    fn settle(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.split().freeze());
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.pieces.len() + self.small.len()
     }
 
     /// Bytes of a message that has not come to its end.
     pub fn is_mid_message(&self) -> bool {
-        self.awaited.is_some() || self.skip > 0 || !self.pieces.is_empty()
+        self.awaited.is_some() || self.skip > 0 || self.len() > 0
     }
 
     /// The next message, `None` until more bytes come.
     pub fn next_frame(&mut self) -> Option<Frame> {
         if self.skip > 0 {
+            self.settle();
             let count = self.skip.min(self.pieces.len() as u64);
             self.skip -= count;
             self.pieces
@@ -76,9 +105,10 @@ impl Deframer {
         let len = match self.awaited {
             Some(len) => len,
             None => {
-                if self.pieces.len() < PREFIX_LEN {
+                if self.len() < PREFIX_LEN {
                     return None;
                 }
+                self.settle();
                 let flags = self.pieces.get_u8();
                 let len = self.pieces.get_u32();
                 if flags != 0 || len as usize > self.limit {
@@ -94,9 +124,10 @@ impl Deframer {
                 len as usize
             }
         };
-        if self.pieces.len() < len {
+        if self.len() < len {
             return None;
         }
+        self.settle();
         self.awaited = None;
         Some(Frame::Message(self.pieces.split_to(len)))
     }
@@ -152,6 +183,27 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    #[test]
+    fn tiny_pieces_are_joined_and_large_ones_are_not_copied() {
+        let message = vec![7; 100_000];
+        let body = Bytes::from(stream(&[&message]));
+        let mut deframer = Deframer::new(1 << 20);
+        for at in 0..60_000 {
+            deframer.push(body.slice(at..=at));
+            assert!(deframer.next_frame().is_none());
+        }
+        let large = body.slice(60_000..);
+        let address = large[..].as_ptr();
+        deframer.push(large);
+        let Some(Frame::Message(found)) = deframer.next_frame() else {
+            panic!("the message is whole")
+        };
+        assert!(found.pieces().len() < 10, "{} pieces", found.pieces().len());
+        let last = found.pieces().last().expect("several");
+        assert_eq!(last[..].as_ptr(), address);
+        assert_eq!(found.into_bytes(), message);
     }
 
     #[test]

@@ -5,8 +5,11 @@ use pantelegraph_tests::http::{RawHttp, get};
 use pantelegraph_tests::pictures::{jpeg, png};
 use pantelegraph_tests::raw::{End, RawSession, begin, chunk, joined};
 use pantelegraph_tests::station::Station;
+use pantelegraph_tests::within;
 use shared::receipt::RejectReason;
 use shared::wire::encode_client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
@@ -158,4 +161,46 @@ async fn noise_instead_of_http2_is_cut_off_and_others_are_served() {
     session.hello().await;
     let good = session.deliver(&png(1)).await;
     station.shows_only(&[good.image_id]).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_never_says_what_it_speaks_is_closed() {
+    let station = Station::start(&["--idle-timeout", "100ms"]).await;
+    for address in [station.grpc(), station.http()] {
+        for beginning in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
+            let mut silent = TcpStream::connect(address).await.unwrap();
+            silent.write_all(beginning).await.unwrap();
+            // What is said in parting does not matter; a reset is a way to close, too.
+            let mut said = Vec::new();
+            let _ = within(
+                "the end of a silent connection",
+                silent.read_to_end(&mut said),
+            )
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_keeps_its_place_among_the_connections_that_are_allowed() {
+    let station = Station::start(&["--max-connections", "1"]).await;
+    let mut session = RawSession::websocket(station.http()).await;
+    session.hello().await;
+    let mut waiting = RawHttp::connect(station.http()).await;
+    waiting
+        .write("GET /healthz HTTP/1.1\r\nHost: station\r\nConnection: close\r\n\r\n")
+        .await;
+    let mut answer = std::pin::pin!(waiting.answer());
+    // Time enough for the other to be answered, if it were let in.
+    for _ in 0..20 {
+        let picture = png(1);
+        tokio::select! {
+            biased;
+            _ = &mut answer => panic!("two connections where one is allowed"),
+            _ = session.deliver(&picture) => {}
+        }
+    }
+    session.finish().await;
+    let answer = within("the other's turn", answer).await.unwrap();
+    assert_eq!(answer.status, 200);
 }

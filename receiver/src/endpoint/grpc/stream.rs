@@ -21,19 +21,29 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::TransferService;
-use crate::endpoint::session::{MAX_WAITING_REPLIES, Session, too_large};
+use crate::endpoint::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
 
 /// The long-lived session.
 pub(super) fn exchange(service: TransferService, request: Request<Body>) -> Response<Body> {
     let (replies, waiting) = mpsc::channel(MAX_WAITING_REPLIES);
-    tokio::spawn(async move {
+    let tasks = service.options.tasks.clone();
+    tasks.spawn(async move {
         let credit = service.options.credit;
         let intake = service.intake.clone();
-        let mut session = Session::new(intake, Transport::Grpc, credit, replies.clone(), true);
+        let patience = patience(&service);
+        let mut session = Session::new(
+            intake,
+            Transport::Grpc,
+            credit,
+            replies.clone(),
+            patience.clone(),
+            true,
+        );
         let end = converse(&service, &mut session, request.into_body()).await;
         session.close().await;
         if let Some(reason) = end {
-            let _ = replies.send(ServerMessage::Goodbye { reason }).await;
+            let goodbye = ServerMessage::Goodbye { reason };
+            patience.send(&replies, goodbye).await;
         }
     });
     let mut response = Response::new(Body::new(ReplyBody {
@@ -46,6 +56,13 @@ pub(super) fn exchange(service: TransferService, request: Request<Body>) -> Resp
         HeaderValue::from_static("application/grpc"),
     );
     response
+}
+
+fn patience(service: &TransferService) -> Patience {
+    Patience {
+        idle_timeout: service.options.idle_timeout,
+        stop: service.stop.clone(),
+    }
 }
 
 /// Feeds the request's messages to the session until it ends; the reason when this side ends it.
@@ -118,7 +135,8 @@ pub(super) async fn upload(service: TransferService, request: Request<Body>) -> 
     });
     let credit = service.options.credit;
     let intake = service.intake.clone();
-    let mut session = Session::new(intake, Transport::Grpc, credit, replies, false);
+    let patience = patience(&service);
+    let mut session = Session::new(intake, Transport::Grpc, credit, replies, patience, false);
     let end = converse(&service, &mut session, request.into_body()).await;
     session.close().await;
     if let Some(reason) = end {

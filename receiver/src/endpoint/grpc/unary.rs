@@ -148,8 +148,11 @@ async fn forward(
             },
             Err(broadcast::error::RecvError::Closed) => return,
         };
-        if sender.send(Ok(event)).await.is_err() {
-            return;
+        tokio::select! {
+            sent = sender.send(Ok(event)) => if sent.is_err() {
+                return;
+            },
+            () = stop.cancelled() => return,
         }
     }
 }

@@ -40,6 +40,30 @@ async fn size_and_metadata_are_checked_before_any_byte() {
 }
 
 #[tokio::test]
+async fn metadata_that_is_too_long_to_be_taken_is_not_remembered() {
+    let rig = Rig::new();
+    let mut events = rig.intake.watch();
+    for (name, run, transmitter) in [(5_000, 4, 4), (4, 5_000, 4), (4, 4, 5_000), (4, 900, 900)] {
+        let wordy = ImageMeta {
+            name: Some("n".repeat(name)),
+            run: "r".repeat(run),
+            ..meta(b"x")
+        };
+        let origin = Origin::new(origin().transport, &"t".repeat(transmitter));
+        let begin = Begin {
+            meta: wordy,
+            offset: 0,
+        };
+        assert!(rig.intake.begin(begin, &origin).await.is_err());
+        let event = events.recv().await.unwrap();
+        let len = event.name.len() + event.run.len() + event.transmitter.len();
+        assert!(len < 20, "{len} bytes");
+        // A name that is too long is counted where the image belongs.
+        assert_eq!(event.run.len() == run, name == 5_000);
+    }
+}
+
+#[tokio::test]
 async fn chunks_are_counted() {
     let rig = Rig::with(|parts| parts.limits.max_chunks = 3);
     let bytes = picture(20, 1);

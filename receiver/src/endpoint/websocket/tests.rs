@@ -1,0 +1,76 @@
+//! Sessions with clients that do not read. The clock of these tests runs only when nothing else
+//! does.
+
+use super::*;
+use crate::intake::sample::Rig;
+use shared::clock::UnixNanos;
+use shared::wire::{ClientMessage, Hello, PROTOCOL_VERSION, encode_client};
+use tokio::io::DuplexStream;
+
+const IDLE: Duration = Duration::from_secs(60);
+
+fn endpoint(rig: &Rig) -> Endpoint {
+    Endpoint {
+        intake: Arc::clone(&rig.intake),
+        credit: 1 << 20,
+        idle_timeout: IDLE,
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    }
+}
+
+async fn socket(io: DuplexStream, role: Role) -> WebSocketStream<DuplexStream> {
+    WebSocketStream::from_raw_socket(io, role, Some(config(1 << 20))).await
+}
+
+fn message(message: ClientMessage) -> Message {
+    Message::Binary(encode_client(message).head)
+}
+
+/// Sends what is answered, again and again, and reads nothing, until nothing moves any more.
+async fn flood(client: &mut WebSocketStream<DuplexStream>) {
+    let hello = Hello {
+        protocol_version: PROTOCOL_VERSION,
+        ..Hello::default()
+    };
+    client
+        .send(message(ClientMessage::Hello(hello)))
+        .await
+        .unwrap();
+    for id in 0.. {
+        let t1 = UnixNanos(1);
+        let ping = message(ClientMessage::ClockPing { id, t1 });
+        let moment = Duration::from_millis(1);
+        if tokio::time::timeout(moment, client.send(ping))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_given_up_when_it_has_been_idle_for_too_long() {
+    let rig = Rig::new();
+    let (near, far) = tokio::io::duplex(1 << 10);
+    let serving = tokio::spawn(serve(endpoint(&rig), socket(near, Role::Server).await));
+    let mut client = socket(far, Role::Client).await;
+    flood(&mut client).await;
+    let served = tokio::time::timeout(IDLE * 4, serving).await;
+    served.expect("the session ends").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_does_not_hold_up_the_stop() {
+    let rig = Rig::new();
+    let (near, far) = tokio::io::duplex(1 << 10);
+    let endpoint = endpoint(&rig);
+    let stop = endpoint.stop.clone();
+    let serving = tokio::spawn(serve(endpoint, socket(near, Role::Server).await));
+    let mut client = socket(far, Role::Client).await;
+    flood(&mut client).await;
+    stop.cancel();
+    let served = tokio::time::timeout(Duration::from_secs(8), serving).await;
+    served.expect("the session ends").unwrap();
+}

@@ -261,10 +261,10 @@ async fn a_run_in_a_pipe_is_plain_text_and_its_reports_keep_to_the_schema() {
     assert_eq!(all["reports"].as_array().unwrap().len(), 3);
     all["reports"].as_array().unwrap().iter().for_each(valid);
     let text = station.get("/v1/report?run=mixed&format=text").await;
-    plain(&String::from_utf8(text.body.to_vec()).unwrap());
+    plain(std::str::from_utf8(&text.body).unwrap());
     let table = station.get("/v1/report?run=mixed&format=csv").await;
     // A name may hold a line break, which CSV keeps in quotes.
-    let lines = String::from_utf8(table.body.to_vec())
+    let lines = std::str::from_utf8(&table.body)
         .unwrap()
         .matches("camera")
         .count();

@@ -261,9 +261,10 @@ async fn the_last_account_of_a_run_survives_a_cut_connection() {
 async fn a_stopped_receiver_lets_its_folder_go_with_uploads_unfinished() {
     let station = Station::start(&[]).await;
     let picture = large(200_000, 7);
-    for mut session in
-        [RawSession::grpc(station.grpc()).await, RawSession::websocket(station.http()).await]
-    {
+    for mut session in [
+        RawSession::grpc(station.grpc()).await,
+        RawSession::websocket(station.http()).await,
+    ] {
         session.hello().await;
         let (id, begin) = begin(&picture);
         session.send(begin).await;

@@ -278,8 +278,8 @@ struct Stalled {
 async fn stalled(route: Route, grace: &str) -> (Process, Stalled) {
     let station = Station::start(&[]).await;
     let proxy = Proxy::start(Some(route.address(&station))).await;
-    // `Put` has a first connection for clock and accounts, which does not get that far.
-    proxy.stall_after(&[300_000; 2]);
+    // More than any transmitter makes: no image gets through, whichever of them it takes.
+    proxy.stall_after(&[300_000; 16]);
     let folder = folder();
     write_file(&folder.path().join("big.png"), &large(600_000, 5).bytes);
     let mut args = route.flags(proxy.address);

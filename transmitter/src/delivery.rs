@@ -6,9 +6,11 @@ mod tally;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use shared::clock::{ClockEstimate, UnixNanos};
 use shared::image::ImageId;
@@ -82,9 +84,14 @@ pub struct Delivery {
     window: Arc<Semaphore>,
     window_kib: u32,
     attempts: Mutex<HashMap<ImageId, u32>>,
-    current: Mutex<Option<Arc<dyn Connection>>>,
-    last_contact: Mutex<Instant>,
+    /// Connections in use, the newest last.
+    open: Mutex<Vec<Arc<dyn Connection>>>,
+    /// A receiver was reached before.
+    met: AtomicBool,
+    last_contact: Mutex<tokio::time::Instant>,
     tasks: TaskTracker,
+    /// The outbox was closed and empty, which it stays.
+    drained: CancellationToken,
     stop: CancellationToken,
     gave_up: CancellationToken,
 }
@@ -131,17 +138,23 @@ impl Delivery {
             window: Arc::new(Semaphore::new(window_kib as usize)),
             window_kib,
             attempts: Mutex::default(),
-            current: Mutex::default(),
-            last_contact: Mutex::new(Instant::now()),
+            open: Mutex::default(),
+            met: AtomicBool::new(false),
+            last_contact: Mutex::new(tokio::time::Instant::now()),
             tasks: TaskTracker::new(),
+            drained: CancellationToken::new(),
             stop: CancellationToken::new(),
             gave_up: CancellationToken::new(),
         })
     }
 
-    /// The connection made last, for what concerns the run as a whole.
+    /// The newest connection that is open, for what concerns the run as a whole.
     pub fn connection(&self) -> Option<Arc<dyn Connection>> {
-        self.current.lock().clone()
+        let open = self.open.lock();
+        let mut newest_first = open.iter().rev();
+        newest_first
+            .find(|connection| connection.closed().now_or_never().is_none())
+            .cloned()
     }
 
     /// Ends [`Delivery::run`], within [`PARTING`]; what is in flight is owed again.
@@ -173,6 +186,7 @@ impl Delivery {
         self.tasks.close();
         self.tasks.wait().await;
         let parting = async {
+            connections.extend(self.connect_for_last_words().await);
             before_goodbye().await;
             for connection in connections {
                 connection.close().await;
@@ -202,13 +216,32 @@ impl Delivery {
         }
     }
 
+    /// Everything was delivered, but no connection is left to say so: servers close idle ones.
+    async fn connect_for_last_words(&self) -> Option<Arc<dyn Connection>> {
+        let over = self.stop.is_cancelled() || self.gave_up.is_cancelled();
+        if over || !self.met.load(Relaxed) || self.connection().is_some() {
+            return None;
+        }
+        let connecting = tokio::time::timeout(self.options.connect_timeout, self.link.connect());
+        let connection = connecting.await.ok()?.ok()?;
+        self.open.lock().push(Arc::clone(&connection));
+        Some(connection)
+    }
+
     /// One connection after the other, until there is nothing more to send. The last one is
     /// handed out, still open.
     async fn work(self: &Arc<Self>, problem: &Mutex<String>) -> Option<Arc<dyn Connection>> {
         let mut backoff = Backoff::new(&self.retry);
         loop {
-            if self.link.is_lazy() && self.current.lock().is_some() && !self.work_waits().await {
-                return None;
+            if self.link.is_lazy() && self.met.load(Relaxed) {
+                let idle = !self.is_owing();
+                if !self.work_waits().await {
+                    return None;
+                }
+                if idle {
+                    // Nobody was looked for all the while.
+                    *self.last_contact.lock() = tokio::time::Instant::now();
+                }
             }
             self.tally.connecting();
             let connected = tokio::select! {
@@ -222,10 +255,15 @@ impl Delivery {
             match connected {
                 Ok(connection) => {
                     tracing::info!(transport = %self.link.transport(), "connected");
-                    *self.last_contact.lock() = Instant::now();
-                    *self.current.lock() = Some(Arc::clone(&connection));
+                    *self.last_contact.lock() = tokio::time::Instant::now();
+                    self.met.store(true, Relaxed);
+                    self.open.lock().push(Arc::clone(&connection));
                     self.tally.sending();
-                    match self.use_connection(&connection).await {
+                    let used = self.use_connection(&connection).await;
+                    if matches!(used, Use::Lost { .. }) {
+                        self.leave(&connection);
+                    }
+                    match used {
                         Use::Finished => return Some(connection),
                         Use::Stopped => return Some(connection),
                         Use::Lost { reason, .. } if self.link.is_lazy() && !self.is_owing() => {
@@ -242,11 +280,11 @@ impl Delivery {
                 }
                 Err(error) => *problem.lock() = error.to_string(),
             }
-            let waited = self.last_contact.lock().elapsed();
+            let silence = self.silence();
             if self
                 .retry
                 .give_up_after
-                .is_some_and(|limit| waited >= limit)
+                .is_some_and(|limit| silence >= limit)
             {
                 self.gave_up.cancel();
                 return None;
@@ -263,6 +301,22 @@ impl Delivery {
         }
     }
 
+    /// Until now the receiver was there, however little there was to send.
+    fn leave(&self, connection: &Arc<dyn Connection>) {
+        *self.last_contact.lock() = tokio::time::Instant::now();
+        let mut open = self.open.lock();
+        open.retain(|other| !Arc::ptr_eq(other, connection));
+    }
+
+    /// Time since a receiver was there.
+    fn silence(&self) -> Duration {
+        if self.open.lock().is_empty() {
+            self.last_contact.lock().elapsed()
+        } else {
+            Duration::ZERO
+        }
+    }
+
     fn is_owing(&self) -> bool {
         self.outbox.backlog().images > 0
     }
@@ -275,7 +329,10 @@ impl Delivery {
                     self.outbox.give_back(image.meta.id).await;
                     true
                 }
-                None => false,
+                None => {
+                    self.drained.cancel();
+                    false
+                }
             },
             () = self.stop.cancelled() => false,
             () = self.gave_up.cancelled() => false,
@@ -284,9 +341,14 @@ impl Delivery {
 
     /// Resolves when the outbox is closed and empty.
     async fn nothing_owed(&self) {
-        if let Some(image) = self.outbox.take().await {
-            self.outbox.give_back(image.meta.id).await;
-            std::future::pending::<()>().await;
+        tokio::select! {
+            image = self.outbox.take() => if let Some(image) = image {
+                self.outbox.give_back(image.meta.id).await;
+                // Taken over and over it would keep everybody awake; whoever sends the last one
+                // tells.
+                self.drained.cancelled().await;
+            },
+            () = self.drained.cancelled() => {}
         }
     }
 
@@ -295,14 +357,14 @@ impl Delivery {
         let Some(limit) = self.retry.give_up_after else {
             return std::future::pending().await;
         };
-        let left = limit.saturating_sub(self.last_contact.lock().elapsed());
+        let left = limit.saturating_sub(self.silence());
         tokio::time::sleep(left).await;
     }
 
     async fn use_connection(self: &Arc<Self>, connection: &Arc<dyn Connection>) -> Use {
         let places = Arc::new(Semaphore::new(connection.parallel()));
         let in_flight = TaskTracker::new();
-        let delivered = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let delivered = Arc::new(AtomicBool::new(false));
         let ended = loop {
             // The semaphore is never closed.
             let taking = async {
@@ -313,7 +375,10 @@ impl Delivery {
             let (place, image) = tokio::select! {
                 taken = taking => match taken {
                     Some(taken) => taken,
-                    None => break Use::Finished,
+                    None => {
+                        self.drained.cancel();
+                        break Use::Finished;
+                    }
                 },
                 reason = connection.closed() => break Use::Lost { reason, delivered: false },
                 () = self.stop.cancelled() => break Use::Stopped,
@@ -334,7 +399,7 @@ impl Delivery {
             let delivered = Arc::clone(&delivered);
             in_flight.spawn(async move {
                 if delivery.attempt(&connection, image).await {
-                    delivered.store(true, std::sync::atomic::Ordering::Relaxed);
+                    delivered.store(true, Relaxed);
                 }
                 drop((flight, place));
             });
@@ -343,7 +408,7 @@ impl Delivery {
         in_flight.wait().await;
         match ended {
             Use::Lost { reason, .. } => {
-                let delivered = delivered.load(std::sync::atomic::Ordering::Relaxed);
+                let delivered = delivered.load(Relaxed);
                 Use::Lost { reason, delivered }
             }
             other => other,
@@ -370,8 +435,13 @@ impl Delivery {
         let clock = Instant::now();
         let flight = self.tally.flight(image.meta.size, number);
         let result = tokio::select! {
+            biased;
             result = connection.deliver(&image, Attempt { number, started }) => result,
-            () = self.stop.cancelled() => Err(DeliveryError::Lost("stopped".to_owned())),
+            () = self.stop.cancelled() => {
+                // It is owed still, however few attempts it has.
+                self.outbox.give_back(id).await;
+                return false;
+            }
         };
         let delivery = clock.elapsed();
         drop(flight);
@@ -382,7 +452,7 @@ impl Delivery {
                 return false;
             }
         };
-        *self.last_contact.lock() = Instant::now();
+        *self.last_contact.lock() = tokio::time::Instant::now();
         let settled = Settled {
             clock: connection.clock(),
             image,
@@ -404,6 +474,7 @@ impl Delivery {
             tokio::select! {
                 () = tokio::time::sleep(after) => {}
                 () = delivery.stop.cancelled() => {}
+                () = delivery.gave_up.cancelled() => {}
             }
             delivery.outbox.give_back(id).await;
         });
@@ -416,7 +487,12 @@ impl Delivery {
         result: Result<Receipt, DeliveryError>,
     ) -> Judgement {
         let reject = match result {
-            Ok(receipt) => return Judgement::Settle(Settlement::Receipt(receipt)),
+            Ok(receipt) => {
+                return Judgement::Settle(match contradiction(image, &receipt) {
+                    None => Settlement::Receipt(receipt),
+                    Some(problem) => Settlement::Lost(problem),
+                });
+            }
             Err(DeliveryError::Lost(reason)) => {
                 tracing::debug!(image = %image.meta.id, "not delivered: {reason}");
                 return self.again(number, &reason, Duration::ZERO);
@@ -462,6 +538,20 @@ enum Judgement {
     Again { after: Duration },
 }
 
+/// What in a receipt is not of the image that was sent: it proves nothing.
+fn contradiction(image: &Owed, receipt: &Receipt) -> Option<String> {
+    let meta = &image.meta;
+    let other_digest = meta.digest.is_some_and(|digest| {
+        digest.algorithm() == receipt.digest.algorithm() && digest != receipt.digest
+    });
+    (receipt.image_id != meta.id || receipt.size != meta.size || other_digest).then(|| {
+        format!(
+            "the receipt is of image {} with {} bytes and digest {}, which was not sent",
+            receipt.image_id, receipt.size, receipt.digest
+        )
+    })
+}
+
 /// Whether a file is not what it was when its digest was made.
 async fn has_changed(image: &Owed) -> bool {
     let Some(digest) = image.meta.digest else {
@@ -470,3 +560,6 @@ async fn has_changed(image: &Owed) -> bool {
     matches!(image.payload, Payload::File { .. })
         && image.payload.digest(digest.algorithm()).await.ok() != Some(digest)
 }
+
+#[cfg(test)]
+mod tests;

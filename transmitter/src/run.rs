@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capture::{self, Capture, CaptureError, Captured};
 use crate::config::{Config, LinkOptions, SourceOptions};
 use crate::delivery::{Delivery, End, PARTING, Tally};
-use crate::link::{self, Connection, Identity, Link, websocket::ListenLink};
+use crate::link::{self, Connection, Identity, Link, LinkError, websocket::ListenLink};
 use crate::outbox::{Outbox, OutboxError, Owed, memory::MemoryOutbox};
 use crate::pace::{Next, Pace};
 use crate::progress;
@@ -219,7 +219,10 @@ impl Series<'_> {
                 accounts.cancel();
                 self.tell_the_end(&delivery, &record, &tally, usage).await;
             };
-            delivery.run(last_account).await
+            let end = delivery.run(last_account).await;
+            // Whether or not there was time for the last one.
+            accounts.cancel();
+            end
         };
         let stopping = async {
             stop.cancelled().await;
@@ -401,7 +404,7 @@ impl Series<'_> {
         loop {
             tokio::select! {
                 _ = ticks.tick() => if let Some(connection) = delivery.connection() {
-                    self.tell(&*connection, record, tally, usage, false).await;
+                    self.tell(&*connection, record, tally, usage, false, &stop).await;
                 },
                 () = stop.cancelled() => return,
             }
@@ -419,7 +422,11 @@ impl Series<'_> {
         let Some(connection) = delivery.connection() else {
             return;
         };
-        let told = self.tell(&*connection, record, tally, usage, true).await;
+        // Whoever waits for this has a limit of its own.
+        let never = CancellationToken::new();
+        let told = self
+            .tell(&*connection, record, tally, usage, true, &never)
+            .await;
         if told || tally.totals().owed() > 0 {
             return;
         }
@@ -427,12 +434,14 @@ impl Series<'_> {
         // the account because the connection broke in between.
         let timeout = self.config.link.connect_timeout;
         if let Ok(Ok(connection)) = tokio::time::timeout(timeout, self.link.connect()).await {
-            self.tell(&*connection, record, tally, usage, true).await;
+            self.tell(&*connection, record, tally, usage, true, &never)
+                .await;
             connection.close().await;
         }
     }
 
-    /// Tells the receiver how the run stands, in portions; whether it went out.
+    /// Tells the receiver how the run stands, in portions, unless it is interrupted; whether it
+    /// went out.
     async fn tell(
         &self,
         connection: &dyn Connection,
@@ -440,6 +449,7 @@ impl Series<'_> {
         tally: &Tally,
         usage: Usage,
         finished: bool,
+        interrupt: &CancellationToken,
     ) -> bool {
         loop {
             let mut account = self.account(record, tally, usage, finished);
@@ -448,7 +458,12 @@ impl Series<'_> {
             account.images.clone_from(&images);
             account.finished = finished && !more;
             account.ended = account.finished.then(UnixNanos::now);
-            if let Err(error) = connection.account(account).await {
+            let told = tokio::select! {
+                biased;
+                told = connection.account(account) => told,
+                () = interrupt.cancelled() => Err(LinkError::Lost("no time left".to_owned())),
+            };
+            if let Err(error) = told {
                 tracing::debug!("the receiver was not told of the run: {error}");
                 record.report_later(images);
                 return false;

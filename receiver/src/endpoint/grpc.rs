@@ -51,13 +51,12 @@ impl TransferService {
     }
 
     async fn serve(self, request: Request<Body>) -> Response<Body> {
-        let method = request
-            .uri()
-            .path()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let path = request.uri().path();
+        let call = path
+            .strip_prefix('/')
+            .and_then(|path| path.strip_prefix(Self::NAME))
+            .and_then(|path| path.strip_prefix('/'));
+        let method = call.unwrap_or(path).to_owned();
         let max_message = self.intake.limits().max_message_size.as_usize();
         match method.as_str() {
             "Exchange" => stream::exchange(self, request),

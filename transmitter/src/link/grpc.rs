@@ -1,5 +1,7 @@
 //! gRPC: the session over `Exchange`, or one `Put` an image.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -68,9 +70,15 @@ impl Link for ExchangeLink {
             &self.identity,
         );
         let frame_size = self.options.http2_frame_size.as_usize();
+        let (goodbye, lost) = (session.goodbye.clone(), session.lost.clone());
         let body = Body::new(Ending {
             body: MessageBody::new(messages, frame_size),
-            goodbye: session.goodbye.clone().cancelled_owned(),
+            goodbye: Box::pin(async move {
+                tokio::select! {
+                    () = goodbye.cancelled() => {}
+                    () = lost.cancelled() => {}
+                }
+            }),
         });
         tokio::spawn(converse(channel, body, Arc::clone(&session)));
         session
@@ -81,12 +89,12 @@ impl Link for ExchangeLink {
 }
 
 pin_project_lite::pin_project! {
-    /// A body that ends when goodbye was said and everything before it has been sent.
+    /// A body that ends when goodbye was said, or the session was lost, and everything before has
+    /// been sent.
     struct Ending {
         #[pin]
         body: MessageBody,
-        #[pin]
-        goodbye: tokio_util::sync::WaitForCancellationFutureOwned,
+        goodbye: Pin<Box<dyn Future<Output = ()> + Send>>,
     }
 }
 
@@ -95,20 +103,18 @@ impl http_body::Body for Ending {
     type Error = std::convert::Infallible;
 
     fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
         use std::task::Poll;
         let this = self.project();
         match this.body.poll_frame(context) {
-            Poll::Pending => std::task::ready!(this.goodbye.poll(context)),
+            Poll::Pending => std::task::ready!(this.goodbye.as_mut().poll(context)),
             ready => return ready,
         }
         Poll::Ready(None)
     }
 }
-
-use std::future::Future;
 
 async fn channel(
     url: &Url,
@@ -150,7 +156,12 @@ async fn channel(
 
 /// Runs the call: the request's body is sent by the connection's own task; here the answers come.
 async fn converse(channel: Channel, body: Body, session: Arc<Session>) {
-    let reason = match call(channel, body, &session).await {
+    let called = tokio::select! {
+        called = call(channel, body, &session) => called,
+        // Leaving the call resets it, lest it stays open for what nobody sends any more.
+        () = session.lost.cancelled() => return,
+    };
+    let reason = match called {
         Ok(()) => "the receiver ended the session".to_owned(),
         Err(problem) => problem,
     };

@@ -356,7 +356,7 @@ impl Connection for RestConnection {
 fn verdict(id: ImageId, status: StatusCode, answer: &[u8]) -> Result<Receipt, DeliveryError> {
     if status.is_success() {
         return serde_json::from_slice(answer)
-            .map_err(|error| DeliveryError::Lost(format!("the receipt cannot be read: {error}")));
+            .map_err(|error| later(id, format!("the receipt cannot be read: {error}")));
     }
     let problem: serde_json::Value = serde_json::from_slice(answer).unwrap_or_default();
     let detail = problem["detail"].as_str().unwrap_or("no details given");
@@ -365,9 +365,7 @@ fn verdict(id: ImageId, status: StatusCode, answer: &[u8]) -> Result<Receipt, De
         .and_then(|reason| reason.parse().ok());
     let Some(reason) = reason else {
         // Not this project's receiver, or a proxy in front of it.
-        return Err(DeliveryError::Lost(format!(
-            "HTTP status {status}: {detail}"
-        )));
+        return Err(later(id, format!("HTTP status {status}: {detail}")));
     };
     let mut reject = Reject::new(id, reason, detail);
     reject.retryable = problem["retryable"].as_bool().unwrap_or(false);
@@ -377,6 +375,12 @@ fn verdict(id: ImageId, status: StatusCode, answer: &[u8]) -> Result<Receipt, De
         "REST has no message kinds"
     );
     Err(reject.into())
+}
+
+/// The connection is good but the answer is not: the image waits before it is tried again, and the
+/// others need not.
+fn later(id: ImageId, problem: String) -> DeliveryError {
+    Reject::new(id, RejectReason::Unavailable, problem).into()
 }
 
 /// An image as a request's body, in slices.
@@ -493,5 +497,30 @@ impl Body for ImageBody {
             Self::Memory { bytes, .. } => bytes.len() as u64,
             Self::File { left, .. } => *left,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_somebody_else_makes_the_image_wait_and_not_the_connection() {
+        let id = ImageId::new();
+        for (status, answer) in [
+            (StatusCode::BAD_GATEWAY, &b"<html>502</html>"[..]),
+            (StatusCode::PAYLOAD_TOO_LARGE, b"{}"),
+            (StatusCode::OK, b"welcome to the captive portal"),
+        ] {
+            match verdict(id, status, answer) {
+                Err(DeliveryError::Rejected(reject)) => {
+                    assert!(
+                        reject.retryable && reject.image_id == Some(id),
+                        "{reject:?}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -56,7 +56,7 @@ pub(super) struct Session {
     clock_interval: Duration,
     welcome: Mutex<Option<oneshot::Sender<Welcome>>>,
     first_pong: Notify,
-    lost: CancellationToken,
+    pub(super) lost: CancellationToken,
     why_lost: Mutex<String>,
     /// The receiver has answered everything and closed its side.
     ended: CancellationToken,
@@ -99,6 +99,8 @@ impl Session {
         let (sender, welcomed) = oneshot::channel();
         *self.welcome.lock() = Some(sender);
         let first_pong = self.first_pong.notified();
+        // Without a welcome the transport's tasks, which hold this session, must not live on.
+        let abandoned = self.lost.clone().drop_guard();
         let hello = Hello {
             protocol_version: PROTOCOL_VERSION,
             transmitter: identity.transmitter.clone(),
@@ -142,6 +144,7 @@ impl Session {
                 break;
             }
         }
+        abandoned.disarm();
         let session = Arc::clone(self);
         tokio::spawn(async move { session.watch_clock().await });
         Ok(())
@@ -170,7 +173,12 @@ impl Session {
     async fn ping(&self, id: u64) -> Result<(), LinkError> {
         // A place in the queue first: the time is taken when nothing is in front of the ping but
         // what the transport itself holds.
-        let Ok(place) = self.outgoing.reserve().await else {
+        let place = tokio::select! {
+            biased;
+            () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
+            place = self.outgoing.reserve() => place,
+        };
+        let Ok(place) = place else {
             return Err(LinkError::Lost(self.reason()));
         };
         place.send(encode_client(ClientMessage::ClockPing {
@@ -181,7 +189,12 @@ impl Session {
     }
 
     async fn send(&self, message: ClientMessage) -> Result<(), LinkError> {
-        let sent = self.outgoing.send(encode_client(message)).await;
+        let sent = tokio::select! {
+            biased;
+            // A transport that is stuck takes nothing more, and may stay stuck for ever.
+            () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
+            sent = self.outgoing.send(encode_client(message)) => sent,
+        };
         sent.map_err(|_| LinkError::Lost(self.reason()))
     }
 
@@ -273,6 +286,13 @@ impl Session {
         }
     }
 
+    /// Chunk bytes that were counted will not be sent: the receiver, which never sees them, could
+    /// not give new credit for them.
+    fn return_credit(&self, len: u64) {
+        self.sent.fetch_sub(len, Ordering::AcqRel);
+        self.more_credit.notify_waiters();
+    }
+
     async fn send_image(
         &self,
         image: &Owed,
@@ -308,6 +328,7 @@ impl Session {
             self.take_credit(u64::from(len)).await?;
             if let Ok(answer) = answered.try_recv() {
                 // Known already, or refused: the rest need not travel.
+                self.return_credit(u64::from(len));
                 self.abort(id, "answered").await;
                 return Ok(Some(answer));
             }
@@ -406,3 +427,6 @@ impl Connection for SessionConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,9 @@ pub use listen::ListenLink;
 /// Largest message that is taken from a receiver.
 const MAX_REPLY: usize = 1 << 20;
 
+/// Control frames that may wait to be written.
+const MAX_CONTROLS: usize = 16;
+
 /// Makes sessions by dialling a receiver.
 pub struct WebSocketLink {
     url: Url,
@@ -141,7 +144,7 @@ async fn start(
     identity: &Identity,
 ) -> Result<Arc<dyn Connection>, LinkError> {
     let (outgoing, messages) = mpsc::channel(queue_length(options));
-    let (control, controls) = mpsc::unbounded_channel();
+    let (control, controls) = mpsc::channel(MAX_CONTROLS);
     let lost = || LinkError::Lost("the handshake left no socket".to_owned());
     let writer = socket.get_mut().divert(control).ok_or_else(lost)?;
     let session = Session::new(outgoing, address.to_owned(), options, identity);
@@ -162,42 +165,42 @@ async fn write(
     mut writer: SocketWriter,
     mask: bool,
     mut messages: mpsc::Receiver<Encoded>,
-    mut controls: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut controls: mpsc::Receiver<Vec<u8>>,
     session: Arc<Session>,
 ) {
     let mut frames = FrameWriter::new(mask);
     let mut said_goodbye = false;
-    let result = loop {
-        tokio::select! {
-            biased;
-            control = controls.recv() => match control {
-                Some(control) => {
-                    if let Err(error) = writer.write_all(&control).await {
-                        break Err(error);
+    let writing = async {
+        loop {
+            tokio::select! {
+                biased;
+                control = controls.recv() => match control {
+                    Some(control) => writer.write_all(&control).await?,
+                    // The reading side is gone, and with it the connection.
+                    None => return Ok(()),
+                },
+                message = messages.recv() => {
+                    let Some(message) = message else { return Ok(()) };
+                    frames.write(&mut writer, message).await?;
+                }
+                () = session.goodbye.cancelled(), if !said_goodbye => {
+                    // Everything before goodbye, goodbye itself included, then the close frame.
+                    said_goodbye = true;
+                    while let Ok(message) = messages.try_recv() {
+                        frames.write(&mut writer, message).await?;
                     }
-                }
-                // The reading side is gone, and with it the connection.
-                None => break Ok(()),
-            },
-            message = messages.recv() => {
-                let Some(message) = message else { break Ok(()) };
-                if let Err(error) = frames.write(&mut writer, message).await {
-                    break Err(error);
-                }
-            }
-            () = session.goodbye.cancelled(), if !said_goodbye => {
-                // Everything before goodbye, goodbye itself included, then the close frame.
-                said_goodbye = true;
-                while let Ok(message) = messages.try_recv() {
-                    if frames.write(&mut writer, message).await.is_err() {
-                        break;
-                    }
-                }
-                if let Err(error) = frames.write_close(&mut writer).await {
-                    break Err(error);
+                    frames.write_close(&mut writer).await?;
                 }
             }
         }
+    };
+    let result: std::io::Result<()> = tokio::select! {
+        result = writing => result,
+        // A receiver that does not read must not keep the socket, and this task, for ever.
+        () = async {
+            session.lost.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
+        } => Ok(()),
     };
     if let Err(error) = result {
         session.lose(error.to_string());
@@ -205,13 +208,22 @@ async fn write(
     let _ = writer.shutdown().await;
 }
 
+/// Time for a close frame to go out over a connection that is given up.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+
 async fn read(
     mut socket: WebSocketStream<Halves>,
     session: Arc<Session>,
     idle_timeout: std::time::Duration,
 ) {
     let reason = loop {
-        let Ok(message) = tokio::time::timeout(idle_timeout, socket.next()).await else {
+        let next = tokio::time::timeout(idle_timeout, socket.next());
+        let message = tokio::select! {
+            message = next => message,
+            // Given up elsewhere, with the reason.
+            () = session.lost.cancelled() => break String::new(),
+        };
+        let Ok(message) = message else {
             break format!("no sign of the receiver for {idle_timeout:?}");
         };
         match message {

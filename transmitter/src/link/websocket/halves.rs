@@ -12,6 +12,7 @@ use shared::telemetry::Counted;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 type Socket = Counted<TcpStream>;
 
@@ -26,7 +27,7 @@ pub(super) struct Halves {
 
 enum Writing {
     Direct(SocketWriter),
-    Diverted(mpsc::UnboundedSender<Vec<u8>>),
+    Diverted(mpsc::Sender<Vec<u8>>),
 }
 
 impl Halves {
@@ -38,10 +39,7 @@ impl Halves {
     }
 
     /// From now on what is written goes to `control`; the writing half is handed out, once.
-    pub(super) fn divert(
-        &mut self,
-        control: mpsc::UnboundedSender<Vec<u8>>,
-    ) -> Option<SocketWriter> {
+    pub(super) fn divert(&mut self, control: mpsc::Sender<Vec<u8>>) -> Option<SocketWriter> {
         match std::mem::replace(&mut self.write, Writing::Diverted(control)) {
             Writing::Direct(writer) => Some(writer),
             Writing::Diverted(_) => None,
@@ -67,9 +65,10 @@ impl AsyncWrite for Halves {
     ) -> Poll<io::Result<usize>> {
         match &mut self.write {
             Writing::Direct(writer) => Pin::new(writer).poll_write(context, data),
-            Writing::Diverted(control) => match control.send(data.to_vec()) {
-                Ok(()) => Poll::Ready(Ok(data.len())),
-                Err(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Writing::Diverted(control) => match control.try_send(data.to_vec()) {
+                // Pongs to one who pings without reading need not go out, and must not pile up.
+                Ok(()) | Err(TrySendError::Full(_)) => Poll::Ready(Ok(data.len())),
+                Err(TrySendError::Closed(_)) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             },
         }
     }

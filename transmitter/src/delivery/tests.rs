@@ -1,0 +1,364 @@
+//! Delivery over links that do what the test wants. The clock of these tests runs only when nothing
+//! else does, so that hours pass at once.
+
+use super::*;
+use crate::link::LinkError;
+use crate::outbox::memory::MemoryOutbox;
+use bytes::Bytes;
+use shared::digest::DigestAlgorithm;
+use shared::image::{ImageMeta, Transport};
+use shared::receipt::{Durability, ReceiverTimeline};
+use shared::report::RunAccount;
+use shared::settings::units::ByteSize;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::sync::Notify;
+
+/// Longer than anything here takes.
+const GUARD: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// What becomes of one attempt to connect.
+enum Plan {
+    /// Nobody is there.
+    Refuse,
+    /// Never answers.
+    Hang,
+    /// A connection.
+    Connect(Arc<Wire>),
+}
+
+struct TestLink {
+    plans: Mutex<VecDeque<Plan>>,
+    connects: AtomicUsize,
+    lazy: bool,
+}
+
+impl TestLink {
+    fn new(plans: impl IntoIterator<Item = Plan>) -> Arc<Self> {
+        Arc::new(Self {
+            plans: Mutex::new(plans.into_iter().collect()),
+            connects: AtomicUsize::new(0),
+            lazy: false,
+        })
+    }
+
+    fn lazy(plans: impl IntoIterator<Item = Plan>) -> Arc<Self> {
+        let link = Self::new(plans);
+        let plans = std::mem::take(&mut *link.plans.lock());
+        Arc::new(Self {
+            plans: Mutex::new(plans),
+            connects: AtomicUsize::new(0),
+            lazy: true,
+        })
+    }
+}
+
+#[async_trait]
+impl Link for TestLink {
+    fn transport(&self) -> Transport {
+        Transport::Grpc
+    }
+
+    fn is_lazy(&self) -> bool {
+        self.lazy
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
+        self.connects.fetch_add(1, Relaxed);
+        let plan = self.plans.lock().pop_front();
+        match plan {
+            Some(Plan::Connect(wire)) => Ok(wire),
+            Some(Plan::Hang) => std::future::pending().await,
+            Some(Plan::Refuse) | None => Err(LinkError::Lost("nobody is there".to_owned())),
+        }
+    }
+}
+
+/// How a connection answers.
+enum Answer {
+    Receipt,
+    OtherDigest,
+    /// Not before it is told to.
+    Wait,
+}
+
+struct Wire {
+    answer: Answer,
+    taken: Notify,
+    lost: CancellationToken,
+    accounts: AtomicUsize,
+}
+
+impl Wire {
+    fn new(answer: Answer) -> Arc<Self> {
+        Arc::new(Self {
+            answer,
+            taken: Notify::new(),
+            lost: CancellationToken::new(),
+            accounts: AtomicUsize::new(0),
+        })
+    }
+}
+
+fn receipt(meta: &ImageMeta) -> Receipt {
+    let at = UnixNanos(1);
+    Receipt {
+        image_id: meta.id,
+        status: ReceiptStatus::Stored,
+        size: meta.size,
+        digest: meta.digest.expect("given below"),
+        durability: Durability::Synced,
+        format: String::new(),
+        width: 1,
+        height: 1,
+        timeline: ReceiverTimeline {
+            first_byte: at,
+            last_byte: at,
+            verified: at,
+            durable: at,
+        },
+        receiver: "test".to_owned(),
+    }
+}
+
+#[async_trait]
+impl Connection for Wire {
+    async fn deliver(&self, image: &Owed, _attempt: Attempt) -> Result<Receipt, DeliveryError> {
+        self.taken.notify_one();
+        match self.answer {
+            Answer::Receipt => Ok(receipt(&image.meta)),
+            Answer::OtherDigest => Ok(Receipt {
+                digest: DigestAlgorithm::Xxh3.digest(b"other bytes"),
+                ..receipt(&image.meta)
+            }),
+            Answer::Wait => {
+                self.lost.cancelled().await;
+                Err(DeliveryError::Lost("gone".to_owned()))
+            }
+        }
+    }
+
+    fn parallel(&self) -> usize {
+        4
+    }
+
+    fn clock(&self) -> Option<ClockEstimate> {
+        None
+    }
+
+    async fn account(&self, _account: RunAccount) -> Result<(), LinkError> {
+        if self.lost.is_cancelled() {
+            return Err(LinkError::Lost("gone".to_owned()));
+        }
+        self.accounts.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    async fn closed(&self) -> String {
+        self.lost.cancelled().await;
+        "gone".to_owned()
+    }
+
+    async fn close(&self) {}
+}
+
+struct NoLedger;
+
+#[async_trait]
+impl Ledger for NoLedger {
+    async fn settled(&self, _settled: &Settled) {}
+}
+
+struct Test {
+    outbox: Arc<MemoryOutbox>,
+    tally: Arc<Tally>,
+    delivery: Arc<Delivery>,
+}
+
+fn test(link: Arc<TestLink>, connections: usize, retry: RetryOptions) -> Test {
+    let outbox = Arc::new(MemoryOutbox::new(1 << 20));
+    let tally = Arc::new(Tally::new(Transport::Grpc, None));
+    let options = LinkOptions {
+        chunk_size: ByteSize(1 << 10),
+        grpc_call: crate::config::GrpcCall::Exchange,
+        message_size: ByteSize(1 << 20),
+        window: ByteSize(1 << 20),
+        connections,
+        http2_frame_size: ByteSize(16 << 10),
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        clock_interval: Duration::from_secs(5),
+    };
+    let delivery = Delivery::new(
+        Arc::clone(&outbox) as _,
+        link,
+        Arc::new(NoLedger),
+        Arc::clone(&tally),
+        options,
+        retry,
+    );
+    Test {
+        outbox,
+        tally,
+        delivery,
+    }
+}
+
+fn patient() -> RetryOptions {
+    RetryOptions {
+        initial: Duration::from_millis(100),
+        max: Duration::from_secs(30),
+        attempts: None,
+        give_up_after: None,
+    }
+}
+
+impl Test {
+    async fn push(&self) {
+        let bytes = Bytes::from_static(b"an image");
+        let mut meta = ImageMeta::new(ImageId::new(), bytes.len() as u64);
+        meta.digest = Some(DigestAlgorithm::Xxh3.digest(&bytes));
+        self.tally.capture();
+        let image = Owed {
+            meta,
+            payload: Payload::Memory(bytes),
+            source_file: None,
+        };
+        self.outbox.push(image).await.expect("room");
+    }
+
+    fn run(&self) -> tokio::task::JoinHandle<End> {
+        let delivery = Arc::clone(&self.delivery);
+        tokio::spawn(async move {
+            let last_words = || async {
+                if let Some(connection) = delivery.connection() {
+                    let account = account();
+                    let _ = connection.account(account).await;
+                }
+            };
+            delivery.run(last_words).await
+        })
+    }
+}
+
+fn account() -> RunAccount {
+    shared::wire::decode_account(Bytes::from_static(b"\x12\x04grpc")).expect("a run account")
+}
+
+async fn end(running: tokio::task::JoinHandle<End>) -> End {
+    let ended = tokio::time::timeout(GUARD, running).await;
+    ended.expect("the delivery ends").expect("no panic")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_in_flight_when_stopped_is_owed_even_at_its_last_attempt() {
+    let wire = Wire::new(Answer::Wait);
+    let retry = RetryOptions {
+        attempts: Some(1),
+        ..patient()
+    };
+    let test = test(TestLink::new([Plan::Connect(Arc::clone(&wire))]), 1, retry);
+    test.push().await;
+    let running = test.run();
+    wire.taken.notified().await;
+    test.delivery.stop();
+    assert_eq!(end(running).await, End::Stopped);
+    let totals = test.tally.totals();
+    assert_eq!((totals.owed(), totals.lost), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_was_idle_for_long_is_looked_for_again_when_it_is_lost() {
+    for lazy in [false, true] {
+        let (first, second) = (Wire::new(Answer::Receipt), Wire::new(Answer::Receipt));
+        let plans = [
+            Plan::Connect(Arc::clone(&first)),
+            Plan::Refuse,
+            Plan::Connect(Arc::clone(&second)),
+        ];
+        let link = if lazy {
+            TestLink::lazy(plans)
+        } else {
+            TestLink::new(plans)
+        };
+        let retry = RetryOptions {
+            give_up_after: Some(Duration::from_secs(60)),
+            ..patient()
+        };
+        let test = test(link, 1, retry);
+        test.push().await;
+        let running = test.run();
+        first.taken.notified().await;
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        first.lost.cancel();
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        test.push().await;
+        test.outbox.close();
+        let ended = end(running).await;
+        let totals = test.tally.totals();
+        assert_eq!((ended, totals.delivered), (End::Drained, 2), "lazy: {lazy}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_connection_that_cannot_be_made_gives_up_nothing_while_another_is_open() {
+    let wire = Wire::new(Answer::Wait);
+    let link = TestLink::new([Plan::Connect(Arc::clone(&wire))]);
+    let retry = RetryOptions {
+        give_up_after: Some(Duration::from_secs(60)),
+        ..patient()
+    };
+    let test = test(link, 2, retry);
+    test.push().await;
+    let running = test.run();
+    wire.taken.notified().await;
+    // One image takes long; the second connection is refused all the while.
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert!(!test.delivery.gave_up.is_cancelled());
+    wire.lost.cancel();
+    assert!(matches!(end(running).await, End::GaveUp { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_does_not_wait_for_a_connection_that_is_still_being_made() {
+    let wire = Wire::new(Answer::Receipt);
+    let link = TestLink::new([Plan::Hang, Plan::Connect(Arc::clone(&wire))]);
+    let test = test(link, 2, patient());
+    // Both workers see it waiting.
+    test.push().await;
+    let running = test.run();
+    wire.taken.notified().await;
+    test.outbox.close();
+    assert_eq!(end(running).await, End::Drained);
+    assert_eq!(test.tally.totals().delivered, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_words_are_said_over_a_new_connection_when_the_last_was_closed_for_idleness() {
+    let (first, second) = (Wire::new(Answer::Receipt), Wire::new(Answer::Receipt));
+    let link = TestLink::lazy([
+        Plan::Connect(Arc::clone(&first)),
+        Plan::Connect(Arc::clone(&second)),
+    ]);
+    let test = test(link, 1, patient());
+    test.push().await;
+    let running = test.run();
+    first.taken.notified().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    first.lost.cancel();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    test.outbox.close();
+    assert_eq!(end(running).await, End::Drained);
+    assert_eq!(second.accounts.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_of_other_bytes_proves_nothing() {
+    let wire = Wire::new(Answer::OtherDigest);
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+    test.push().await;
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.lost), (0, 1));
+}

@@ -1,0 +1,164 @@
+//! A session at a transport that does what the test wants.
+
+use super::*;
+use crate::payload::Payload;
+use bytes::Bytes;
+use shared::chunk::Segments;
+use shared::digest::DigestAlgorithm;
+use shared::image::ImageMeta;
+use shared::receipt::{Durability, ReceiptStatus, ReceiverTimeline};
+use shared::settings::units::ByteSize;
+use shared::wire::{Limits, decode_client};
+
+const CHUNK: u64 = 1 << 10;
+const CREDIT: u64 = 4 * CHUNK;
+
+/// Longer than anything here takes; the clock of these tests runs only when nothing else does.
+const GUARD: Duration = Duration::from_secs(3_600);
+
+fn options() -> LinkOptions {
+    LinkOptions {
+        chunk_size: ByteSize(CHUNK),
+        grpc_call: crate::config::GrpcCall::Exchange,
+        message_size: ByteSize(1 << 20),
+        window: ByteSize(1 << 20),
+        connections: 1,
+        http2_frame_size: ByteSize(16 << 10),
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        clock_interval: Duration::from_secs(5),
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        transmitter: "test".to_owned(),
+        wire: Default::default(),
+        clock: Default::default(),
+    }
+}
+
+fn session(queue: usize) -> (Arc<Session>, mpsc::Receiver<Encoded>) {
+    let (outgoing, messages) = mpsc::channel(queue);
+    let session = Session::new(outgoing, "test".to_owned(), &options(), &identity());
+    session.allowed.store(CREDIT, Ordering::Release);
+    (session, messages)
+}
+
+fn image(chunks: u64) -> Owed {
+    let bytes = Bytes::from(vec![7; usize::try_from(chunks * CHUNK).expect("small")]);
+    let mut meta = ImageMeta::new(ImageId::new(), bytes.len() as u64);
+    meta.digest = Some(DigestAlgorithm::Xxh3.digest(&bytes));
+    Owed {
+        meta,
+        payload: Payload::Memory(bytes),
+        source_file: None,
+    }
+}
+
+fn attempt() -> Attempt {
+    Attempt {
+        number: 1,
+        started: UnixNanos(1),
+    }
+}
+
+fn duplicate(meta: &ImageMeta) -> Receipt {
+    let at = UnixNanos(1);
+    Receipt {
+        image_id: meta.id,
+        status: ReceiptStatus::Duplicate,
+        size: meta.size,
+        digest: meta.digest.expect("given above"),
+        durability: Durability::Synced,
+        format: String::new(),
+        width: 1,
+        height: 1,
+        timeline: ReceiverTimeline {
+            first_byte: at,
+            last_byte: at,
+            verified: at,
+            durable: at,
+        },
+        receiver: "test".to_owned(),
+    }
+}
+
+fn decoded(message: Encoded) -> ClientMessage {
+    let mut pieces = Segments::from(message.head);
+    for piece in message.payload.pieces() {
+        pieces.push(piece.clone());
+    }
+    decode_client(pieces).expect("a proper message")
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_answered_before_they_are_sent_cost_no_credit() {
+    let (session, mut messages) = session(1);
+    let receiver = Arc::clone(&session);
+    tokio::spawn(async move {
+        while let Some(message) = messages.recv().await {
+            if let ClientMessage::Begin(begin) = decoded(message) {
+                receiver.take(ServerMessage::Receipt(duplicate(&begin.meta)));
+            }
+        }
+    });
+    let connection = SessionConnection(session);
+    for number in 0..32 {
+        let image = image(8);
+        let delivering = connection.deliver(&image, attempt());
+        let receipt = tokio::time::timeout(GUARD, delivering).await;
+        let receipt = receipt.unwrap_or_else(|_| panic!("image {number} waits for credit"));
+        assert_eq!(receipt.expect("a receipt").status, ReceiptStatus::Duplicate);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_transport_that_is_stuck_once_the_connection_is_lost() {
+    // Nothing is ever taken from the queue, and its end stays open.
+    let (session, _stuck) = session(1);
+    let connection = Arc::new(SessionConnection(Arc::clone(&session)));
+    let delivering = tokio::spawn({
+        let connection = Arc::clone(&connection);
+        async move { connection.deliver(&image(8), attempt()).await }
+    });
+    tokio::task::yield_now().await;
+    session.lose("silence".to_owned());
+    let delivered = tokio::time::timeout(GUARD, delivering).await;
+    let delivered = delivered.expect("the attempt ends").expect("no panic");
+    assert!(
+        matches!(&delivered, Err(DeliveryError::Lost(reason)) if reason == "silence"),
+        "{delivered:?}"
+    );
+    let pinging = tokio::time::timeout(GUARD, session.ping(1)).await;
+    assert!(pinging.expect("the ping ends").is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_not_welcomed_is_lost() {
+    let (session, _silent) = session(4);
+    let identity = identity();
+    let greeted = session.greet(&identity, Duration::from_secs(5)).await;
+    assert!(greeted.is_err());
+    assert!(session.lost.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_welcomed_is_not_lost() {
+    let (session, _silent) = session(4);
+    let identity = identity();
+    let welcome = async {
+        tokio::task::yield_now().await;
+        session.take(ServerMessage::Welcome(Welcome {
+            protocol_version: PROTOCOL_VERSION,
+            receiver: "test".to_owned(),
+            limits: Limits::default(),
+            credit: CREDIT,
+            held: Vec::new(),
+            durability: Durability::Synced,
+        }));
+    };
+    let (greeted, ()) = tokio::join!(session.greet(&identity, Duration::from_secs(5)), welcome);
+    greeted.expect("welcomed");
+    assert!(!session.lost.is_cancelled());
+}

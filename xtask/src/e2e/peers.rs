@@ -147,12 +147,16 @@ impl Meeting<'_> {
             .receipt
             .as_object()
             .context("the receipt is no object")?;
-        for (field, value) in object {
+        for (field, value) in object.iter().filter(|(field, _)| *field != "timeline") {
             ensure!(
                 kept[field] == *value,
                 "{field} was {value}, later it is {}",
                 kept[field]
             );
+        }
+        let told = &one.receipt["timeline"];
+        if told.is_object() {
+            same_timeline(told, &kept["timeline"])?;
         }
         let image = images.iter().find(|image| image["image_id"] == id);
         let image = image.context("it is not in the catalogue")?;
@@ -211,6 +215,21 @@ impl Meeting<'_> {
     fn proto(&self) -> PathBuf {
         self.site.root.join("proto")
     }
+}
+
+/// A receipt is made when the catalogue has committed; the time in the catalogue is that of just
+/// before, because it is part of what is committed.
+fn same_timeline(told: &Value, kept: &Value) -> Result<()> {
+    for field in ["first_byte", "last_byte", "verified"] {
+        let (told, kept) = (&told[field], &kept[field]);
+        ensure!(told == kept, "{field} was {told}, later it is {kept}");
+    }
+    let (told, kept) = (told["durable"].as_i64(), kept["durable"].as_i64());
+    ensure!(
+        kept.is_some() && told >= kept,
+        "durable was {told:?}, later it is {kept:?}"
+    );
+    Ok(())
 }
 
 /// The contract, below `proto/`.

@@ -89,20 +89,24 @@ fn draw(width: u32, height: u32, seed: u64) -> Vec<u8> {
         })
         .collect();
     for (y, row) in pixels.chunks_exact_mut(width * 3).enumerate() {
+        // The part of each disc that lies in this row, so that pixels need only compare.
+        let crossed: Vec<(usize, usize, usize)> = discs
+            .iter()
+            .filter_map(|[x, center, radius, shade]| {
+                let above = radius.pow(2).checked_sub(y.abs_diff(*center).pow(2))?;
+                let half = above.isqrt();
+                Some((x.saturating_sub(half), x + half, *shade))
+            })
+            .collect();
+        let sky = 40 + 100 * y / height;
         for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-            let covering = discs.iter().find(|[at_x, at_y, radius, _]| {
-                x.abs_diff(*at_x).pow(2) + y.abs_diff(*at_y).pow(2) < radius * radius
-            });
-            let light = match covering {
-                Some([.., shade]) => *shade,
-                None => 40 + 100 * y / height + 60 * x / width,
-            };
+            let disc = crossed
+                .iter()
+                .find(|(from, to, _)| (*from..*to).contains(&x));
+            let light = disc.map_or(sky + 60 * x / width, |(.., shade)| *shade);
             for (channel, value) in pixel.iter_mut().enumerate() {
-                // The sum stays below 256: 200 of light, 16 of tint, 31 of noise.
-                let noise = *value >> 3;
-                *value = u8::try_from(light + channel * 8)
-                    .unwrap_or(u8::MAX)
-                    .saturating_add(noise);
+                // 200 of light, 16 of tint and 31 of noise: the sum stays below 256.
+                *value = (light + channel * 8) as u8 + (*value >> 3);
             }
         }
     }

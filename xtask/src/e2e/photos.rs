@@ -68,8 +68,8 @@ fn each(site: &Site, collection: &Collection, transport: &str) -> Result<()> {
     let received = station.json("/v1/report?run=photos")?;
     check::report(&received, expected).context("the receiver's report")?;
     ensure!(
-        written[0]["usage"]["transmitter"] == received["usage"]["transmitter"],
-        "the reports do not agree on the transmitter"
+        received["usage"]["transmitter"].is_object() && received["ended"].is_number(),
+        "the transmitter's last account did not reach the receiver"
     );
     collection.is_untouched()?;
     station.stop()?;

@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// Take the release programs as they are, instead of building them
     #[arg(long)]
     no_build: bool,
-    /// With photos: a folder of photographs to send beside the generated ones
+    /// With photos: a folder with nothing but photographs, to send beside the generated ones
     #[arg(long, value_name = "DIR")]
     photographs: Option<PathBuf>,
     /// Leave the working folder, also when everything holds

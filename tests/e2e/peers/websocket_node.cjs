@@ -36,9 +36,8 @@ async function main() {
       }
       put({ end: { image_id: imageId } });
     } else if (decoded.kind === "receipt") {
-      const { status, digest, durability, timeline, ...receipt } = decoded.receipt;
+      const { status, digest, durability, ...receipt } = decoded.receipt;
       expect(digest.algorithm === "DIGEST_ALGORITHM_XXH3_128", digest.algorithm);
-      // Times have more digits than numbers of JavaScript hold.
       told("ws", {
         ...receipt,
         status: status.replace("RECEIPT_STATUS_", "").toLowerCase(),

@@ -64,7 +64,11 @@ async fn account(
             let text = format!("an account has at most {MAX_ACCOUNT} bytes; tell it in portions");
             Problem::from(Reject::new(None, RejectReason::Limit, text))
         }
-        _ => Problem::from(Reject::new(None, RejectReason::Truncated, rejection.body_text())),
+        _ => Problem::from(Reject::new(
+            None,
+            RejectReason::Truncated,
+            rejection.body_text(),
+        )),
     })?;
     let account = shared::wire::decode_account(Segments::from(body))?;
     intake.check_account(&account)?;

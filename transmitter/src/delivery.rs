@@ -500,6 +500,10 @@ impl Delivery {
             Err(DeliveryError::Unreadable(problem)) => {
                 return Judgement::Settle(Settlement::Lost(format!("unreadable: {problem}")));
             }
+            Err(DeliveryError::Unavailable(problem)) => {
+                tracing::warn!(image = %image.meta.id, attempt = number, "unreadable: {problem}");
+                return self.again(number, &problem, self.pause(number));
+            }
             Err(DeliveryError::Rejected(reject)) => reject,
         };
         if reject.quarantined {
@@ -513,9 +517,14 @@ impl Delivery {
             return Judgement::Settle(Settlement::Lost(reason));
         }
         tracing::warn!(image = %image.meta.id, attempt = number, "rejected: {reject}");
+        self.again(number, &reject.to_string(), self.pause(number))
+    }
+
+    /// Time before the attempt after number `number`.
+    fn pause(&self, number: u32) -> Duration {
         let mut backoff = Backoff::new(&self.retry);
-        let pause = (1..number).fold(backoff.next(), |_, _| backoff.next());
-        self.again(number, &reject.to_string(), pause)
+        // The longest pause is reached long before the thirty-second.
+        (1..number.min(32)).fold(backoff.next(), |_, _| backoff.next())
     }
 
     fn again(&self, number: u32, reason: &str, after: Duration) -> Judgement {

@@ -145,6 +145,21 @@ pub enum DeliveryError {
     /// The image can no longer be read.
     #[error("image cannot be read: {0}")]
     Unreadable(String),
+    /// The image cannot be read just now: no file descriptors, no memory, a device that fails.
+    #[error("image cannot be read just now: {0}")]
+    Unavailable(String),
+}
+
+/// What an error of reading an image means for it. Only a file that is gone, closed to this user or
+/// cut short will never be read; anything else may pass.
+pub(crate) fn unreadable(error: std::io::Error) -> DeliveryError {
+    use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied, UnexpectedEof};
+    match error.kind() {
+        NotFound | PermissionDenied | IsADirectory | UnexpectedEof => {
+            DeliveryError::Unreadable(error.to_string())
+        }
+        _ => DeliveryError::Unavailable(error.to_string()),
+    }
 }
 
 /// The link that `options` describe.
@@ -164,5 +179,21 @@ pub fn open(
             Arc::new(websocket::WebSocketLink::new(url, options, identity))
         }
         (Transport::Rest, _) => Arc::new(rest::RestLink::new(url, options, identity)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_error_that_will_not_pass_loses_the_image() {
+        // EMFILE and EIO.
+        for passing in [24, 5] {
+            let error = std::io::Error::from_raw_os_error(passing);
+            assert!(matches!(unreadable(error), DeliveryError::Unavailable(_)));
+        }
+        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert!(matches!(unreadable(gone), DeliveryError::Unreadable(_)));
     }
 }

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put as put_method};
 use shared::chunk::Segments;
 use shared::clock::UnixNanos;
+use shared::receipt::{Reject, RejectReason};
 
 use crate::intake::Intake;
 use crate::problem::Problem;
@@ -53,7 +55,21 @@ async fn clock() -> Response {
 }
 
 /// A run's account as protobuf (`pantelegraph.transfer.v1.RunAccount`).
-async fn account(State(intake): State<Arc<Intake>>, body: Bytes) -> Result<StatusCode, Problem> {
+async fn account(
+    State(intake): State<Arc<Intake>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let text = format!("an account has at most {MAX_ACCOUNT} bytes; tell it in portions");
+            Problem::from(Reject::new(None, RejectReason::Limit, text))
+        }
+        _ => Problem::from(Reject::new(
+            None,
+            RejectReason::Truncated,
+            rejection.body_text(),
+        )),
+    })?;
     let account = shared::wire::decode_account(Segments::from(body))?;
     intake.check_account(&account)?;
     intake

@@ -1,6 +1,6 @@
 //! Looks at an image while it streams by: format, dimensions, a proper end.
 //!
-//! Each format has a walk that hops from length field to length field ([`walk`]), so that an image
+//! Each format has a walk that hops from length field to length field (`walk`), so that an image
 //! of any size is seen through with a few hundred bytes of memory. What follows the end of an image
 //! (a camera's preview, the film of a motion photo, padding) belongs to nobody and is let pass, as
 //! decoders do; what is missing before it is found.

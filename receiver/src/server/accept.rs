@@ -39,7 +39,7 @@ pub(super) struct Acceptor {
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Calls that one HTTP/2 connection may have open.
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 64;
 
 impl Acceptor {
     /// Connections are asked to end by `stop`, and dropped by `cut`.

@@ -29,7 +29,7 @@ use url::Url;
 
 use super::body::MessageBody;
 use super::session::{Session, SessionConnection, queue_length};
-use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError};
+use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError, unreadable};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
 
@@ -294,7 +294,6 @@ impl Connection for PutConnection {
             );
             return Err(Reject::new(image.meta.id, RejectReason::Limit, message).into());
         }
-        let unreadable = |error: std::io::Error| DeliveryError::Unreadable(error.to_string());
         let reader = image.payload.open().await.map_err(unreadable)?;
         let len = u32::try_from(size).unwrap_or(u32::MAX);
         let data = reader.read(0, len).await.map_err(unreadable)?;

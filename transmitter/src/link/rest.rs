@@ -30,7 +30,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError, SharedClock};
+use super::{
+    AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError, SharedClock, unreadable,
+};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
 use crate::payload::Reader;
@@ -292,7 +294,6 @@ struct Progress(Arc<std::sync::atomic::AtomicU64>);
 #[async_trait]
 impl Connection for RestConnection {
     async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
-        let unreadable = |error: std::io::Error| DeliveryError::Unreadable(error.to_string());
         let reader = image.payload.open().await.map_err(unreadable)?;
         let mut meta = image.meta.clone();
         let moved = Progress::default();
@@ -311,7 +312,7 @@ impl Connection for RestConnection {
         let exchanged = self.exchange(request, Some(&moved)).await;
         if let Some(problem) = problem.lock().take() {
             self.lost.cancel();
-            return Err(DeliveryError::Unreadable(problem));
+            return Err(unreadable(problem));
         }
         let (status, answer) = exchanged.map_err(DeliveryError::Lost)?;
         verdict(meta.id, status, &answer)
@@ -415,7 +416,7 @@ impl ImageBody {
         size: u64,
         slice: u32,
         moved: Progress,
-        problem: Arc<Mutex<Option<String>>>,
+        problem: Arc<Mutex<Option<std::io::Error>>>,
     ) -> Self {
         if let Reader::Memory(bytes) = reader {
             return Self::Memory {
@@ -434,7 +435,7 @@ impl ImageBody {
                         }
                     }
                     Err(error) => {
-                        *problem.lock() = Some(error.to_string());
+                        *problem.lock() = Some(error);
                         return;
                     }
                 }

@@ -19,7 +19,9 @@ use shared::wire::{
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, SharedClock};
+use super::{
+    AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, SharedClock, unreadable,
+};
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
 
@@ -300,7 +302,6 @@ impl Session {
         answered: &mut oneshot::Receiver<Result<Receipt, Reject>>,
     ) -> Result<Option<Result<Receipt, Reject>>, DeliveryError> {
         let lost = |_| DeliveryError::Lost(self.reason());
-        let unreadable = |error: std::io::Error| DeliveryError::Unreadable(error.to_string());
         let reader = image.payload.open().await.map_err(unreadable)?;
         let mut meta = image.meta.clone();
         let id = meta.id;

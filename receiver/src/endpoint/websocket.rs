@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use shared::chunk::Segments;
 use shared::image::Transport;
 use shared::wire::{ServerMessage, WEBSOCKET_SUBPROTOCOL, decode_client, encode_server};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
@@ -367,6 +367,8 @@ async fn finish<S>(
         let _ = socket.close(Some(frame)).await;
         // The other side's close frame; what else it still sends is not wanted.
         while let Some(Ok(_)) = socket.next().await {}
+        // First, because the client waits for the server to close.
+        let _ = socket.get_mut().shutdown().await;
         // A client in the middle of a message that is too large would find the connection reset,
         // and not the reason, if its bytes were left unread.
         let mut unread = [0; 16 << 10];

@@ -72,8 +72,12 @@ def good():
     for _ in range(2):
         session.image(IMAGE, name="websockets.jpg")
         told("websockets", receipt_of(pb, session.take("receipt")))
+    start = time.monotonic()
     session.put(goodbye=pb.Goodbye(reason="done"))
     code, _ = session.closed()
+    took = time.monotonic() - start
+    # The receiver gives up a silent client after two; an answered goodbye takes milliseconds.
+    expect(took < 1.5, f"after goodbye the connection stayed open for {took:.1f} s")
     expect(code == 1000, f"after goodbye the code is {code}")
     checked("websockets: goodbye is answered by close 1000")
 

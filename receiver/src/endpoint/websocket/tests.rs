@@ -74,3 +74,26 @@ async fn a_client_that_does_not_read_does_not_hold_up_the_stop() {
     let served = tokio::time::timeout(Duration::from_secs(8), serving).await;
     served.expect("the session ends").unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_the_end_of_the_connection_does_not_wait_in_vain() {
+    let rig = Rig::new();
+    let (near, far) = tokio::io::duplex(1 << 10);
+    let serving = tokio::spawn(serve(endpoint(&rig), socket(near, Role::Server).await));
+    let mut client = socket(far, Role::Client).await;
+    let hello = Hello {
+        protocol_version: PROTOCOL_VERSION,
+        ..Hello::default()
+    };
+    let goodbye = ClientMessage::Goodbye {
+        reason: "done".to_owned(),
+    };
+    let start = tokio::time::Instant::now();
+    for one in [ClientMessage::Hello(hello), goodbye] {
+        client.send(message(one)).await.unwrap();
+    }
+    // Answers the close frame, then waits for the server to close (RFC 6455, section 7.1.1).
+    while let Some(Ok(_)) = client.next().await {}
+    assert!(start.elapsed() < CLOSING, "{:?}", start.elapsed());
+    serving.await.unwrap();
+}

@@ -44,9 +44,7 @@ pub(crate) fn stored(station: &Station, run: &str, sent: &BTreeMap<String, PathB
         sent.len()
     );
     for (name, path) in sent {
-        let mut named = images
-            .iter()
-            .filter(|image| image["name"] == name.as_str());
+        let mut named = images.iter().filter(|image| image["name"] == name.as_str());
         let (Some(image), None) = (named.next(), named.next()) else {
             bail!("there is not exactly one image with the name {name:?}");
         };

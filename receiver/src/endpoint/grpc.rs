@@ -43,6 +43,9 @@ pub struct TransferService {
     stop: CancellationToken,
 }
 
+/// Bytes of a `PutRequest` beside its image and the texts about it, at most: numbers, id, digest.
+const PUT_OVERHEAD: usize = 1 << 10;
+
 impl TransferService {
     /// A service over `intake` whose long calls end when `stop` is cancelled.
     pub fn new(intake: Arc<Intake>, options: Options, stop: CancellationToken) -> Self {
@@ -66,9 +69,14 @@ impl TransferService {
             "Upload" => stream::upload(self, request).await,
             "Put" => {
                 let codec = ProstCodec::<proto::PutResponse, proto::PutRequest>::default();
-                let mut grpc =
-                    tonic::server::Grpc::new(codec).max_decoding_message_size(max_message);
-                grpc.unary(unary::Put(self.intake), request).await
+                // The limit is for the image; what is said of it has a limit of its own.
+                let metadata = self.intake.limits().max_metadata.as_usize();
+                let mut grpc = tonic::server::Grpc::new(codec)
+                    .max_decoding_message_size(max_message + metadata + PUT_OVERHEAD);
+                unary::name_the_limit(
+                    grpc.unary(unary::Put(self.intake), request).await,
+                    max_message,
+                )
             }
             "Watch" => {
                 let codec = ProstCodec::<proto::Event, proto::WatchRequest>::default();

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use shared::chunk::Segments;
 use shared::image::Transport;
 use shared::receipt::{Reject, RejectReason};
+use shared::settings::units::ByteSize;
 use shared::wire::{begin_from_proto, event_to_proto, proto, receipt_to_proto};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::{Code, Request, Response, Status};
 
 use crate::intake::{Begun, Intake, Origin};
@@ -41,6 +43,10 @@ async fn put(
 ) -> Result<proto::PutResponse, Reject> {
     let begin = request.begin.unwrap_or_default();
     let begin = begin_from_proto(begin)?;
+    let limit = intake.limits().max_message_size.as_usize();
+    if request.data.len() > limit {
+        return Err(message_too_large(limit));
+    }
     let origin = Origin::new(Transport::Grpc, &request.transmitter);
     let receipt = match intake.begin(begin, &origin).await? {
         Begun::Present(receipt) => receipt,
@@ -54,6 +60,25 @@ async fn put(
     Ok(proto::PutResponse {
         receipt: Some(receipt_to_proto(&receipt)),
     })
+}
+
+/// tonic answers a message above its limit by `OUT_OF_RANGE` and two numbers. This says what to do,
+/// and in the same words as the other calls.
+pub(super) fn name_the_limit(response: http::Response<Body>, limit: usize) -> http::Response<Body> {
+    let code = response.headers().get(Status::GRPC_STATUS);
+    if code.is_none_or(|code| Code::from_bytes(code.as_bytes()) != Code::OutOfRange) {
+        return response;
+    }
+    status_of(&message_too_large(limit)).into_http()
+}
+
+fn message_too_large(limit: usize) -> Reject {
+    let limit = ByteSize(limit as u64);
+    let message = format!(
+        "message exceeds the receiver's limit of {limit}; raise RECEIVER_MAX_MESSAGE_SIZE, or send \
+         the image in chunks by Exchange (TRANSMITTER_GRPC_CALL=exchange)"
+    );
+    Reject::new(None, RejectReason::Limit, message)
 }
 
 /// The status for a rejection, with its facts as metadata.

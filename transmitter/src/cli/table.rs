@@ -155,7 +155,9 @@ static TRANSPORT: &[Setting] = &[
     Setting::value("window", "SIZE", "Bytes in flight that have no receipt yet").default("4MiB"),
     Setting::value("connections", "N", "Connections side by side")
         .default("2")
-        .long("With two, one image is checked while the next is on its way. --listen uses one."),
+        .long(
+            "With two, REST sends an image while the one before it is checked. --listen uses one.",
+        ),
     Setting::value(
         "http2-frame-size",
         "SIZE",

@@ -39,8 +39,7 @@ impl Readers {
     ///
     /// Every image that arrives is looked up. New ids, which sort by time, fall on the last page
     /// of the index, which is in memory: microseconds. Handing the question to a blocking thread
-    /// and waiting for its answer took longer than a small image's whole transfer (measured: it
-    /// doubled the delivery time of 545,801 bytes over loopback).
+    /// and waiting for its answer costs two thread switches before the first byte is taken.
     pub(super) fn find(&self, id: ImageId) -> Result<Option<Numbered>, CatalogError> {
         let lookup = self.lookup.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = lookup.as_ref().ok_or_else(closed)?;

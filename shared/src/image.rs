@@ -51,6 +51,46 @@ impl fmt::Display for ImageId {
     }
 }
 
+/// Identity of an outbox, given once, when it is made: sequence numbers count within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OutboxId(Uuid);
+
+impl OutboxId {
+    /// A fresh id.
+    #[allow(
+        clippy::new_without_default,
+        reason = "a default that differs each time would surprise"
+    )]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The 128 bits of the id.
+    pub fn as_u128(self) -> u128 {
+        self.0.as_u128()
+    }
+
+    /// The id with these 128 bits, `None` if they are all zero.
+    pub fn from_u128(bits: u128) -> Option<Self> {
+        (bits != 0).then(|| Self(Uuid::from_u128(bits)))
+    }
+}
+
+impl fmt::Display for OutboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for OutboxId {
+    type Err = InvalidImageId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<ImageId>().map(|id| Self(id.0))
+    }
+}
+
 /// The text is not the id of an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("image id {text:?} is not a UUID such as 01932f3e-7b5c-7c3a-9d4e-2f1a6b8c0d1e")]

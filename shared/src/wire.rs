@@ -12,7 +12,7 @@ pub mod framing;
 use crate::chunk::Segments;
 use crate::clock::UnixNanos;
 use crate::digest::Digest;
-use crate::image::{ImageId, ImageMeta};
+use crate::image::{ImageId, ImageMeta, OutboxId};
 use crate::receipt::{Durability, Receipt, Reject};
 use crate::report::RunAccount;
 
@@ -20,8 +20,8 @@ pub use convert::{
     InvalidMessage, begin_from_proto, begin_to_proto, event_from_proto, event_to_proto,
     receipt_from_proto, receipt_to_proto, reject_from_proto, reject_to_proto,
 };
-pub use decode::{decode_account, decode_client, decode_server};
-pub use encode::{Encoded, encode_account, encode_client, encode_server};
+pub use decode::{decode_account, decode_client, decode_losses, decode_server};
+pub use encode::{Encoded, encode_account, encode_client, encode_losses, encode_server};
 
 /// Code generated from `proto/pantelegraph/transfer/v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -79,6 +79,8 @@ pub enum ClientMessage {
     },
     /// What the transmitter knows of a run.
     Account(RunAccount),
+    /// Images that will never arrive.
+    Losses(LossReport),
     /// The transmitter is about to close.
     Goodbye {
         /// Why.
@@ -99,6 +101,36 @@ pub struct Hello {
     pub losses: Vec<Loss>,
     /// Program and version.
     pub agent: String,
+    /// Where the transmitter's sequence numbers stand.
+    pub standing: Option<Standing>,
+    /// Credit is wanted at the latest each time that a quarter of so many bytes was taken; 0 when
+    /// that does not matter.
+    pub window: u64,
+}
+
+/// Where an outbox stands: every image below `first_owed` is stored at the receiver, quarantined
+/// there, or among the losses told up to and including the message that carries this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The outbox.
+    pub outbox: OutboxId,
+    /// Lowest sequence number that is still owed; `next_sequence` when none is.
+    pub first_owed: u64,
+    /// The sequence number that the next captured image will get.
+    pub next_sequence: u64,
+}
+
+/// Images that are lost, told while a session lasts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LossReport {
+    /// Comes back in the answer.
+    pub id: u64,
+    /// Where the outbox stands.
+    pub standing: Option<Standing>,
+    /// The images.
+    pub losses: Vec<Loss>,
+    /// Identity of the transmitter; in a session that of `Hello` counts.
+    pub transmitter: String,
 }
 
 /// An image that will never arrive.
@@ -164,6 +196,11 @@ pub enum ServerMessage {
         t2: UnixNanos,
         /// Receiver's clock when the answer left.
         t3: UnixNanos,
+    },
+    /// The losses of the report with this id are kept as durably as receipts are.
+    LossesKept {
+        /// Id of the report.
+        id: u64,
     },
     /// The receiver is about to close.
     Goodbye {

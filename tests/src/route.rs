@@ -192,6 +192,9 @@ impl Pair {
         let source = ["--pattern", "8x8", "--count", "1"];
         let config = self.config(&[&source, flags].concat());
         let identity = Identity {
+            outbox: shared::image::OutboxId::new(),
+            unfinished: Default::default(),
+            limiter: Default::default(),
             transmitter: NAME.to_owned(),
             wire: WireCount::default(),
             clock: Default::default(),
@@ -259,6 +262,7 @@ pub fn owed(
         meta,
         payload: Payload::Memory(bytes.clone()),
         source_file: None,
+        carried: false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shared::digest::DigestAlgorithm;
 use shared::image::Transport;
-use shared::settings::units::ByteSize;
+use shared::settings::units::{Bandwidth, ByteSize};
 use shared::telemetry::LogFormat;
 use url::Url;
 
@@ -39,8 +39,10 @@ pub struct Config {
     pub link: LinkOptions,
     /// How their digests are made.
     pub digest: DigestAlgorithm,
-    /// Bytes that may wait in memory.
-    pub outbox_memory: ByteSize,
+    /// Where images wait for their receipts.
+    pub outbox: OutboxOptions,
+    /// Which of the waiting images goes first.
+    pub order: Order,
     /// What happens after a failure.
     pub retry: RetryOptions,
     /// Time to finish what is in flight after SIGTERM or SIGINT.
@@ -49,10 +51,89 @@ pub struct Config {
     pub progress: When,
     /// File for the report as JSON.
     pub report: Option<PathBuf>,
+    /// File that gets a line for each image that is not owed any more.
+    pub receipts: Option<PathBuf>,
+    /// Listener for health and metrics.
+    pub status_listen: Option<SocketAddr>,
     /// Filter of the log, in the syntax of `RUST_LOG`.
     pub log: String,
     /// Form of the log.
     pub log_format: LogFormat,
+}
+
+/// Where images wait for their receipts.
+#[derive(Debug, Clone)]
+pub struct OutboxOptions {
+    /// On disk or in memory.
+    pub place: OutboxPlace,
+    /// Bytes that may wait in memory ([`OutboxPlace::Memory`]).
+    pub memory: ByteSize,
+    /// Bytes that may wait on disk.
+    pub limit: ByteSize,
+    /// Bytes of the file system that stay free.
+    pub min_free: ByteSize,
+    /// What happens when there is no room.
+    pub when_full: WhenFull,
+    /// How firmly an image is kept before its source may go on.
+    pub durability: OutboxDurability,
+    /// How files of a folder source come into the outbox.
+    pub files: OutboxFiles,
+}
+
+/// Where an outbox is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutboxPlace {
+    /// Gone with the process.
+    Memory,
+    /// In this folder.
+    Folder(PathBuf),
+}
+
+/// What happens when the outbox has no room for a new image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// The source waits.
+    #[default]
+    Block,
+    /// The oldest waiting images give way.
+    DropOldest,
+    /// The new image is dropped.
+    DropNewest,
+    /// The waiting images are thinned out: of each row of so many, all but one give way, the
+    /// oldest rows first, until there is room. At least 2.
+    Thin(u32),
+}
+
+/// How firmly the outbox keeps an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutboxDurability {
+    /// Handed to the operating system: survives the end of the process.
+    Written,
+    /// On the medium: survives power loss.
+    #[default]
+    Synced,
+}
+
+/// How files of a folder source come into the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutboxFiles {
+    /// By a second name (hard link) where outbox and source share a file system, else copied.
+    #[default]
+    Link,
+    /// Copied.
+    Copy,
+    /// Left where they are: the outbox knows only their paths.
+    Reference,
+}
+
+/// Which of the waiting images goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The one that waits longest.
+    #[default]
+    OldestFirst,
+    /// The one that was captured last.
+    NewestFirst,
 }
 
 /// Whether something is done.
@@ -197,6 +278,28 @@ pub struct LinkOptions {
     pub idle_timeout: Duration,
     /// Time between measurements of the receiver's clock.
     pub clock_interval: Duration,
+    /// Image bytes per second at most.
+    pub bandwidth: BandwidthOptions,
+}
+
+/// Caps on image bytes per second, of all connections together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BandwidthOptions {
+    /// At times that no entry of the schedule covers; `None`: no cap.
+    pub base: Option<Bandwidth>,
+    /// By the time of day, local time.
+    pub schedule: Vec<BandwidthWindow>,
+}
+
+/// A cap for a part of the day.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BandwidthWindow {
+    /// First minute of the day, 0 to 1439.
+    pub from: u16,
+    /// Minute of the day after the last one; smaller than `from` when midnight lies between.
+    pub to: u16,
+    /// The cap; `None`: none in this part of the day.
+    pub cap: Option<Bandwidth>,
 }
 
 /// gRPC call that carries images.

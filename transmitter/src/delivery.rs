@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{LinkOptions, RetryOptions};
 use crate::link::{Attempt, Connection, DeliveryError, Link, LinkError};
-use crate::outbox::{Outbox, Owed};
+use crate::outbox::{Outbox, Outcome, Owed};
 use crate::payload::Payload;
 
 pub use backoff::Backoff;
@@ -60,8 +60,21 @@ impl Settled {
     /// `duplicate` for a later attempt only means that an earlier one had arrived after all.
     pub fn is_duplicate(&self) -> bool {
         self.attempts == 1
+            && !self.image.carried
             && matches!(&self.settlement, Settlement::Receipt(receipt)
                 if receipt.status == ReceiptStatus::Duplicate)
+    }
+}
+
+impl Settled {
+    /// What the outbox is told.
+    fn outcome(&self) -> Outcome {
+        match &self.settlement {
+            Settlement::Receipt(_) if self.is_duplicate() => Outcome::Duplicate,
+            Settlement::Receipt(_) => Outcome::Delivered,
+            Settlement::Quarantined(_) => Outcome::Quarantined,
+            Settlement::Lost(reason) => Outcome::Lost(reason.clone()),
+        }
     }
 }
 
@@ -464,7 +477,10 @@ impl Delivery {
         self.tally.settle(&settled);
         self.ledger.settled(&settled).await;
         self.attempts.lock().remove(&id);
-        self.outbox.settle(id).await;
+        let outcome = settled.outcome();
+        if let Err(error) = self.outbox.settle(id, outcome).await {
+            tracing::error!(image = %id, "{}", shared::telemetry::chain(&error));
+        }
         true
     }
 

@@ -7,6 +7,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod delivery;
+pub mod limiter;
 pub mod link;
 pub mod outbox;
 pub mod pace;

@@ -3,17 +3,20 @@
 //! A [`Link`] makes [`Connection`]s; a connection carries whole images and answers each with the
 //! receiver's verdict. gRPC and WebSocket share the session of [`session`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use shared::clock::{ClockEstimate, ClockFilter, ClockSample, UnixNanos};
-use shared::image::Transport;
+use shared::image::{ImageId, OutboxId, Transport};
 use shared::receipt::{Receipt, Reject};
 use shared::report::RunAccount;
 use shared::telemetry::WireCount;
+use shared::wire::{Loss, Standing};
 
 use crate::config::{GrpcCall, LinkOptions};
+use crate::limiter::Limiter;
 use crate::outbox::Owed;
 
 mod body;
@@ -63,6 +66,13 @@ pub trait Connection: Send + Sync {
     /// When the connection is gone.
     async fn account(&self, account: RunAccount) -> Result<(), LinkError>;
 
+    /// Tells the receiver of losses and of where the outbox stands. Returns when the receiver keeps
+    /// them.
+    ///
+    /// # Errors
+    /// When the connection is gone, or the receiver cannot keep them.
+    async fn losses(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError>;
+
     /// Resolves when the connection is of no more use, with the reason.
     async fn closed(&self) -> String;
 
@@ -84,10 +94,38 @@ pub struct Attempt {
 pub struct Identity {
     /// Identity of the transmitter.
     pub transmitter: String,
+    /// The outbox that sequence numbers count in.
+    pub outbox: OutboxId,
+    /// Images that were begun and have no answer: what a new connection asks for first, to go on
+    /// where the one before broke off.
+    pub unfinished: UnfinishedImages,
+    /// Holds back whoever is about to send image bytes.
+    pub limiter: Limiter,
     /// Bytes on all its sockets.
     pub wire: WireCount,
     /// The receiver's clock: what all connections to it have measured.
     pub clock: SharedClock,
+}
+
+/// Images that were begun over any connection and have no answer yet. Bounded by what is in flight.
+#[derive(Debug, Clone, Default)]
+pub struct UnfinishedImages(Arc<Mutex<HashSet<ImageId>>>);
+
+impl UnfinishedImages {
+    /// The image is being sent.
+    pub fn begin(&self, id: ImageId) {
+        self.0.lock().insert(id);
+    }
+
+    /// The image has its answer, or will not be sent again.
+    pub fn end(&self, id: ImageId) {
+        self.0.lock().remove(&id);
+    }
+
+    /// All of them.
+    pub fn list(&self) -> Vec<ImageId> {
+        self.0.lock().iter().copied().collect()
+    }
 }
 
 /// Measurements of one receiver's clock, shared by the connections to it.

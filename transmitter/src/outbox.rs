@@ -1,10 +1,13 @@
-//! What the transmitter still owes.
+//! What the transmitter still owes, and what it will never be able to give.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use shared::image::{ImageId, ImageMeta};
+use shared::image::{ImageId, ImageMeta, Transport};
+use shared::report::RunAccount;
+use shared::wire::{Loss, Standing};
 
 use crate::payload::Payload;
 
@@ -19,6 +22,9 @@ pub struct Owed {
     pub payload: Payload,
     /// The file that it came from.
     pub source_file: Option<PathBuf>,
+    /// An earlier process captured it, and may have sent it: an answer `duplicate` to the first
+    /// attempt of this one does not mean that the receiver had it from elsewhere.
+    pub carried: bool,
 }
 
 /// Images and bytes that are owed.
@@ -30,25 +36,111 @@ pub struct Backlog {
     pub bytes: u64,
 }
 
+/// What became of an image that is not owed any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has its receipt.
+    Delivered,
+    /// The receiver had it before it was first sent.
+    Duplicate,
+    /// The receiver keeps it apart. No entry in the loss ledger: the receiver knows it.
+    Quarantined,
+    /// It will never arrive. Enters the loss ledger with this reason.
+    Lost(String),
+}
+
+/// An image on the loss ledger, with what a report needs of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lost {
+    /// The image, its sequence number included.
+    pub meta: ImageMeta,
+    /// Why.
+    pub reason: String,
+}
+
+/// Answer to [`Outbox::push`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Pushed {
+    /// Sequence number of the new image, whether it was kept or not.
+    pub sequence: u64,
+    /// Images on the loss ledger because of it: older ones that gave way, or the new one itself.
+    pub lost: Vec<Lost>,
+}
+
+/// A run over one transport, as it is known in an outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeriesKey {
+    /// Label of the run.
+    pub run: String,
+    /// The transport that it was captured for.
+    pub transport: Transport,
+}
+
+/// What happened to the images of one series so far, in all processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Images taken from the source.
+    pub captured: u64,
+    /// Stored.
+    pub delivered: u64,
+    /// Had been there before.
+    pub duplicates: u64,
+    /// Kept apart by the receiver.
+    pub quarantined: u64,
+    /// Will never arrive.
+    pub lost: u64,
+}
+
+impl Counts {
+    /// Images without an answer.
+    pub fn owed(&self) -> u64 {
+        let answered = self.delivered + self.duplicates + self.quarantined + self.lost;
+        self.captured.saturating_sub(answered)
+    }
+}
+
 /// Keeps every image from capture to receipt.
 ///
 /// An image is *waiting* until `take` hands it out, then *taken* until `settle` (it was answered,
 /// or lost) or `give_back` (to be tried again). `close` says that no more will be pushed.
+///
+/// Every captured image gets a sequence number here, also one that is lost before it could be
+/// kept, and no number is given twice in the life of an outbox. What is lost stays on the ledger
+/// until the receiver has it (`losses`, `losses_kept`).
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Takes responsibility for an image and gives it its sequence number. Waits while full.
-    /// The sequence number in `image` is ignored. Dropping the future keeps nothing.
+    /// The images pushed from now on belong to this series. Its counts go on where they were. Opens
+    /// an outbox again that was closed.
     ///
     /// # Errors
-    /// When the image cannot be kept.
-    async fn push(&self, image: Owed) -> Result<u64, OutboxError>;
+    /// When the outbox cannot be written.
+    async fn begin_series(&self, series: SeriesKey) -> Result<(), OutboxError>;
 
-    /// Hands out the next waiting image. Waits for one; `None` when the outbox is closed and none
-    /// is waiting or taken. May be dropped while it waits.
+    /// Takes responsibility for an image and gives it its sequence number. When it returns, the
+    /// image is kept as firmly as the outbox promises. Where there is no room it waits, or
+    /// something gives way, by the policy of the outbox. The sequence number in `image` is
+    /// ignored. Dropping the future keeps nothing, or all of it: one that is kept is delivered.
+    ///
+    /// # Errors
+    /// When the image cannot be kept. Except for [`OutboxError::Closed`] it is to be told to
+    /// [`Outbox::lose`].
+    async fn push(&self, image: Owed) -> Result<Pushed, OutboxError>;
+
+    /// An image of the present series was captured and cannot be kept: gives it a sequence number
+    /// and enters it into the ledger.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    async fn lose(&self, meta: ImageMeta, reason: &str) -> Result<Lost, OutboxError>;
+
+    /// Hands out the next waiting image by the order of the outbox. Waits for one; `None` when the
+    /// outbox is closed and none is waiting or taken. May be dropped while it waits.
     async fn take(&self) -> Option<Arc<Owed>>;
 
-    /// The image was answered for good, or lost: it is not owed any more.
-    async fn settle(&self, id: ImageId);
+    /// The image is not owed any more. When it returns, a loss is on the ledger as firmly as the
+    /// outbox promises; another outcome may be forgotten by a power loss, whereupon the image is
+    /// sent again and found to be a duplicate.
+    async fn settle(&self, id: ImageId, outcome: Outcome) -> Result<(), OutboxError>;
 
     /// The image, taken before, waits again, in its old place.
     async fn give_back(&self, id: ImageId);
@@ -58,20 +150,63 @@ pub trait Outbox: Send + Sync {
 
     /// What is owed now, waiting and taken.
     fn backlog(&self) -> Backlog;
+
+    /// Where the sequence numbers stand, given that the losses of `losses` are told with it:
+    /// `first_owed` never passes a loss that the receiver has not got.
+    fn standing(&self) -> Standing;
+
+    /// Entries of the loss ledger that the receiver is not known to have, the lowest sequence
+    /// first, at most `limit`, with the standing that holds when they are told.
+    async fn losses(&self, limit: usize) -> (Vec<Loss>, Standing);
+
+    /// The receiver has these entries, by their sequence numbers.
+    async fn losses_kept(&self, sequences: &[u64]);
+
+    /// Resolves when there is an entry that the receiver is not known to have. May be dropped.
+    async fn loss_waits(&self);
+
+    /// All series of which images are owed or whose end the receiver was not told, the present one
+    /// included, each with its latest saved account.
+    async fn series(&self) -> Vec<(SeriesKey, Counts, Option<RunAccount>)>;
+
+    /// Keeps the account of a series for a later process to go on with. `told_end`: the receiver
+    /// knows that the series is over, so that it can be forgotten once nothing of it is owed.
+    async fn save_account(&self, series: &SeriesKey, account: RunAccount, told_end: bool);
+
+    /// Whether images can be kept just now, with what is wrong: no space, a failing medium.
+    fn health(&self) -> Result<(), String>;
+
+    /// Brings everything to the medium. The outbox is of no use afterwards.
+    async fn shut(&self);
 }
+
+/// How long the outbox waits before it tries again to write to a medium that was full.
+pub const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// Why an image cannot be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
     /// It would never fit.
-    #[error(
-        "image of {size} bytes is larger than the outbox of {limit} bytes; raise TRANSMITTER_OUTBOX_MEMORY"
-    )]
+    #[error("image of {size} bytes is larger than the outbox of {limit} bytes; raise {setting}")]
     TooLarge {
         /// Size of the image.
         size: u64,
         /// Size of the outbox.
         limit: u64,
+        /// The setting that helps.
+        setting: &'static str,
+    },
+    /// The image cannot be read.
+    #[error("unreadable: {0}")]
+    Unreadable(#[source] std::io::Error),
+    /// The outbox cannot be written.
+    #[error("outbox {action} failed")]
+    Io {
+        /// What was tried, with the file.
+        action: String,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
     },
     /// The outbox was closed.
     #[error("the outbox is closed")]

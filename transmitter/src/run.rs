@@ -126,6 +126,9 @@ pub async fn run(
             transmitter: config.name.clone(),
             wire: wire.clone(),
             clock: Default::default(),
+            outbox: shared::image::OutboxId::new(),
+            unfinished: Default::default(),
+            limiter: Default::default(),
         };
         let link: Arc<dyn Link> = match config.listen {
             Some(address) => {
@@ -191,7 +194,8 @@ impl Series<'_> {
         let capture = capture::open(&config.source).await?;
         let total = self.expected_images();
         let tally = Arc::new(Tally::new(self.transport, total));
-        let outbox: Arc<dyn Outbox> = Arc::new(MemoryOutbox::new(config.outbox_memory.0));
+        let outbox: Arc<dyn Outbox> =
+            Arc::new(MemoryOutbox::new(config.outbox.memory.0, config.order));
         let record = Arc::new(Record::new(self.new_account(), config, self.final_pass));
         let delivery = Delivery::new(
             Arc::clone(&outbox),
@@ -370,6 +374,7 @@ impl Series<'_> {
             meta,
             payload: captured.payload,
             source_file: captured.source_file,
+            carried: false,
         };
         // Counted before the outbox has it: an image is never settled before it is captured.
         tally.capture();
@@ -383,7 +388,7 @@ impl Series<'_> {
                 tally.uncapture();
                 Some(false)
             }
-            Err(error @ OutboxError::TooLarge { .. }) => {
+            Err(error) => {
                 tally.lose();
                 record.lose(&lost_meta, &error.to_string());
                 None

@@ -85,6 +85,9 @@ impl Rig {
     ) -> Result<Sample, String> {
         let url = self.urls.get(&transport).ok_or("no such transport")?;
         let identity = Identity {
+            outbox: shared::image::OutboxId::new(),
+            unfinished: Default::default(),
+            limiter: Default::default(),
             transmitter: "bench".to_owned(),
             wire: WireCount::default(),
             clock: Default::default(),
@@ -171,6 +174,7 @@ fn receiver_config(options: &Options, data: std::path::PathBuf) -> rx::Config {
 
 fn link_options(options: &Options) -> tx::LinkOptions {
     tx::LinkOptions {
+        bandwidth: tx::BandwidthOptions::default(),
         chunk_size: options.chunk_size,
         grpc_call: tx::GrpcCall::Exchange,
         message_size: ByteSize::mib(4),
@@ -218,6 +222,7 @@ fn owed(image: &Bytes) -> Owed {
         meta,
         payload: Payload::Memory(image.clone()),
         source_file: None,
+        carried: false,
     }
 }
 

@@ -163,6 +163,7 @@ impl Session {
                     tracing::error!("{error}");
                 }
             }
+            ClientMessage::Losses(_) => {}
             ClientMessage::Goodbye { reason } => {
                 tracing::debug!(transmitter = %self.origin.transmitter, reason, "goodbye");
                 return ControlFlow::Break(reason);

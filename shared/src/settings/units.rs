@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+mod bandwidth;
 mod dimensions;
 mod duration;
 mod rate;
@@ -12,6 +13,7 @@ mod rate;
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests;
 
+pub use bandwidth::Bandwidth;
 pub use dimensions::Dimensions;
 pub use duration::{duration_within, format_duration, parse_duration};
 pub use rate::Rate;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::proto;
-use super::{Begin, Event, Loss};
+use super::{Begin, Event, Loss, LossReport, Standing};
 use crate::clock::{ClockEstimate, UnixNanos};
 use crate::digest::{Digest, DigestAlgorithm};
 use crate::image::{ImageId, ImageMeta, Transport};
@@ -182,6 +182,47 @@ pub(super) fn loss_from_proto(loss: proto::Loss) -> Result<Loss, InvalidMessage>
         reason: loss.reason,
         at: UnixNanos(loss.at_unix_ns),
         run: loss.run,
+    })
+}
+
+pub(super) fn standing_to_proto(standing: &Standing) -> proto::Standing {
+    proto::Standing {
+        outbox: standing.outbox.to_string(),
+        first_owed: standing.first_owed,
+        next_sequence: standing.next_sequence,
+    }
+}
+
+pub(super) fn standing_from_proto(standing: proto::Standing) -> Result<Standing, InvalidMessage> {
+    let outbox = standing.outbox.parse();
+    Ok(Standing {
+        outbox: outbox.map_err(|error| InvalidMessage::new("standing.outbox", error))?,
+        first_owed: standing.first_owed,
+        next_sequence: standing.next_sequence,
+    })
+}
+
+pub(super) fn loss_report_to_proto(report: LossReport) -> proto::LossReport {
+    proto::LossReport {
+        id: report.id,
+        standing: report.standing.as_ref().map(standing_to_proto),
+        losses: report.losses.into_iter().map(loss_to_proto).collect(),
+        transmitter: report.transmitter,
+    }
+}
+
+pub(super) fn loss_report_from_proto(
+    report: proto::LossReport,
+) -> Result<LossReport, InvalidMessage> {
+    Ok(LossReport {
+        id: report.id,
+        standing: report.standing.map(standing_from_proto).transpose()?,
+        losses: report
+            .losses
+            .into_iter()
+            .map(loss_from_proto)
+            .collect::<Result<_, _>>()?,
+        transmitter: report.transmitter,
     })
 }
 

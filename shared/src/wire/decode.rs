@@ -7,9 +7,10 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use super::convert::{
     InvalidMessage, account_from_proto, begin_from_proto, digest_from_proto, id_from_proto,
-    loss_from_proto, receipt_from_proto, reject_from_proto,
+    loss_from_proto, loss_report_from_proto, receipt_from_proto, reject_from_proto,
+    standing_from_proto,
 };
-use super::{Chunk, ClientMessage, Hello, Limits, ServerMessage, Welcome, proto};
+use super::{Chunk, ClientMessage, Hello, Limits, LossReport, ServerMessage, Welcome, proto};
 use crate::chunk::Segments;
 use crate::clock::UnixNanos;
 use crate::receipt::{Durability, Reject, RejectReason};
@@ -25,7 +26,7 @@ pub fn decode_client(mut message: Segments) -> Result<ClientMessage, Reject> {
     let mut unknown = None;
     while message.has_remaining() {
         let (field, wire_type) = decode_key(&mut message).map_err(malformed)?;
-        if field > 8 || wire_type != WireType::LengthDelimited {
+        if field > 9 || wire_type != WireType::LengthDelimited {
             unknown.get_or_insert(field);
             skip_field(wire_type, field, &mut message, DecodeContext::default())
                 .map_err(malformed)?;
@@ -43,7 +44,7 @@ pub fn decode_client(mut message: Segments) -> Result<ClientMessage, Reject> {
         let message = match unknown {
             Some(field) => format!(
                 "message kind {field} is not known to protocol version {}; \
-                 known are 1 (hello) to 8 (goodbye)",
+                 known are 1 (hello) to 9 (losses)",
                 super::PROTOCOL_VERSION
             ),
             None => "message without a kind".to_owned(),
@@ -153,6 +154,7 @@ fn control(field: u32, body: Segments) -> Result<ClientMessage, Reject> {
                 reason: goodbye.reason,
             }
         }
+        9 => ClientMessage::Losses(decode_losses(body)?),
         // 3 is a chunk; 0 is not a legal field number and fails in `decode_key`.
         _ => {
             return Err(Reject::new(
@@ -179,6 +181,8 @@ fn hello_from_proto(hello: proto::Hello) -> Result<Hello, InvalidMessage> {
             .map(loss_from_proto)
             .collect::<Result<_, _>>()?,
         agent: hello.agent,
+        standing: hello.standing.map(standing_from_proto).transpose()?,
+        window: hello.window,
     })
 }
 
@@ -189,6 +193,15 @@ fn hello_from_proto(hello: proto::Hello) -> Result<Hello, InvalidMessage> {
 pub fn decode_account(body: impl Buf) -> Result<RunAccount, Reject> {
     let account = proto::RunAccount::decode(body).map_err(malformed)?;
     Ok(account_from_proto(account)?)
+}
+
+/// Decodes a report of losses by itself.
+///
+/// # Errors
+/// A [`Reject`] when it is no protobuf or a field of it is malformed.
+pub fn decode_losses(body: impl Buf) -> Result<LossReport, Reject> {
+    let report = proto::LossReport::decode(body).map_err(malformed)?;
+    Ok(loss_report_from_proto(report)?)
 }
 
 /// Decodes what a receiver sent; `None` for a message kind of a later version, which is ignored.
@@ -215,6 +228,7 @@ pub fn decode_server(message: impl Buf) -> Result<Option<ServerMessage>, Invalid
             t2: UnixNanos(pong.t2_unix_ns),
             t3: UnixNanos(pong.t3_unix_ns),
         },
+        Kind::LossesKept(kept) => ServerMessage::LossesKept { id: kept.id },
         Kind::Goodbye(goodbye) => ServerMessage::Goodbye {
             reason: goodbye.reason,
         },

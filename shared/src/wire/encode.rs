@@ -5,10 +5,10 @@ use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::convert::{
-    account_to_proto, begin_to_proto, digest_to_proto, loss_to_proto, receipt_to_proto,
-    reject_to_proto,
+    account_to_proto, begin_to_proto, digest_to_proto, loss_report_to_proto, loss_to_proto,
+    receipt_to_proto, reject_to_proto, standing_to_proto,
 };
-use super::{Chunk, ClientMessage, Hello, ServerMessage, Welcome, proto};
+use super::{Chunk, ClientMessage, Hello, LossReport, ServerMessage, Welcome, proto};
 use crate::chunk::Segments;
 use crate::report::RunAccount;
 
@@ -62,6 +62,7 @@ pub fn encode_client(message: ClientMessage) -> Encoded {
             t1_unix_ns: t1.0,
         }),
         ClientMessage::Account(account) => Kind::Account(account_to_proto(account)),
+        ClientMessage::Losses(report) => Kind::Losses(loss_report_to_proto(report)),
         ClientMessage::Goodbye { reason } => Kind::Goodbye(proto::Goodbye { reason }),
     };
     Bytes::from(proto::ClientMessage { kind: Some(kind) }.encode_to_vec()).into()
@@ -81,6 +82,7 @@ pub fn encode_server(message: &ServerMessage) -> Bytes {
             t2_unix_ns: t2.0,
             t3_unix_ns: t3.0,
         }),
+        ServerMessage::LossesKept { id } => Kind::LossesKept(proto::LossesKept { id: *id }),
         ServerMessage::Goodbye { reason } => Kind::Goodbye(proto::Goodbye {
             reason: reason.clone(),
         }),
@@ -93,6 +95,11 @@ pub fn encode_server(message: &ServerMessage) -> Bytes {
 /// Encodes a run's account by itself, the body of REST's `POST /v1/runs/account`.
 pub fn encode_account(account: RunAccount) -> Bytes {
     account_to_proto(account).encode_to_vec().into()
+}
+
+/// Encodes a report of losses by itself, the body of REST's `POST /v1/losses`.
+pub fn encode_losses(report: LossReport) -> Bytes {
+    loss_report_to_proto(report).encode_to_vec().into()
 }
 
 /// Tags of the fields: number times eight plus wire type (2: length, 0: varint, 5: 32 bits).
@@ -149,6 +156,8 @@ fn hello_to_proto(hello: Hello) -> proto::Hello {
         unfinished: hello.unfinished.iter().map(ToString::to_string).collect(),
         losses: hello.losses.into_iter().map(loss_to_proto).collect(),
         agent: hello.agent,
+        standing: hello.standing.as_ref().map(standing_to_proto),
+        window: hello.window,
     }
 }
 

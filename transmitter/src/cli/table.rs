@@ -21,6 +21,10 @@ pub(super) static GROUPS: &[Group] = &[
         settings: TRANSPORT,
     },
     Group {
+        heading: "Outbox",
+        settings: OUTBOX,
+    },
+    Group {
         heading: "Failures",
         settings: FAILURES,
     },
@@ -182,18 +186,89 @@ static TRANSPORT: &[Setting] = &[
         "Time between looks at the receiver's clock",
     )
     .default("10s"),
+    Setting::value(
+        "bandwidth",
+        "BANDWIDTH|off",
+        "Send at most so many image bytes a second: 2Mbit/s, 500kB/s",
+    )
+    .default("off"),
+    Setting::list(
+        "bandwidth-schedule",
+        "HH:MM-HH:MM=BANDWIDTH|off",
+        "Other caps by the time of day: 08:00-18:00=500kbit/s",
+    )
+    .long("Local time. Where several cover a minute the first counts; elsewhere --bandwidth."),
     Setting::value("digest", "xxh3-128|blake3", "Digest over each image")
         .default("xxh3-128")
         .long("xxh3-128 finds every accident; blake3 finds tampering too, and costs more."),
 ];
 
-static FAILURES: &[Setting] = &[
+static OUTBOX: &[Setting] = &[
+    Setting::value(
+        "outbox",
+        "DIR|memory",
+        "Where images wait for their receipts",
+    )
+    .default("./outbox")
+    .long(
+        "In a folder they survive the end of the program and power loss; its next start goes on \
+         with them. memory is for benchmarks, and for devices that may lose what they owe.",
+    ),
+    Setting::value(
+        "outbox-limit",
+        "SIZE",
+        "Images in the folder take at most this much",
+    )
+    .default("2GiB"),
+    Setting::value(
+        "outbox-min-free",
+        "SIZE",
+        "This much of the folder's file system stays free",
+    )
+    .default("500MiB"),
+    Setting::value(
+        "when-full",
+        "block|drop-oldest|drop-newest|thin:N",
+        "What gives way when the outbox is full",
+    )
+    .default("block")
+    .long(
+        "block: the source waits. thin:N: of N waiting images one stays, the oldest first. \
+         Whatever is dropped is named in the loss ledger, which the receiver gets.",
+    ),
+    Setting::value(
+        "outbox-durability",
+        "written|synced",
+        "How firmly an image is kept before the next is taken",
+    )
+    .default("synced")
+    .long("synced: survives power loss. written: survives the end of the program."),
+    Setting::value(
+        "outbox-files",
+        "link|copy|reference",
+        "With --folder: how its files come into the outbox",
+    )
+    .default("link")
+    .long(
+        "link: by a second name where both are on one file system, else copied. copy: always \
+         copied. reference: left where they are, which asks that nobody touches them before \
+         their receipt.",
+    ),
     Setting::value(
         "outbox-memory",
         "SIZE",
-        "Images that wait for delivery may take this much",
+        "With --outbox memory: images that wait may take this much",
     )
     .default("256MiB"),
+    Setting::value(
+        "order",
+        "oldest-first|newest-first",
+        "Which of the waiting images goes first",
+    )
+    .default("oldest-first"),
+];
+
+static FAILURES: &[Setting] = &[
     Setting::value(
         "retry-initial",
         "DURATION",
@@ -239,6 +314,18 @@ static OUTPUT: &[Setting] = &[
         "Draw progress; auto: on a terminal",
     )
     .default("auto"),
+    Setting::value(
+        "receipts",
+        "FILE",
+        "Append a line of JSON to this file for each image that is settled",
+    )
+    .long("Delivered, quarantined or lost: sequence, id, digest, times and the receiver's word."),
+    Setting::value(
+        "status-listen",
+        "ADDR|off",
+        "Serve /healthz, /readyz and /metrics here",
+    )
+    .default("off"),
     Setting::value(
         "report",
         "FILE",

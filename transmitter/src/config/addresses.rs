@@ -190,3 +190,13 @@ fn local(transport: Transport) -> Url {
     };
     Url::parse(url).expect("default addresses are addresses")
 }
+
+/// An address, or `off`.
+pub(super) fn listener_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.trim().eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    parse_listener(text)
+        .map(Some)
+        .map_err(|problem| format!("{problem}, or off"))
+}

@@ -10,8 +10,8 @@ use shared::settings::units::{
 use shared::settings::{self, Values};
 
 use super::{
-    AfterDelivery, Config, FolderOptions, LinkOptions, PaceOptions, PatternOptions, RetryOptions,
-    SourceOptions, addresses,
+    AfterDelivery, BandwidthOptions, Config, FolderOptions, LinkOptions, OutboxOptions,
+    OutboxPlace, PaceOptions, PatternOptions, RetryOptions, SourceOptions, addresses,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -50,12 +50,14 @@ impl Config {
             listen: addresses.listen,
             link: link(values),
             digest: values.required("digest", str::parse),
-            outbox_memory: values
-                .required("outbox-memory", size_within(ByteSize::mib(1)..=LARGEST)),
+            outbox: outbox(values),
+            order: values.required("order", str::parse),
             retry: retry(values),
             grace: values.required("grace", duration_within(Duration::ZERO..=DAY)),
             progress: values.required("progress", str::parse),
             report: values.optional("report", path),
+            receipts: values.optional("receipts", path),
+            status_listen: values.required("status-listen", addresses::listener_or_off),
             log: values.required("log", settings::log_filter),
             log_format: values.required("log-format", str::parse),
         }
@@ -264,6 +266,7 @@ fn link(values: &mut Values) -> LinkOptions {
         connect_timeout: values.required("connect-timeout", time()),
         idle_timeout: values.required("idle-timeout", time()),
         clock_interval: values.required("clock-interval", time()),
+        bandwidth: bandwidth(values),
     };
     if options.window < options.chunk_size && values.is_known(&["window", "chunk-size"]) {
         let LinkOptions {
@@ -282,6 +285,33 @@ fn link(values: &mut Values) -> LinkOptions {
         values.mistake("idle-timeout", problem);
     }
     options
+}
+
+fn bandwidth(values: &mut Values) -> BandwidthOptions {
+    let cap = |text: &str| match text {
+        "off" => Ok(None),
+        _ => text.parse().map(Some),
+    };
+    BandwidthOptions {
+        base: values.required("bandwidth", cap),
+        schedule: values.list("bandwidth-schedule", str::parse),
+    }
+}
+
+fn outbox(values: &mut Values) -> OutboxOptions {
+    let size = || size_within(ByteSize::mib(1)..=LARGEST);
+    OutboxOptions {
+        place: values.required("outbox", |text| match text {
+            "memory" => Ok(OutboxPlace::Memory),
+            _ => path(text).map(OutboxPlace::Folder),
+        }),
+        memory: values.required("outbox-memory", size()),
+        limit: values.required("outbox-limit", size()),
+        min_free: values.required("outbox-min-free", size_within(ByteSize(0)..=LARGEST)),
+        when_full: values.required("when-full", str::parse),
+        durability: values.required("outbox-durability", str::parse),
+        files: values.required("outbox-files", str::parse),
+    }
 }
 
 fn retry(values: &mut Values) -> RetryOptions {

@@ -64,7 +64,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.pace.delay, Duration::ZERO);
     assert_eq!(config.retry.initial, Duration::from_millis(100));
     assert_eq!(config.retry.attempts, None);
-    assert_eq!(config.outbox_memory, ByteSize::mib(256));
+    assert_eq!(config.outbox.memory, ByteSize::mib(256));
     assert_eq!(config.digest, DigestAlgorithm::Xxh3);
 }
 

@@ -2,6 +2,7 @@
 //! else does, so that hours pass at once.
 
 use super::*;
+use crate::config::Order;
 use crate::link::LinkError;
 use crate::outbox::memory::MemoryOutbox;
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use shared::image::{ImageMeta, Transport};
 use shared::receipt::{Durability, ReceiverTimeline};
 use shared::report::RunAccount;
 use shared::settings::units::ByteSize;
+use shared::wire::{Loss, Standing};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Notify;
@@ -154,6 +156,10 @@ impl Connection for Wire {
         Ok(())
     }
 
+    async fn losses(&self, _losses: Vec<Loss>, _standing: Standing) -> Result<(), LinkError> {
+        Ok(())
+    }
+
     async fn closed(&self) -> String {
         self.lost.cancelled().await;
         "gone".to_owned()
@@ -176,9 +182,10 @@ struct Test {
 }
 
 fn test(link: Arc<TestLink>, connections: usize, retry: RetryOptions) -> Test {
-    let outbox = Arc::new(MemoryOutbox::new(1 << 20));
+    let outbox = Arc::new(MemoryOutbox::new(1 << 20, Order::OldestFirst));
     let tally = Arc::new(Tally::new(Transport::Grpc, None));
     let options = LinkOptions {
+        bandwidth: Default::default(),
         chunk_size: ByteSize(1 << 10),
         grpc_call: crate::config::GrpcCall::Exchange,
         message_size: ByteSize(1 << 20),
@@ -223,6 +230,7 @@ impl Test {
             meta,
             payload: Payload::Memory(bytes),
             source_file: None,
+            carried: false,
         };
         self.outbox.push(image).await.expect("room");
     }

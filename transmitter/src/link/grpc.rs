@@ -19,6 +19,7 @@ use shared::wire::framing::{Deframer, Frame};
 use shared::wire::{
     Begin, EXCHANGE_PATH, begin_to_proto, decode_server, proto, receipt_from_proto,
 };
+use shared::wire::{Loss, Standing};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -302,6 +303,7 @@ impl Connection for PutConnection {
         meta.clock = self.side.clock();
         meta.send_started = Some(attempt.started);
         let request = proto::PutRequest {
+            outbox: String::new(),
             begin: Some(begin_to_proto(&Begin { meta, offset: 0 })),
             crc32c: Some(crc32c(&data)),
             data,
@@ -328,6 +330,10 @@ impl Connection for PutConnection {
 
     async fn account(&self, account: RunAccount) -> Result<(), LinkError> {
         self.side.account(account).await
+    }
+
+    async fn losses(&self, _losses: Vec<Loss>, _standing: Standing) -> Result<(), LinkError> {
+        Ok(())
     }
 
     async fn closed(&self) -> String {

@@ -24,7 +24,7 @@ use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
 use shared::telemetry::{Counted, chain};
-use shared::wire::encode_account;
+use shared::wire::{Loss, Standing, encode_account};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -343,6 +343,10 @@ impl Connection for RestConnection {
             address: self.address.clone(),
             problem: format!("POST /v1/runs/account was answered by HTTP status {status}"),
         })
+    }
+
+    async fn losses(&self, _losses: Vec<Loss>, _standing: Standing) -> Result<(), LinkError> {
+        Ok(())
     }
 
     async fn closed(&self) -> String {

@@ -16,6 +16,7 @@ use shared::wire::{
     Begin, Chunk, ClientMessage, Encoded, Hello, PROTOCOL_VERSION, ServerMessage, Welcome,
     encode_client,
 };
+use shared::wire::{Loss, Standing};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -239,6 +240,8 @@ impl Session {
                 });
                 self.first_pong.notify_waiters();
             }
+            // Nothing is told yet.
+            ServerMessage::LossesKept { .. } => {}
             ServerMessage::Goodbye { reason } => {
                 self.lose(format!("the receiver said goodbye: {reason}"));
             }
@@ -402,6 +405,10 @@ impl Connection for SessionConnection {
 
     async fn account(&self, account: RunAccount) -> Result<(), LinkError> {
         self.0.send(ClientMessage::Account(account)).await
+    }
+
+    async fn losses(&self, _losses: Vec<Loss>, _standing: Standing) -> Result<(), LinkError> {
+        Ok(())
     }
 
     async fn closed(&self) -> String {

@@ -171,3 +171,19 @@ proptest! {
         let _ = text.parse::<Dimensions>();
     }
 }
+
+#[test]
+fn bandwidths_in_bits_and_bytes() {
+    let bytes = |text: &str| text.parse::<Bandwidth>().map(|b| b.bytes_per_second);
+    assert_eq!(bytes("2Mbit/s"), Ok(250_000));
+    assert_eq!(bytes("500 kbit/s"), Ok(62_500));
+    assert_eq!(bytes("1MiB/s"), Ok(1 << 20));
+    assert_eq!(bytes("1.5MB/s"), Ok(1_500_000));
+    for wrong in [
+        "2Mbit", "2", "2M/s", "0bit/s", "-1kbit/s", "bit/s", "NaNMB/s",
+    ] {
+        assert!(bytes(wrong).is_err(), "{wrong}");
+    }
+    let bandwidth: Bandwidth = "500kbit/s".parse().unwrap();
+    assert_eq!(bandwidth.to_string(), "500kbit/s");
+}

@@ -18,6 +18,7 @@ const GUARD: Duration = Duration::from_secs(3_600);
 
 fn options() -> LinkOptions {
     LinkOptions {
+        bandwidth: Default::default(),
         chunk_size: ByteSize(CHUNK),
         grpc_call: crate::config::GrpcCall::Exchange,
         message_size: ByteSize(1 << 20),
@@ -32,6 +33,9 @@ fn options() -> LinkOptions {
 
 fn identity() -> Identity {
     Identity {
+        outbox: shared::image::OutboxId::new(),
+        unfinished: Default::default(),
+        limiter: Default::default(),
         transmitter: "test".to_owned(),
         wire: Default::default(),
         clock: Default::default(),
@@ -53,6 +57,7 @@ fn image(chunks: u64) -> Owed {
         meta,
         payload: Payload::Memory(bytes),
         source_file: None,
+        carried: false,
     }
 }
 

@@ -52,7 +52,27 @@ pub const fn is(_promise: Sabotage) -> bool {
 /// Whether this promise is to be broken.
 #[cfg(feature = "sabotage")]
 pub fn is(promise: Sabotage) -> bool {
-    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    let chosen = CHOSEN.get_or_init(|| std::env::var("PANTELEGRAPH_SABOTAGE").ok());
-    chosen.as_deref() == Some(promise.key())
+    CHOSEN.get() == Some(&promise)
+}
+
+#[cfg(feature = "sabotage")]
+static CHOSEN: std::sync::OnceLock<Sabotage> = std::sync::OnceLock::new();
+
+/// Chooses what this process breaks, once, by the word in `PANTELEGRAPH_SABOTAGE`; nothing when it
+/// is empty.
+///
+/// # Errors
+/// When there is no such promise.
+#[cfg(feature = "sabotage")]
+pub fn choose(word: &str) -> Result<(), String> {
+    if word.is_empty() {
+        return Ok(());
+    }
+    let chosen = Sabotage::ALL
+        .into_iter()
+        .find(|promise| promise.key() == word)
+        .ok_or_else(|| format!("PANTELEGRAPH_SABOTAGE: there is no promise {word:?}"))?;
+    // A second choice would be one too many.
+    let _ = CHOSEN.set(chosen);
+    Ok(())
 }

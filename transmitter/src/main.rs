@@ -19,6 +19,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     reason = "before there is a log, and for the last word"
 )]
 fn main() -> ExitCode {
+    #[cfg(feature = "sabotage")]
+    if let Err(problem) =
+        shared::sabotage::choose(&std::env::var("PANTELEGRAPH_SABOTAGE").unwrap_or_default())
+    {
+        eprintln!("{problem}");
+        return CliError::EXIT_CODE.into();
+    }
     let dotenv = Path::new(".env");
     let invocation = cli::parse(std::env::args_os(), &ProcessEnvironment, Some(dotenv));
     let (config, warnings) = match invocation {

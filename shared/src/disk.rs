@@ -2,7 +2,7 @@
 //!
 //! Outbox and store do everything that a power loss could undo through [`Disk`], so that the same
 //! code runs on the machine's file system ([`OsDisk`]) and on one that forgets what was not synced
-//! ([`sim::SimDisk`], with the feature `simulation`).
+//! (`sim::SimDisk`, with the feature `simulation`).
 //!
 //! What a power loss leaves is what POSIX promises and no more: a file's bytes and length survive
 //! once [`DiskFile::sync`] has returned, a name (made, renamed, linked or removed) once

@@ -262,6 +262,7 @@ pub fn owed(
         meta,
         payload: Payload::Memory(bytes.clone()),
         source_file: None,
+        source_mark: None,
         carried: false,
     }
 }

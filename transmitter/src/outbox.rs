@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use shared::image::{ImageId, ImageMeta, Transport};
+use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::report::RunAccount;
 use shared::wire::{Loss, Standing};
 
+use crate::config::{Order, OutboxOptions, OutboxPlace};
 use crate::payload::Payload;
+use memory::MemoryOutbox;
 
 pub mod memory;
 
@@ -22,9 +24,25 @@ pub struct Owed {
     pub payload: Payload,
     /// The file that it came from.
     pub source_file: Option<PathBuf>,
+    /// What tells that file from one with new content; `None` when it may be captured again.
+    pub source_mark: Option<FileMark>,
     /// An earlier process captured it, and may have sent it: an answer `duplicate` to the first
     /// attempt of this one does not mean that the receiver had it from elsewhere.
     pub carried: bool,
+}
+
+/// A file of a watched folder as it was when it was captured. One with the same mark holds the same
+/// image; a transmitter that is started again does not capture it a second time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FileMark {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub size: u64,
+    /// Time of its last change, in nanoseconds since 1970.
+    pub modified: i64,
+    /// The transport that it was captured for.
+    pub transport: Transport,
 }
 
 /// Images and bytes that are owed.
@@ -126,6 +144,11 @@ pub trait Outbox: Send + Sync {
     /// [`Outbox::lose`].
     async fn push(&self, image: Owed) -> Result<Pushed, OutboxError>;
 
+    /// Whether an image with this mark was pushed or lost before, by this process or an earlier
+    /// one. What was pushed with a mark is kept together with it, or not at all. An outbox in
+    /// memory knows none.
+    async fn knows(&self, mark: &FileMark) -> bool;
+
     /// An image of the present series was captured and cannot be kept: gives it a sequence number
     /// and enters it into the ledger.
     ///
@@ -178,6 +201,41 @@ pub trait Outbox: Send + Sync {
 
     /// Brings everything to the medium. The outbox is of no use afterwards.
     async fn shut(&self);
+}
+
+/// An outbox that was opened.
+pub struct Opened {
+    /// The outbox.
+    pub outbox: Arc<dyn Outbox>,
+    /// What its sequence numbers count in.
+    pub id: OutboxId,
+}
+
+/// Opens the outbox that `options` describe, with what an earlier process left in it. What was
+/// found to be torn is in the log and on the ledger.
+///
+/// # Errors
+/// When another process has it open, or it can neither be read nor made.
+pub async fn open(options: &OutboxOptions, order: Order) -> Result<Opened, OutboxError> {
+    match &options.place {
+        OutboxPlace::Memory => {
+            let outbox = MemoryOutbox::new(options.memory.0, order);
+            let id = outbox.id();
+            Ok(Opened {
+                outbox: Arc::new(outbox),
+                id,
+            })
+        }
+        // The outbox on disk takes this place.
+        OutboxPlace::Folder(_) => {
+            let outbox = MemoryOutbox::new(options.memory.0, order);
+            let id = outbox.id();
+            Ok(Opened {
+                outbox: Arc::new(outbox),
+                id,
+            })
+        }
+    }
 }
 
 /// How long the outbox waits before it tries again to write to a medium that was full.

@@ -374,6 +374,7 @@ impl Series<'_> {
             meta,
             payload: captured.payload,
             source_file: captured.source_file,
+            source_mark: None,
             carried: false,
         };
         // Counted before the outbox has it: an image is never settled before it is captured.

@@ -222,6 +222,7 @@ fn owed(image: &Bytes) -> Owed {
         meta,
         payload: Payload::Memory(image.clone()),
         source_file: None,
+        source_mark: None,
         carried: false,
     }
 }

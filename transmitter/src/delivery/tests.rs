@@ -230,6 +230,7 @@ impl Test {
             meta,
             payload: Payload::Memory(bytes),
             source_file: None,
+            source_mark: None,
             carried: false,
         };
         self.outbox.push(image).await.expect("room");

@@ -11,7 +11,9 @@ use shared::report::RunAccount;
 use shared::wire::{Loss, Standing};
 use tokio::sync::Notify;
 
-use super::{Backlog, Counts, Lost, Outbox, OutboxError, Outcome, Owed, Pushed, SeriesKey};
+use super::{
+    Backlog, Counts, FileMark, Lost, Outbox, OutboxError, Outcome, Owed, Pushed, SeriesKey,
+};
 use crate::config::Order;
 
 /// Bytes that an image of a file source counts for: its metadata.
@@ -98,6 +100,11 @@ impl MemoryOutbox {
         }
     }
 
+    /// What its sequence numbers count in.
+    pub fn id(&self) -> OutboxId {
+        self.id
+    }
+
     fn cost(image: &Owed) -> u64 {
         image.payload.memory() + ENTRY_BYTES
     }
@@ -162,6 +169,10 @@ impl Outbox for MemoryOutbox {
             }
             room.await;
         }
+    }
+
+    async fn knows(&self, _mark: &FileMark) -> bool {
+        false
     }
 
     async fn lose(&self, mut meta: ImageMeta, reason: &str) -> Result<Lost, OutboxError> {
@@ -343,6 +354,7 @@ mod tests {
             meta: ImageMeta::new(ImageId::new(), size as u64),
             payload: Payload::Memory(Bytes::from(vec![0; size])),
             source_file: None,
+            source_mark: None,
             carried: false,
         }
     }

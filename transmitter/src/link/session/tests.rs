@@ -57,6 +57,7 @@ fn image(chunks: u64) -> Owed {
         meta,
         payload: Payload::Memory(bytes),
         source_file: None,
+        source_mark: None,
         carried: false,
     }
 }

@@ -153,6 +153,15 @@ pub trait Catalog: Send + Sync {
     /// it says; concurrent calls share one commit.
     async fn insert(&self, entry: Entry) -> Result<Inserted, CatalogError>;
 
+    /// Takes an entry away whose bytes are not at `location` (any more), and keeps it as a loss for
+    /// this reason; `false` when there is none with this id and location.
+    async fn remove(
+        &self,
+        id: ImageId,
+        location: &str,
+        reason: &str,
+    ) -> Result<bool, CatalogError>;
+
     /// Adds an entry of [`Durability::Memory`] without waiting for it.
     fn insert_later(&self, entry: Entry);
 

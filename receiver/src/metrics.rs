@@ -24,6 +24,9 @@ const TRANSMISSION: &str = "pantelegraph_transmission_seconds";
 const STORE: &str = "pantelegraph_store_seconds";
 const SESSIONS: &str = "pantelegraph_sessions";
 const MEMORY: &str = "pantelegraph_memory_bytes";
+const MISSING: &str = "pantelegraph_images_missing_total";
+const FREE: &str = "pantelegraph_store_free_bytes";
+const FULL: &str = "pantelegraph_store_full";
 const BUILD: &str = "pantelegraph_build_info";
 
 /// From a small image on a local network to a large one on a bad link, in seconds.
@@ -57,6 +60,9 @@ struct Inner {
     transports: [PerTransport; 3],
     store: Histogram,
     memory: Gauge,
+    missing: Counter,
+    free: Gauge,
+    full: Gauge,
     observations: AtomicU64,
 }
 
@@ -102,6 +108,9 @@ impl ReceiverMetrics {
             transports: Transport::ALL.map(|transport| PerTransport::new(&recorder, transport)),
             store: recorder.register_histogram(&Key::from_static_name(STORE), &METADATA),
             memory: recorder.register_gauge(&Key::from_static_name(MEMORY), &METADATA),
+            missing: recorder.register_counter(&Key::from_static_name(MISSING), &METADATA),
+            free: recorder.register_gauge(&Key::from_static_name(FREE), &METADATA),
+            full: recorder.register_gauge(&Key::from_static_name(FULL), &METADATA),
             recorder,
             observations: AtomicU64::new(0),
         };
@@ -166,6 +175,17 @@ impl ReceiverMetrics {
         self.inner.memory.set(bytes as f64);
     }
 
+    /// The bytes of a catalogued image were not there.
+    pub fn image_missing(&self) {
+        self.inner.missing.increment(1);
+    }
+
+    /// Room in the store.
+    pub fn room(&self, free: u64, full: bool) {
+        self.inner.free.set(free as f64);
+        self.inner.full.set(f64::from(u8::from(full)));
+    }
+
     fn of(&self, transport: Transport) -> &PerTransport {
         let at = Transport::ALL.iter().position(|one| *one == transport);
         &self.inner.transports[at.expect("ALL has every transport")]
@@ -226,6 +246,11 @@ fn describe(recorder: &PrometheusRecorder) {
         ),
         (REJECTS, Unit::Count, "Attempts that were turned down."),
         (BYTES, Unit::Bytes, "Bytes of images that came whole."),
+        (
+            MISSING,
+            Unit::Count,
+            "Catalogued images whose files were not there: lost.",
+        ),
     ] {
         recorder.describe_counter(name.into(), Some(unit), help.into());
     }
@@ -241,6 +266,12 @@ fn describe(recorder: &PrometheusRecorder) {
     for (name, unit, help) in [
         (SESSIONS, Unit::Count, "Sessions that are open."),
         (MEMORY, Unit::Bytes, "Image bytes in memory."),
+        (FREE, Unit::Bytes, "Bytes that are free for images."),
+        (
+            FULL,
+            Unit::Count,
+            "1 while no images are taken for want of space.",
+        ),
         (
             BUILD,
             Unit::Count,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
+use shared::image::ImageId;
 use shared::report::RunAccount;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,6 +30,12 @@ pub(super) enum Job {
         done: Option<Done<Inserted>>,
     },
     Tally(Tally),
+    Remove {
+        id: ImageId,
+        location: String,
+        reason: String,
+        done: Done<bool>,
+    },
     Account {
         account: Box<RunAccount>,
         done: Done<()>,
@@ -83,6 +90,7 @@ pub(super) struct Writer {
 /// What a job came to, told after the commit.
 enum Outcome {
     Inserted(Inserted),
+    Removed(bool),
     Done,
 }
 
@@ -205,8 +213,12 @@ impl Writer {
             ) => {
                 let _ = done.send(outcome.map(|outcome| match outcome {
                     Outcome::Inserted(inserted) => inserted,
-                    Outcome::Done => Inserted::New,
+                    Outcome::Removed(_) | Outcome::Done => Inserted::New,
                 }));
+            }
+            (Job::Remove { done, .. }, outcome) => {
+                let removed = |outcome| matches!(outcome, Outcome::Removed(true));
+                let _ = done.send(outcome.map(removed));
             }
             (Job::Insert { done: None, .. } | Job::Tally(_), Ok(_)) => {
                 self.counts.unwaited.fetch_sub(1, Ordering::AcqRel);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use shared::chunk::Segments;
 use shared::clock::UnixNanos;
 use shared::digest::{Digest, DigestAlgorithm};
-use shared::image::{ImageId, ImageMeta, Transport};
+use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 
 /// Which images belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct About {
     pub meta: ImageMeta,
     /// Who sends it.
     pub transmitter: Arc<str>,
+    /// The outbox that its sequence number counts in, when that is known.
+    pub outbox: Option<OutboxId>,
     /// How it comes.
     pub transport: Transport,
     /// How its digest is made while it comes.
@@ -226,8 +228,10 @@ pub trait Partial: Send + Sync {
     ///
     /// # Errors
     /// When the medium fails; the partial image is gone then.
-    fn recover(self: Box<Self>, replay: &mut dyn Replay)
-    -> Result<Box<dyn ImageWriter>, StoreError>;
+    fn recover(
+        self: Box<Self>,
+        replay: &mut dyn Replay,
+    ) -> Result<Box<dyn ImageWriter>, StoreError>;
 }
 
 /// Takes the bytes of a partial image again.

@@ -63,10 +63,10 @@ impl Intake {
         let id = begin.meta.id;
         self.check_limits(&begin.meta, origin)
             .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;
-        if begin.offset > 0 {
+        if begin.offset > 0 && self.unfinished.is_sending(id) {
             // An offset that is not held takes the image from nobody.
             let held = self.held(id).await.unwrap_or_default();
-            if begin.offset > held && !self.is_busy_storing(id) {
+            if begin.offset > held && self.unfinished.is_sending(id) {
                 return Err(self.not_held(&begin, held, origin));
             }
         }
@@ -158,11 +158,13 @@ impl Intake {
         let same_size = begin.meta.size == known.meta.size;
         if digest == known.digest && !same_size && !open_ended {
             let reject = other_size(begin, &known);
-            return Ok(Known::Answer(Err(
-                self.turn_down(&begin.meta, origin, reject)
-            )));
+            return Ok(Known::Answer(Err(self.turn_down(
+                &begin.meta,
+                origin,
+                reject,
+            ))));
         }
-        let answer = self.seen_before(&begin.meta, origin, digest, known);
+        let answer = self.seen_before(&begin.meta, origin, digest, known).await;
         Ok(Known::Answer(answer))
     }
 

@@ -9,10 +9,7 @@ use shared::receipt::Reject;
 use super::unfinished::{Claim, Content, Held};
 use super::upload::{Upload, warm};
 use super::{Intake, catalog_failed, store_failed};
-use crate::catalog::{Entry, Verdict};
-
-/// Why an entry was taken out of the catalogue.
-pub const FILE_MISSING: &str = "file missing after crash";
+use crate::catalog::{CatalogError, Entry, FILE_MISSING, Verdict};
 
 /// Time for a write that is under way to end, before its image is told of.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,11 +18,13 @@ impl Intake {
     /// Verified bytes that are held of an unfinished image, by whomever. Takes it from nobody:
     /// whoever goes on with it says so by [`Self::begin`]. `None` while the image is being stored.
     pub async fn held(self: &Arc<Self>, id: ImageId) -> Option<u64> {
-        let held = self.look(id).await?;
+        let held = self.unfinished(id).await?;
         (held.received > 0).then_some(held.received)
     }
 
-    async fn look(self: &Arc<Self>, id: ImageId) -> Option<Held> {
+    /// The unfinished upload of an image, by whomever, one without bytes included. Takes it from
+    /// nobody. `None` while the image is being stored.
+    pub async fn unfinished(self: &Arc<Self>, id: ImageId) -> Option<Held> {
         let (cell, left) = self.unfinished.cell(id)?;
         let mut content = tokio::time::timeout(PATIENCE, cell.lock()).await.ok()?;
         if matches!(&*content, Some(Content::Cold(_))) {
@@ -50,7 +49,7 @@ impl Intake {
     /// and parks it. That connection learns of it with its next chunk. An image that is being
     /// stored is waited for. `None` when nothing is unfinished.
     pub async fn seize(self: &Arc<Self>, id: ImageId) -> Option<Held> {
-        let mut claim = Claim::of_begun(self, id).await?;
+        let mut claim = self.claim_unfinished(id).await?;
         self.warm_up(claim.content()).await;
         let parked = match claim.content() {
             Some(Some(Content::Warm(body))) if body.can_be_left() => body.park().await,
@@ -65,7 +64,18 @@ impl Intake {
             return None;
         }
         drop(claim);
-        self.look(id).await
+        self.unfinished(id).await
+    }
+
+    /// Becomes the owner of an unfinished upload, unless it is one that nobody else can go on with.
+    async fn claim_unfinished(self: &Arc<Self>, id: ImageId) -> Option<Claim> {
+        if let Some((cell, _)) = self.unfinished.cell(id)
+            && let Ok(content) = tokio::time::timeout(PATIENCE, cell.lock()).await
+            && matches!(&*content, Some(Content::Warm(body)) if !body.can_be_left())
+        {
+            return None;
+        }
+        Claim::of_begun(self, id).await
     }
 
     /// Verifies what an earlier process left, if that has not been done, unless the image has been
@@ -95,20 +105,15 @@ impl Intake {
         self.unfinished.is_owned(id)
     }
 
-    /// Whether the image is being stored.
-    pub(super) fn is_busy_storing(&self, id: ImageId) -> bool {
-        self.unfinished.is_owned(id) && self.unfinished.cell(id).is_none()
-    }
-
     /// Waits until the image is not being stored.
     pub async fn settled(&self, id: ImageId) {
-        self.unfinished.not_storing(id).await;
+        self.unfinished.not_exclusive(id).await;
     }
 
     /// Takes an unfinished upload, as it is, to go on with it over `transport`. `None` when there
     /// is none.
     pub async fn resume(self: &Arc<Self>, id: ImageId, transport: Transport) -> Option<Upload> {
-        let mut claim = Claim::of_begun(self, id).await?;
+        let mut claim = self.claim_unfinished(id).await?;
         self.warm_up(claim.content()).await;
         match claim.take() {
             Some(Content::Warm(mut body)) if body.can_be_left() => {
@@ -122,7 +127,7 @@ impl Intake {
 
     /// Drops an unfinished upload, whoever has it; whether there was one.
     pub async fn forget(self: &Arc<Self>, id: ImageId) -> bool {
-        let Some(mut claim) = Claim::of_begun(self, id).await else {
+        let Some(mut claim) = self.claim_unfinished(id).await else {
             return false;
         };
         claim.take().is_some()
@@ -175,7 +180,7 @@ impl Intake {
     }
 
     /// Takes an entry away whose bytes are not there.
-    pub(crate) async fn lose(&self, entry: &Entry) -> Result<(), crate::catalog::CatalogError> {
+    pub(crate) async fn lose(&self, entry: &Entry) -> Result<(), CatalogError> {
         let id = entry.meta.id;
         let removed = self
             .parts

@@ -68,8 +68,8 @@ pub(super) struct Unfinished {
     /// No cell is dropped under this lock: that may take it too, and removes a file.
     state: Mutex<State>,
     next_owner: AtomicU64,
-    /// Told whenever an image is no longer being stored.
-    settled: Notify,
+    /// Told whenever an image can be claimed again.
+    free: Notify,
     ttl: Duration,
     /// Bytes of parked uploads at most.
     limit: u64,
@@ -94,7 +94,24 @@ struct Slot {
 #[derive(Clone, Copy)]
 struct Owner {
     number: u64,
-    storing: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It is being found out what there is. Nobody else may claim the image meanwhile: of many who
+    /// want it at a time, each would take it from the one before, and none would ever have it.
+    Taking,
+    /// Bytes come. Whoever wants the image has it.
+    Sending,
+    /// All bytes are there. Nobody else may claim the image.
+    Storing,
+}
+
+impl Phase {
+    fn is_exclusive(self) -> bool {
+        self != Self::Sending
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -152,7 +169,7 @@ impl Unfinished {
         Self {
             state: Mutex::default(),
             next_owner: AtomicU64::new(1),
-            settled: Notify::new(),
+            free: Notify::new(),
             ttl,
             limit,
         }
@@ -198,10 +215,13 @@ impl Unfinished {
     /// The owner has all bytes and is about to store the image; `false` when it lost it.
     pub(super) fn begin_storing(&self, id: ImageId, owner: u64) -> bool {
         let mut state = self.state.lock();
-        let known = state.slots.get_mut(&id).and_then(|slot| slot.owner.as_mut());
+        let known = state
+            .slots
+            .get_mut(&id)
+            .and_then(|slot| slot.owner.as_mut());
         match known {
             Some(known) if known.number == owner => {
-                known.storing = true;
+                known.phase = Phase::Storing;
                 true
             }
             _ => false,
@@ -214,10 +234,24 @@ impl Unfinished {
             let mut state = self.state.lock();
             state.owns(id, owner).then(|| state.remove(id)).flatten()
         };
-        let stored = gone.as_ref().and_then(|slot| slot.owner);
-        if stored.is_some_and(|owner| owner.storing) {
-            self.settled.notify_waiters();
+        let owner = gone.as_ref().and_then(|slot| slot.owner);
+        if owner.is_some_and(|owner| owner.phase.is_exclusive()) {
+            self.free.notify_waiters();
         }
+    }
+
+    /// The owner knows what there is, and goes on.
+    fn begin_sending(&self, id: ImageId, owner: u64) {
+        let mut state = self.state.lock();
+        let known = state
+            .slots
+            .get_mut(&id)
+            .and_then(|slot| slot.owner.as_mut());
+        if let Some(known) = known.filter(|known| known.number == owner) {
+            known.phase = Phase::Sending;
+        }
+        drop(state);
+        self.free.notify_waiters();
     }
 
     /// The owner, if it still is, leaves `bytes` for somebody else to go on with.
@@ -233,6 +267,7 @@ impl Unfinished {
                 state.park(id, Parked { since, bytes }, self.limit)
             }
         };
+        self.free.notify_waiters();
         for slot in gone {
             self.part_with(slot);
         }
@@ -254,16 +289,25 @@ impl Unfinished {
         self.state.lock().owner(id).is_some()
     }
 
-    /// Resolves when the image is not being stored.
-    pub(super) async fn not_storing(&self, id: ImageId) {
-        let storing = || self.state.lock().owner(id).is_some_and(|owner| owner.storing);
-        while storing() {
-            let settled = self.settled.notified();
-            tokio::pin!(settled);
+    /// Whether a connection sends it.
+    pub(super) fn is_sending(&self, id: ImageId) -> bool {
+        let owner = self.state.lock().owner(id);
+        owner.is_some_and(|owner| owner.phase == Phase::Sending)
+    }
+
+    /// Resolves when the image is not being stored, nor taken by somebody.
+    pub(super) async fn not_exclusive(&self, id: ImageId) {
+        let exclusive = || {
+            let owner = self.state.lock().owner(id);
+            owner.is_some_and(|owner| owner.phase.is_exclusive())
+        };
+        while exclusive() {
+            let free = self.free.notified();
+            tokio::pin!(free);
             // Listens from here on, so that what happens before the second look is not missed.
-            settled.as_mut().enable();
-            if storing() {
-                settled.await;
+            free.as_mut().enable();
+            if exclusive() {
+                free.await;
             }
         }
     }
@@ -272,7 +316,10 @@ impl Unfinished {
     pub(super) fn cell(&self, id: ImageId) -> Option<(Arc<Cell>, Duration)> {
         let state = self.state.lock();
         let slot = state.slots.get(&id)?;
-        if slot.owner.is_some_and(|owner| owner.storing) {
+        if slot
+            .owner
+            .is_some_and(|owner| owner.phase == Phase::Storing)
+        {
             return None;
         }
         let left = match &slot.parked {
@@ -328,7 +375,10 @@ impl Unfinished {
                 .filter(|(_, slot)| slot.parked.is_some())
                 .map(|(id, _)| *id)
                 .collect();
-            parked.into_iter().filter_map(|id| state.remove(id)).collect()
+            parked
+                .into_iter()
+                .filter_map(|id| state.remove(id))
+                .collect()
         };
         for slot in gone {
             if let Some(content) = slot.cell.lock().await.take() {

@@ -146,7 +146,10 @@ impl Upload {
             let end = offset + data.len() as u64;
             let known = body.received() - offset;
             self.next = end.min(body.received());
-            let Some(known) = usize::try_from(known).ok().filter(|known| *known < data.len()) else {
+            let Some(known) = usize::try_from(known)
+                .ok()
+                .filter(|known| *known < data.len())
+            else {
                 return Ok(());
             };
             data.split_to(known);

@@ -30,12 +30,9 @@ use shared::image::ImageId;
 use shared::receipt::Durability;
 
 use crate::store::lock::DataLock;
-use crate::store::{
-    About, Area, ImageStore, ImageWriter, Partial, Placement, Room, StoreError, Unsettled,
-};
+use crate::store::{About, Area, ImageStore, ImageWriter, Partial, Room, StoreError, Unsettled};
 use folders::Folders;
 pub use location::Location;
-use location::is_folder;
 use partial::FilePartial;
 use space::Space;
 use writer::FileWriter;
@@ -91,11 +88,7 @@ impl FileStore {
         min_free: u64,
         lock: Option<DataLock>,
     ) -> Result<Self, StoreError> {
-        let folders = Folders::new(
-            Arc::clone(&disk),
-            root,
-            durability == Durability::Synced,
-        );
+        let folders = Folders::new(Arc::clone(&disk), root, durability == Durability::Synced);
         for name in [Area::Images.folder(), Area::Quarantine.folder(), INCOMING] {
             folders.make(name)?;
         }
@@ -261,7 +254,3 @@ async fn blocking<T: Send + 'static>(
         },
     }
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests may panic")]
-mod tests;

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use shared::image::ImageId;
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Cell, Content, Owner, Unfinished};
+use super::{Cell, Content, Owner, Phase};
 use crate::intake::Intake;
 
 /// Time for an owner to end the write that is under way when its image is claimed. After it, its
 /// bytes are given up: the image begins anew, and the write may end when it will.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A fresh ownership, with what came of the image. Dropped, it is given back, and what came is
-/// parked.
+/// A fresh ownership, with what came of the image; there is one at a time. Dropped, it is given
+/// back, and what came is parked.
 pub(in crate::intake) struct Claim {
     intake: Arc<Intake>,
     id: ImageId,
@@ -54,9 +54,10 @@ impl Claim {
     async fn attempt(intake: &Arc<Intake>, id: ImageId, which: Which) -> Option<Self> {
         let this = &intake.unfinished;
         let (owner, cell, parked) = loop {
-            this.not_storing(id).await;
+            this.not_exclusive(id).await;
             let mut state = this.state.lock();
-            if state.owner(id).is_some_and(|owner| owner.storing) {
+            let owner = state.owner(id);
+            if owner.is_some_and(|owner| owner.phase.is_exclusive()) {
                 continue;
             }
             if which == Which::Begun && !state.slots.contains_key(&id) {
@@ -65,8 +66,8 @@ impl Claim {
             let number = this.next_owner();
             let parked = state.unpark(id);
             let slot = state.slots.entry(id).or_default();
-            let storing = false;
-            slot.owner = Some(Owner { number, storing });
+            let phase = Phase::Taking;
+            slot.owner = Some(Owner { number, phase });
             break (number, Arc::clone(&slot.cell), parked);
         };
         let mut claim = Self {
@@ -115,7 +116,9 @@ impl Claim {
     pub(in crate::intake) fn keep(mut self, content: Content) -> Option<(u64, Arc<Cell>)> {
         **self.content.as_mut()? = Some(content);
         self.content = None;
-        Some((self.owner.take()?, Arc::clone(&self.cell)))
+        let owner = self.owner.take()?;
+        self.intake.unfinished.begin_sending(self.id, owner);
+        Some((owner, Arc::clone(&self.cell)))
     }
 }
 

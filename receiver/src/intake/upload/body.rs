@@ -73,6 +73,7 @@ impl Opening {
         About {
             meta: self.meta.clone(),
             transmitter: Arc::clone(&self.origin.transmitter),
+            outbox: self.origin.outbox,
             transport: self.origin.transport,
             algorithm: self.algorithm(),
         }
@@ -98,7 +99,7 @@ impl Body {
 
     /// Of what an earlier process left, with no bytes and no writer yet.
     pub(super) fn of_partial(intake: Arc<Intake>, about: About) -> Self {
-        let origin = Origin::new(about.transport, &about.transmitter);
+        let origin = Origin::new(about.transport, &about.transmitter).with_outbox(about.outbox);
         // As the records were made, whatever is known of the image by now.
         Self::begun(intake, about.meta, origin, about.algorithm)
     }

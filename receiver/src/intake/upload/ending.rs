@@ -30,7 +30,8 @@ impl Body {
             let found = self.state.second.as_ref().map_or(digest, Hasher::finish);
             return self
                 .intake
-                .seen_before(&self.meta, &self.origin, found, *known);
+                .seen_before(&self.meta, &self.origin, found, *known)
+                .await;
         }
         let inspector = &self.state.inspector;
         let finding = match inspector.finish(self.meta.content_type.as_deref()) {
@@ -149,6 +150,7 @@ impl Body {
         Ok(Entry {
             meta: ImageMeta::clone(&self.meta),
             transmitter: self.origin.transmitter.to_string(),
+            outbox: self.origin.outbox,
             transport: self.origin.transport,
             digest,
             verdict,
@@ -179,7 +181,9 @@ impl Body {
                     if known.location != entry.location {
                         self.take_back(&entry.location).await;
                     }
-                    return intake.seen_before(&self.meta, &self.origin, entry.digest, *known);
+                    return intake
+                        .seen_before(&self.meta, &self.origin, entry.digest, *known)
+                        .await;
                 }
                 Err(error) => {
                     self.take_back(&entry.location).await;

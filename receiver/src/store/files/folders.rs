@@ -10,8 +10,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::disk::Disk;
 
+use super::Location;
 use super::group::GroupSync;
-use super::{Location, resolve_folder};
+use super::location::is_folder;
 use crate::store::StoreError;
 
 /// Lists the folders into which images were moved since files and catalogue were last known to
@@ -197,7 +198,7 @@ impl Folders {
 fn parse(bytes: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(bytes)
         .lines()
-        .filter(|line| resolve_folder(line).is_some())
+        .filter(|line| is_folder(line))
         .take(MAX_FOLDERS)
         .map(str::to_owned)
         .collect()

@@ -288,7 +288,8 @@ impl Notes {
         self.begin()?;
         let bytes = sidecar::record(record, self.head_sum);
         let at = self.length();
-        self.file()?.write_at(&[Bytes::copy_from_slice(&bytes)], at)?;
+        self.file()?
+            .write_at(&[Bytes::copy_from_slice(&bytes)], at)?;
         self.ends.push(record.end);
         Ok(())
     }

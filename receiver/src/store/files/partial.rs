@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shared::clock::UnixNanos;
-use shared::digest::Digest;
 use shared::disk::Disk;
 use shared::image::ImageId;
 
+use super::Root;
 use super::part::{Notes, Part};
 use super::sidecar::{self, MAX_BYTES, Record, Sidecar};
 use super::writer::FileWriter;
-use super::Root;
 use crate::store::{About, ImageWriter, Partial, Replay, StoreError};
 
 /// Bytes that are read at a time.
@@ -205,8 +204,13 @@ impl Partial for FilePartial {
         let Some(found) = &self.found else {
             return Err(StoreError::Broken { id });
         };
-        let good = verify(&*self.root.disk, &found.part, &found.sidecar.records, replay)
-            .map_err(|source| StoreError::io("reading", &found.part, source))?;
+        let good = verify(
+            &*self.root.disk,
+            &found.part,
+            &found.sidecar.records,
+            replay,
+        )
+        .map_err(|source| StoreError::io("reading", &found.part, source))?;
         let (ends, lost): (Vec<&Record>, u64) = {
             let kept: Vec<&Record> = found.sidecar.records.iter().take(good).collect();
             let end = kept.last().map_or(0, |record| record.end);

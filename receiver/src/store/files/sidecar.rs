@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use shared::chunk::crc32c;
 use shared::clock::{ClockEstimate, UnixNanos};
 use shared::digest::{Digest, DigestAlgorithm};
-use shared::image::{ImageId, ImageMeta, Transport};
+use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 
 use crate::store::About;
 
@@ -66,6 +66,7 @@ struct Head {
     clock: Option<ClockEstimate>,
     attempt: u32,
     transmitter: String,
+    outbox: Option<OutboxId>,
     transport: Transport,
     algorithm: String,
     since: UnixNanos,
@@ -88,6 +89,7 @@ pub(super) fn head(about: &About, since: UnixNanos) -> Vec<u8> {
         clock: meta.clock,
         attempt: meta.attempt,
         transmitter: about.transmitter.to_string(),
+        outbox: about.outbox,
         transport: about.transport,
         algorithm: about.algorithm.key().to_owned(),
         since,
@@ -161,6 +163,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Sidecar> {
         records: known,
         about: About {
             transmitter: head.transmitter.as_str().into(),
+            outbox: head.outbox,
             transport: head.transport,
             algorithm,
             meta: ImageMeta {
@@ -216,6 +219,7 @@ mod tests {
                 ..ImageMeta::new(ImageId::new(), 3 << 20)
             },
             transmitter: "camera".into(),
+            outbox: Some(OutboxId::new()),
             transport: Transport::Rest,
             algorithm,
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -120,7 +120,9 @@ impl Space {
                 %folder,
                 "less is free than RECEIVER_MIN_FREE: no images are taken until there is more"
             ),
-            _ => tracing::error!(%folder, "the disk is full: no images are taken until there is room"),
+            _ => {
+                tracing::error!(%folder, "the disk is full: no images are taken until there is room")
+            }
         }
     }
 }
@@ -150,7 +152,11 @@ mod tests {
         let space = space(&disk, 100);
         assert!(matches!(
             space.room(),
-            Err(StoreError::Low { free: 99, least: 100, .. })
+            Err(StoreError::Low {
+                free: 99,
+                least: 100,
+                ..
+            })
         ));
         assert!(space.figures().full);
         disk.set_capacity(100);
@@ -171,6 +177,10 @@ mod tests {
         disk.set_capacity(1 << 20);
         space.look();
         assert!(space.room().is_ok());
-        assert_eq!(disk.paths(), [PathBuf::from("/data")], "the trial is removed");
+        assert_eq!(
+            disk.paths(),
+            [PathBuf::from("/data")],
+            "the trial is removed"
+        );
     }
 }

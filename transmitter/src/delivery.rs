@@ -211,6 +211,7 @@ impl Delivery {
             tokio::time::sleep(PARTING).await;
         };
         let told = tokio::select! {
+            biased;
             told = tokio::time::timeout(CLOSING, parting) => told.is_ok(),
             () = stopped => false,
         };
@@ -258,6 +259,7 @@ impl Delivery {
             }
             self.tally.connecting();
             let connected = tokio::select! {
+                biased;
                 connected = self.link.connect() => connected,
                 () = self.stop.cancelled() => return None,
                 () = self.gave_up.cancelled() => return None,
@@ -306,6 +308,7 @@ impl Delivery {
             tracing::warn!(retry_in = ?pause, "{}", problem.lock());
             self.tally.waiting(pause);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = self.stop.cancelled() => return None,
                 () = self.gave_up.cancelled() => return None,
@@ -337,6 +340,7 @@ impl Delivery {
     /// Waits until an image is there to be sent; `false` when none will come.
     async fn work_waits(&self) -> bool {
         tokio::select! {
+            biased;
             image = self.outbox.take() => match image {
                 Some(image) => {
                     self.outbox.give_back(image.meta.id).await;
@@ -355,6 +359,7 @@ impl Delivery {
     /// Resolves when the outbox is closed and empty.
     async fn nothing_owed(&self) {
         tokio::select! {
+            biased;
             image = self.outbox.take() => if let Some(image) = image {
                 self.outbox.give_back(image.meta.id).await;
                 // Taken over and over it would keep everybody awake; whoever sends the last one
@@ -385,7 +390,11 @@ impl Delivery {
                 let image = self.outbox.take().await?;
                 Some((place, image))
             };
+            // A connection that is gone gets no more images: each would cost it an attempt.
             let (place, image) = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break Use::Stopped,
+                reason = connection.closed() => break Use::Lost { reason, delivered: false },
                 taken = taking => match taken {
                     Some(taken) => taken,
                     None => {
@@ -393,20 +402,19 @@ impl Delivery {
                         break Use::Finished;
                     }
                 },
-                reason = connection.closed() => break Use::Lost { reason, delivered: false },
-                () = self.stop.cancelled() => break Use::Stopped,
             };
             let id = image.meta.id;
             let flight = tokio::select! {
-                flight = self.room_in_window(&image) => flight,
-                reason = connection.closed() => {
-                    self.outbox.give_back(id).await;
-                    break Use::Lost { reason, delivered: false };
-                }
+                biased;
                 () = self.stop.cancelled() => {
                     self.outbox.give_back(id).await;
                     break Use::Stopped;
                 }
+                reason = connection.closed() => {
+                    self.outbox.give_back(id).await;
+                    break Use::Lost { reason, delivered: false };
+                }
+                flight = self.room_in_window(&image) => flight,
             };
             let (delivery, connection) = (Arc::clone(self), Arc::clone(connection));
             let delivered = Arc::clone(&delivered);
@@ -488,6 +496,7 @@ impl Delivery {
         let delivery = Arc::clone(self);
         self.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(after) => {}
                 () = delivery.stop.cancelled() => {}
                 () = delivery.gave_up.cancelled() => {}

@@ -79,9 +79,11 @@ fn the_same_seed_is_the_same_simulation() {
         let traces = [Trace::new(true), Trace::new(true)];
         let outcomes = [0, 1].map(|run| world::run(seed, &traces[run]));
         let lines = [0, 1].map(|run| traces[run].lines());
-        let mut differing = lines[0].iter().zip(&lines[1]).filter(|(one, two)| one != two);
+        let mut differing = lines[0]
+            .iter()
+            .zip(&lines[1])
+            .filter(|(one, two)| one != two);
         if let Some((first, second)) = differing.next() {
-            if std::env::var("DBG").is_ok() { std::fs::write("/tmp/t1", lines[0].join("\n")).unwrap(); std::fs::write("/tmp/t2", lines[1].join("\n")).unwrap(); }
             panic!("seed {seed}: at first\n{first}\nand then\n{second}");
         }
         assert_eq!(outcomes[0], outcomes[1], "seed {seed}");

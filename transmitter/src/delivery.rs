@@ -211,7 +211,6 @@ impl Delivery {
             tokio::time::sleep(PARTING).await;
         };
         let told = tokio::select! {
-            biased;
             told = tokio::time::timeout(CLOSING, parting) => told.is_ok(),
             () = stopped => false,
         };
@@ -279,8 +278,7 @@ impl Delivery {
                         self.leave(&connection);
                     }
                     match used {
-                        Use::Finished => return Some(connection),
-                        Use::Stopped => return Some(connection),
+                        Use::Finished | Use::Stopped => return Some(connection),
                         Use::Lost { reason, .. } if self.link.is_lazy() && !self.is_owing() => {
                             tracing::debug!("{reason}");
                             continue;
@@ -340,7 +338,6 @@ impl Delivery {
     /// Waits until an image is there to be sent; `false` when none will come.
     async fn work_waits(&self) -> bool {
         tokio::select! {
-            biased;
             image = self.outbox.take() => match image {
                 Some(image) => {
                     self.outbox.give_back(image.meta.id).await;
@@ -357,11 +354,11 @@ impl Delivery {
     }
 
     /// Resolves when the outbox is closed and empty.
-    async fn nothing_owed(&self) {
+    async fn nothing_owed(self: &Arc<Self>) {
         tokio::select! {
-            biased;
             image = self.outbox.take() => if let Some(image) = image {
-                self.outbox.give_back(image.meta.id).await;
+                // This wait may be dropped at any moment, and the image must not stay taken.
+                self.try_again(image.meta.id, Duration::ZERO);
                 // Taken over and over it would keep everybody awake; whoever sends the last one
                 // tells.
                 self.drained.cancelled().await;
@@ -496,7 +493,6 @@ impl Delivery {
         let delivery = Arc::clone(self);
         self.tasks.spawn(async move {
             tokio::select! {
-                biased;
                 () = tokio::time::sleep(after) => {}
                 () = delivery.stop.cancelled() => {}
                 () = delivery.gave_up.cancelled() => {}

@@ -70,6 +70,11 @@ impl Kept {
             .collect()
     }
 
+    /// Whether the receiver is not known to have this loss.
+    pub(crate) fn is_untold(&self, sequence: u64) -> bool {
+        self.untold.contains(&sequence)
+    }
+
     /// Losses that the receiver is not known to have.
     pub(crate) fn untold(&self) -> usize {
         self.untold.len()
@@ -253,6 +258,7 @@ impl Outbox for ModelOutbox {
     }
 
     async fn give_back(&self, id: ImageId) {
+        self.pause(2).await;
         if let Some(sequence) = self.sequence(id) {
             self.state.lock().unwrap().waiting.insert(sequence);
             self.wake();

@@ -1,6 +1,7 @@
 //! The receiver: its real session and intake over a simulated network and disk, with the real
 //! catalogue.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pantelegraph_receiver::catalog::sqlite::SqliteCatalog;
 use pantelegraph_receiver::catalog::{
-    Catalog, CatalogError, Entry, Filter, Inserted, Numbered, Series, Tally,
+    Catalog, CatalogError, Entry, Filter, Gap, Inserted, Integrity, Kept, KeptLoss, LossFilter,
+    Numbered, Repeat, RunLedger, Series, Tally,
 };
 use pantelegraph_receiver::config::{Limits, Verify};
 use pantelegraph_receiver::endpoint::session::{MAX_WAITING_REPLIES, Patience, Session};
@@ -20,7 +22,7 @@ use shared::image::{ImageId, Transport};
 use shared::receipt::Durability;
 use shared::report::RunAccount;
 use shared::settings::units::ByteSize;
-use shared::wire::{ServerMessage, decode_client, encode_server};
+use shared::wire::{LossReport, ServerMessage, decode_client, encode_server};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -69,12 +71,10 @@ impl Receiver {
         // The file lies where nobody cares for power losses: those are the simulated disk's.
         let catalog = Arc::new(SqliteCatalog::open(&database, Durability::Written).unwrap());
         let runtime = runtime();
-        let known = {
-            let _context = runtime.enter();
-            let listed = at_once(catalog.list(Filter::default(), 0, 10_000)).unwrap();
-            let locations = listed.into_iter().map(|numbered| numbered.entry.location);
-            locations.collect::<std::collections::BTreeSet<_>>()
-        };
+        let known: BTreeSet<String> = entries(&catalog)
+            .into_iter()
+            .map(|entry| entry.location)
+            .collect();
         medium.reconcile(|location| known.contains(location));
         let intake = Intake::new(Parts {
             store: Arc::new(medium.clone()),
@@ -144,10 +144,27 @@ impl Receiver {
 
     /// All entries of the catalogue.
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        let _context = self.runtime.enter();
-        let listed = at_once(self.catalog.list(Filter::default(), 0, 10_000)).unwrap();
-        listed.into_iter().map(|numbered| numbered.entry).collect()
+        entries(&self.catalog)
     }
+
+    /// The state of all sequence numbers, and the losses that were told, by their numbers.
+    pub(crate) fn ledger(&self) -> (Integrity, BTreeMap<u64, ImageId>) {
+        let asking = async {
+            let integrity = self.catalog.integrity().await.unwrap();
+            let losses = self.catalog.losses(LossFilter::default(), 0, 10_000).await;
+            let losses = losses.unwrap().into_iter();
+            let losses = losses.map(|kept| (kept.loss.sequence, kept.loss.image_id));
+            (integrity, losses.collect())
+        };
+        runtime().block_on(asking)
+    }
+}
+
+fn entries(catalog: &SqliteCatalog) -> Vec<Entry> {
+    let listing = catalog.list(Filter::default(), 0, 10_000);
+    // Not the receiver's own runtime, whose turns must not depend on threads.
+    let listed = runtime().block_on(listing).unwrap();
+    listed.into_iter().map(|numbered| numbered.entry).collect()
 }
 
 /// What a connection works with.
@@ -289,5 +306,38 @@ impl Catalog for SlowCatalog {
 
     async fn series(&self, filter: Filter) -> Result<Vec<Series>, CatalogError> {
         at_once(self.real.series(filter))
+    }
+
+    async fn keep_losses(&self, report: LossReport) -> Result<Kept, CatalogError> {
+        self.pause().await;
+        let kept = at_once(self.real.keep_losses(report));
+        self.pause().await;
+        kept
+    }
+
+    async fn repeat(&self, repeat: Repeat) -> Result<(), CatalogError> {
+        self.pause().await;
+        at_once(self.real.repeat(repeat))
+    }
+
+    async fn losses(
+        &self,
+        filter: LossFilter,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<KeptLoss>, CatalogError> {
+        at_once(self.real.losses(filter, after, limit))
+    }
+
+    async fn gaps(&self, filter: LossFilter, limit: usize) -> Result<Vec<Gap>, CatalogError> {
+        at_once(self.real.gaps(filter, limit))
+    }
+
+    async fn ledger(&self, series: &Series) -> Result<RunLedger, CatalogError> {
+        at_once(self.real.ledger(series))
+    }
+
+    async fn integrity(&self) -> Result<Integrity, CatalogError> {
+        at_once(self.real.integrity())
     }
 }

@@ -33,6 +33,9 @@ pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
+        // What comes from outside comes first, rather than now and then: a thread that wakes the
+        // runtime once more would otherwise shift the order.
+        .global_queue_interval(1)
         .build()
         .unwrap()
 }
@@ -151,7 +154,11 @@ impl Evidence {
             let problem = format!("image {number} is sent twice at once");
             found.violations.push(problem);
         }
-        let kib: u64 = found.in_flight.values().map(|size| size.div_ceil(1 << 10)).sum();
+        let kib: u64 = found
+            .in_flight
+            .values()
+            .map(|size| size.div_ceil(1 << 10))
+            .sum();
         if kib > WINDOW >> 10 && found.in_flight.len() > 1 {
             let problem = format!("{kib} KiB are in flight");
             found.violations.push(problem);
@@ -167,7 +174,10 @@ impl Evidence {
     /// The receiver gives a receipt: the image must be on its disk and in its catalogue by now.
     pub(crate) fn receipt_given(&self, receipt: &Receipt, medium: &Medium, known: Option<Entry>) {
         let Some(number) = self.0.numbers.get(&receipt.image_id) else {
-            return self.violation(format!("receipt for {}, which nobody took", receipt.image_id));
+            return self.violation(format!(
+                "receipt for {}, which nobody took",
+                receipt.image_id
+            ));
         };
         let image = &self.0.images[*number];
         let synced = medium.synced(receipt.image_id);
@@ -179,7 +189,9 @@ impl Evidence {
         }
         let catalogued = known.is_some_and(|entry| entry.verdict == Verdict::Stored);
         if !catalogued {
-            self.violation(format!("receipt for image {number}, which is not catalogued"));
+            self.violation(format!(
+                "receipt for image {number}, which is not catalogued"
+            ));
         }
     }
 
@@ -212,9 +224,11 @@ impl Evidence {
     pub(crate) fn describe(&self, message: &ClientMessage) -> String {
         match message {
             ClientMessage::Hello(hello) => {
-                let mut unfinished: Vec<_> = hello.unfinished.iter().copied().collect();
+                let mut unfinished: Vec<_> = hello.unfinished.to_vec();
                 unfinished.sort();
-                let names = unfinished.into_iter().map(|id| format!(" {}", self.name(id)));
+                let names = unfinished
+                    .into_iter()
+                    .map(|id| format!(" {}", self.name(id)));
                 let names: String = names.collect();
                 format!("hello{names}, {} losses", hello.losses.len())
             }
@@ -256,7 +270,7 @@ fn image(random: &mut Random, number: usize) -> Image {
         bytes.truncate(bytes.len() - 1);
     }
     let bytes = Bytes::from(bytes);
-    let bits = u128::from(random.next()) << 64 | number as u128 + 1;
+    let bits = (u128::from(random.next()) << 64) | (number as u128 + 1);
     let id = ImageId::from_u128(bits).unwrap();
     let mut meta = ImageMeta::new(id, bytes.len() as u64);
     meta.run = "simulation".to_owned();

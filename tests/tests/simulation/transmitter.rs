@@ -144,12 +144,7 @@ impl Transmitter {
     }
 }
 
-async fn capture(
-    outbox: Arc<dyn Outbox>,
-    evidence: Evidence,
-    manner: Manner,
-    mut random: Random,
-) {
+async fn capture(outbox: Arc<dyn Outbox>, evidence: Evidence, manner: Manner, mut random: Random) {
     while let Some(number) = evidence.take() {
         let interval = Duration::from_millis(random.below(manner.interval + 1));
         tokio::time::sleep(interval).await;
@@ -206,8 +201,7 @@ impl Link for SimLink {
                 problem: "nobody listens".to_owned(),
             });
         };
-        let (pipe, outgoing) =
-            Pipe::new("receiver".to_owned(), &self.options, &self.identity);
+        let (pipe, outgoing) = Pipe::new("receiver".to_owned(), &self.options, &self.identity);
         let credit = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             pipe: pipe.clone(),

@@ -284,13 +284,21 @@ impl World {
             let (files, entries) = (medium.files(), entries.len());
             return Err(format!("{files} files are stored for {entries} entries"));
         }
-        let lost: BTreeSet<usize> = kept.ids().into_iter().map(|id| self.evidence.number(id)).collect();
+        let lost: BTreeSet<usize> = kept
+            .ids()
+            .into_iter()
+            .map(|id| self.evidence.number(id))
+            .collect();
+        self.check_ledger(&kept, receiver)?;
         let receipts = self.evidence.all_receipts();
         for (number, image) in self.evidence.images().iter().enumerate() {
             let synced = medium.synced(image.meta.id);
             let entry = entries.get(&number);
             if synced.len() > 1 || synced.iter().any(|bytes| image.bytes != *bytes) {
-                return Err(format!("image {number} is stored {} times or changed", synced.len()));
+                return Err(format!(
+                    "image {number} is stored {} times or changed",
+                    synced.len()
+                ));
             }
             if synced.len() != usize::from(entry.is_some()) {
                 return Err(format!("file and catalogue disagree about image {number}"));
@@ -303,13 +311,38 @@ impl World {
             if receipts.contains(&number) && !stored {
                 return Err(format!("image {number} has a receipt and is not stored"));
             }
-            if entry.is_none() && !lost.contains(&number) && self.evidence.all_kept().contains(&number) {
-                return Err(format!("image {number} is neither stored nor on the ledger"));
+            if entry.is_none()
+                && !lost.contains(&number)
+                && self.evidence.all_kept().contains(&number)
+            {
+                return Err(format!(
+                    "image {number} is neither stored nor on the ledger"
+                ));
             }
             let may_be_lost = image.no_room || self.manner.attempts.is_some();
             if lost.contains(&number) && !may_be_lost {
                 return Err(format!("image {number} is lost without need"));
             }
+        }
+        Ok(())
+    }
+
+    /// Both ledgers.
+    fn check_ledger(&self, kept: &Kept, receiver: &Receiver) -> Result<(), String> {
+        let (integrity, told) = receiver.ledger();
+        if integrity.missing + integrity.reused > 0 {
+            return Err(format!("sequence numbers are not in order: {integrity:?}"));
+        }
+        for (sequence, loss) in &kept.lost {
+            let id = told.get(sequence);
+            if !kept.is_untold(*sequence) && id != Some(&loss.image_id) {
+                return Err(format!(
+                    "loss {sequence} was told and is not on the receiver's ledger"
+                ));
+            }
+        }
+        if let Some(sequence) = told.keys().find(|told| !kept.lost.contains_key(told)) {
+            return Err(format!("loss {sequence} was told, and there is none"));
         }
         Ok(())
     }

@@ -229,7 +229,7 @@ impl Notes {
         let written = self.head > 0;
         if !(written && self.ends.last() == Some(&end)) {
             if self.ends.last() == Some(&end) {
-                self.attempt(|notes| notes.begin());
+                self.attempt(Self::begin);
                 return;
             }
             let record = Record {

@@ -121,7 +121,7 @@ impl Space {
                 "less is free than RECEIVER_MIN_FREE: no images are taken until there is more"
             ),
             _ => {
-                tracing::error!(%folder, "the disk is full: no images are taken until there is room")
+                tracing::error!(%folder, "the disk is full: no images are taken until there is room");
             }
         }
     }

@@ -102,6 +102,7 @@ impl Route {
             ("--retry-max", "50ms"),
             ("--give-up-after", "30s"),
             ("--progress", "never"),
+            ("--outbox", "memory"),
         ];
         let mut args = vec!["pantelegraph-transmitter".to_owned()];
         args.extend(self.flags(address));
@@ -129,6 +130,7 @@ pub async fn transmit(config: &Config, listener: Option<TcpListener>) -> Summary
     let surroundings = Surroundings {
         listener,
         shared_process: true,
+        ..Surroundings::default()
     };
     let running = run::run(config, surroundings, CancellationToken::new());
     within("the end of the run", running)

@@ -130,7 +130,6 @@ pub async fn transmit(config: &Config, listener: Option<TcpListener>) -> Summary
     let surroundings = Surroundings {
         listener,
         shared_process: true,
-        ..Surroundings::default()
     };
     let running = run::run(config, surroundings, CancellationToken::new());
     within("the end of the run", running)

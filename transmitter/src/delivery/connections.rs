@@ -38,6 +38,7 @@ impl Delivery {
             }
             self.tally.connecting();
             let connected = tokio::select! {
+                biased;
                 connected = self.link.connect() => connected,
                 () = self.stop.cancelled() => return None,
                 () = self.gave_up.cancelled() => return None,
@@ -82,6 +83,7 @@ impl Delivery {
             tracing::warn!(retry_in = ?pause, "{}", self.problem.lock());
             self.tally.waiting(pause);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = self.stop.cancelled() => return None,
                 () = self.gave_up.cancelled() => return None,
@@ -137,7 +139,11 @@ impl Delivery {
                 drop(self.window.acquire().await.ok()?);
                 Some((place, self.next().await?))
             };
+            // A connection that is gone gets no more images: each would cost it an attempt.
             let (place, job) = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break Use::Stopped,
+                reason = connection.closed() => break Use::Lost { reason, proper: false },
                 taken = taking => match taken {
                     Some(taken) => taken,
                     None => {
@@ -145,19 +151,18 @@ impl Delivery {
                         break Use::Finished;
                     }
                 },
-                reason = connection.closed() => break Use::Lost { reason, proper: false },
-                () = self.stop.cancelled() => break Use::Stopped,
             };
             let flight = tokio::select! {
-                flight = self.room_in_window(&job.image) => flight,
-                reason = connection.closed() => {
-                    self.put_back(job).await;
-                    break Use::Lost { reason, proper: false };
-                }
+                biased;
                 () = self.stop.cancelled() => {
                     self.give_back(job).await;
                     break Use::Stopped;
                 }
+                reason = connection.closed() => {
+                    self.put_back(job).await;
+                    break Use::Lost { reason, proper: false };
+                }
+                flight = self.room_in_window(&job.image) => flight,
             };
             let (delivery, connection) = (Arc::clone(self), Arc::clone(connection));
             let delivered = Arc::clone(&delivered);

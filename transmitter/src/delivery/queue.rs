@@ -26,6 +26,7 @@ impl Delivery {
                 }
             };
             tokio::select! {
+                biased;
                 image = self.outbox.take(), if takes_new => {
                     let image = image?;
                     self.retries.lock().had_new();
@@ -82,6 +83,7 @@ impl Delivery {
     /// Waits until an image is there to be sent; `false` when none will come.
     pub(super) async fn work_waits(self: &Arc<Self>) -> bool {
         tokio::select! {
+            biased;
             job = self.next() => match job {
                 Some(job) => {
                     self.put_back(job).await;
@@ -100,8 +102,10 @@ impl Delivery {
     /// Resolves when the outbox is closed and empty.
     pub(super) async fn nothing_owed(&self) {
         tokio::select! {
+            biased;
             image = self.outbox.take() => if let Some(image) = image {
-                // In a task of its own: this future is dropped as soon as a connection stands.
+                // In a task of its own: this wait may be dropped at any moment, and the image must
+                // not stay taken.
                 let outbox = Arc::clone(&self.outbox);
                 self.tasks.spawn(async move { outbox.give_back(image.meta.id).await });
                 // Taken over and over it would keep everybody awake; whoever sends the last one

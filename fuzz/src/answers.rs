@@ -109,7 +109,7 @@ fn invent(input: &mut Input<'_>) -> Option<ServerMessage> {
             let reasons = RejectReason::ALL;
             let reason = reasons[usize::from(input.byte()) % reasons.len()];
             let mut reject = Reject::new(id, reason, "no");
-            reject.retryable = input.byte() % 2 == 0;
+            reject.retryable = input.byte().is_multiple_of(2);
             ServerMessage::Reject(reject)
         }
         4 => ServerMessage::ClockPong {

@@ -167,8 +167,10 @@ fn invent(input: &mut Input<'_>) -> Option<ClientMessage> {
             })
         }
         5 => {
-            let digest =
-                (input.byte() % 4 == 0).then(|| DigestAlgorithm::Blake3.digest(&picture(1_014)));
+            let digest = input
+                .byte()
+                .is_multiple_of(4)
+                .then(|| DigestAlgorithm::Blake3.digest(&picture(1_014)));
             let image_id = id(input);
             ClientMessage::End { image_id, digest }
         }

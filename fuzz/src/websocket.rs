@@ -45,7 +45,7 @@ async fn converse(data: &[u8]) {
                     return;
                 }
             }
-            if way % 2 == 0 {
+            if way.is_multiple_of(2) {
                 // Whoever does not matter any more.
                 let _ = write.shutdown().await;
             }

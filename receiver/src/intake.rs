@@ -236,7 +236,8 @@ impl Intake {
             "upload to go on at byte {}, but {held} bytes are held",
             begin.offset
         );
-        let reject = Reject::new(begin.meta.id, RejectReason::Offset, message);
+        let mut reject = Reject::new(begin.meta.id, RejectReason::Offset, message);
+        reject.held = Some(held);
         Err(self.turn_down(&begin.meta, origin, reject))
     }
 

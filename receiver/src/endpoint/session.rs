@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use shared::clock::UnixNanos;
 use shared::digest::Digest;
-use shared::image::{ImageId, Transport};
+use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Durability, Reject, RejectReason};
 use shared::wire::{
-    Begin, Chunk, ClientMessage, Hello, Limits, PROTOCOL_VERSION, ServerMessage, Welcome,
+    Begin, Chunk, ClientMessage, Hello, Limits, LossReport, PROTOCOL_VERSION, ServerMessage,
+    Welcome,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
@@ -163,7 +164,7 @@ impl Session {
                     tracing::error!("{error}");
                 }
             }
-            ClientMessage::Losses(_) => {}
+            ClientMessage::Losses(report) => self.losses(report).await,
             ClientMessage::Goodbye { reason } => {
                 tracing::debug!(transmitter = %self.origin.transmitter, reason, "goodbye");
                 return ControlFlow::Break(reason);
@@ -195,7 +196,10 @@ impl Session {
     }
 
     async fn reject_message(&mut self, reject: Reject) {
-        let meta = shared::image::ImageMeta::new(reject.image_id.unwrap_or_default(), 0);
+        let meta = match reject.image_id {
+            Some(id) => ImageMeta::new(id, 0),
+            None => nameless(),
+        };
         let reject = self.intake.turn_down(&meta, &self.origin, reject);
         self.reply(ServerMessage::Reject(reject)).await;
     }
@@ -217,8 +221,21 @@ impl Session {
             self.reject_message(reject).await;
             return ControlFlow::Break(reason);
         }
+        let outbox = hello.standing.map(|standing| standing.outbox);
+        self.origin = Origin::new(self.origin.transport, &hello.transmitter).with_outbox(outbox);
+        // The welcome says that they are kept.
+        let report = LossReport {
+            id: 0,
+            standing: hello.standing,
+            losses: hello.losses,
+            transmitter: self.origin.transmitter.to_string(),
+        };
+        if let Err(reject) = self.intake.keep_losses(report).await {
+            let reason = format!("the losses in hello are not kept: {reject}");
+            self.reject_message(reject).await;
+            return ControlFlow::Break(reason);
+        }
         self.greeted = true;
-        self.origin = Origin::new(self.origin.transport, &hello.transmitter);
         tracing::info!(
             transmitter = %self.origin.transmitter,
             transport = %self.origin.transport,
@@ -246,6 +263,31 @@ impl Session {
         };
         self.reply(ServerMessage::Welcome(welcome)).await;
         ControlFlow::Continue(())
+    }
+
+    async fn losses(&mut self, mut report: LossReport) {
+        if let Some(standing) = &report.standing {
+            self.origin.outbox = Some(standing.outbox);
+        }
+        self.origin
+            .transmitter
+            .as_ref()
+            .clone_into(&mut report.transmitter);
+        // Chunks go on while they are made durable.
+        let place = Arc::clone(&self.finishing_places).acquire_owned().await;
+        let (intake, origin) = (Arc::clone(&self.intake), self.origin.clone());
+        let (replies, patience) = (self.replies.clone(), self.patience.clone());
+        self.finishing.spawn(async move {
+            let id = report.id;
+            let reply = match intake.keep_losses(report).await {
+                Ok(()) => ServerMessage::LossesKept { id },
+                Err(reject) => {
+                    ServerMessage::Reject(intake.turn_down(&nameless(), &origin, reject))
+                }
+            };
+            patience.send(&replies, reply).await;
+            drop(place);
+        });
     }
 
     async fn begin(&mut self, begin: Begin) {
@@ -339,6 +381,11 @@ impl Session {
             drop(place);
         });
     }
+}
+
+/// What is known of the image of a message that cannot be tied to one.
+fn nameless() -> ImageMeta {
+    ImageMeta::new(ImageId::default(), 0)
 }
 
 fn reply_of(answer: Result<shared::receipt::Receipt, Reject>) -> ServerMessage {

@@ -1,6 +1,6 @@
 //! The session protocol, whatever carries it: what the receiver does with each message.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,7 @@ impl Patience {
     /// Resolves when a client that has not read an answer so far will not.
     pub async fn end(&self) {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(self.idle_timeout) => {}
             () = async {
                 self.stop.cancelled().await;
@@ -62,6 +63,7 @@ impl Patience {
             // Closed: the connection is gone, which the reading side notices by itself.
             Ok(()) | Err(TrySendError::Closed(_)) => true,
             Err(TrySendError::Full(message)) => tokio::select! {
+                biased;
                 _ = replies.send(message) => true,
                 () = self.end() => false,
             },
@@ -74,7 +76,8 @@ pub struct Session {
     intake: Arc<Intake>,
     origin: Origin,
     replies: Replies,
-    uploads: HashMap<ImageId, Upload>,
+    /// In order, as everything that decides who wakes up first: simulations replay.
+    uploads: BTreeMap<ImageId, Upload>,
     /// Images answered in mid-stream: the rest of their messages is swallowed.
     answered: HashSet<ImageId>,
     finishing: TaskTracker,
@@ -104,7 +107,7 @@ impl Session {
             origin: Origin::new(transport, ""),
             intake,
             replies,
-            uploads: HashMap::new(),
+            uploads: BTreeMap::new(),
             answered: HashSet::new(),
             finishing: TaskTracker::new(),
             finishing_places: Arc::new(Semaphore::new(MAX_FINISHING)),
@@ -176,7 +179,7 @@ impl Session {
     /// The connection is gone or said goodbye: waits for the answers that are being made, and
     /// keeps what is unfinished for the next session.
     pub async fn close(mut self) {
-        for (_, upload) in self.uploads.drain() {
+        for (_, upload) in std::mem::take(&mut self.uploads) {
             self.intake.park(upload).await;
         }
         self.finishing.close();

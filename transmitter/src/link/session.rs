@@ -3,10 +3,11 @@
 mod connection;
 mod flow;
 mod losses;
+mod pipe;
 mod resume;
 mod sending;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,6 +31,7 @@ use losses::Told;
 use resume::Known;
 
 pub(super) use connection::SessionConnection;
+pub use pipe::Pipe;
 
 /// A message on its way to the transport.
 pub(super) type Outgoing = mpsc::Sender<Encoded>;
@@ -63,7 +65,8 @@ pub(super) struct Session {
     clock_interval: Duration,
     /// Time for the receiver to answer what it answers at once.
     patience: Duration,
-    pending: Mutex<HashMap<ImageId, oneshot::Sender<Result<Receipt, Reject>>>>,
+    /// In order, as everything that decides who wakes up first: simulations replay.
+    pending: Mutex<BTreeMap<ImageId, oneshot::Sender<Result<Receipt, Reject>>>>,
     flow: Mutex<Flow>,
     flow_moved: Notify,
     /// What the receiver was asked for, and whoever asks has the turn.
@@ -186,6 +189,7 @@ impl Session {
         self.send(ClientMessage::Hello(hello)).await?;
         let timeout = self.patience;
         let welcome = tokio::select! {
+            biased;
             welcome = tokio::time::timeout(timeout, welcomed) => match welcome {
                 Ok(Ok(welcome)) => welcome,
                 Ok(Err(_)) => return Err(LinkError::Lost(self.reason())),
@@ -214,6 +218,7 @@ impl Session {
                 self.clock_interval
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = self.lost.cancelled() => return,
                 () = self.goodbye.cancelled() => return,
@@ -242,7 +247,7 @@ impl Session {
         // A place in the queue first: the time is taken when nothing is in front of the ping but
         // what the transport itself holds.
         let place = tokio::select! {
-            biased;
+           biased;
             () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
             place = self.outgoing.reserve() => place,
         };
@@ -258,7 +263,7 @@ impl Session {
 
     async fn send(&self, message: ClientMessage) -> Result<(), LinkError> {
         let sent = tokio::select! {
-            biased;
+           biased;
             // A transport that is stuck takes nothing more, and may stay stuck for ever.
             () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
             sent = self.outgoing.send(encode_client(message)) => sent,

@@ -1,6 +1,6 @@
 //! Tells the receiver what will never arrive.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::link::portions::portions;
 #[derive(Debug, Default)]
 pub(super) struct Told {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<(), String>>>>,
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Result<(), String>>>>,
 }
 
 impl Told {
@@ -31,7 +31,7 @@ impl Told {
     /// The receiver refused a message that it cannot name. That it was a report is not certain, but
     /// one that is told again does no harm.
     pub(super) fn refused(&self, reject: &Reject) {
-        for (_, waiting) in self.waiting.lock().drain() {
+        for (_, waiting) in std::mem::take(&mut *self.waiting.lock()) {
             let _ = waiting.send(Err(reject.to_string()));
         }
     }

@@ -1,6 +1,6 @@
 //! From which byte an image is sent.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use shared::image::ImageId;
 
@@ -12,7 +12,7 @@ use crate::outbox::Owed;
 /// What the receiver holds of images, as far as it was asked over this connection or follows from
 /// what was sent over it.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<ImageId, Held>);
+pub(super) struct Known(BTreeMap<ImageId, Held>);
 
 #[derive(Debug)]
 struct Held {
@@ -28,7 +28,7 @@ impl Known {
     /// The receiver was asked for these images, with their marks at that time, and holds `held`.
     pub(super) fn learn(&mut self, asked: &[(ImageId, u64)], held: &[(ImageId, u64)]) {
         // Whatever else it says it holds is none of ours.
-        let offsets: HashMap<ImageId, u64> = held.iter().copied().collect();
+        let offsets: BTreeMap<ImageId, u64> = held.iter().copied().collect();
         let asked = asked.iter().map(|(id, mark)| {
             let mark = (*mark != NONE).then_some(*mark);
             let offset = offsets.get(id).copied().unwrap_or(0);

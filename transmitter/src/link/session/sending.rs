@@ -135,7 +135,7 @@ impl Session {
             let crc32c = Some(crc32c(&data));
             let reserved = self.reserve(u64::from(len)).await?;
             tokio::select! {
-                biased;
+               biased;
                 () = self.lost.cancelled() => return Err(DeliveryError::Lost(self.reason())),
                 () = self.identity.limiter.take(u64::from(len)) => {}
             }
@@ -185,6 +185,7 @@ impl Session {
                 Ok::<(), DeliveryError>(())
             };
             tokio::select! {
+                biased;
                 waited = waiting => waited?,
                 () = self.lost.cancelled() => return Err(DeliveryError::Lost(self.reason())),
             }
@@ -233,7 +234,7 @@ impl Session {
     ) -> Result<tokio::sync::mpsc::Permit<'_, shared::wire::Encoded>, DeliveryError> {
         let lost = || DeliveryError::Lost(self.reason());
         tokio::select! {
-            biased;
+           biased;
             // A transport that is stuck takes nothing more, and may stay stuck for ever.
             () = self.lost.cancelled() => Err(lost()),
             place = self.outgoing.reserve() => place.map_err(|_| lost()),

@@ -20,7 +20,7 @@ use super::{Disk, DiskFile, Listed};
 #[derive(Debug, Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct State {
     names: BTreeMap<PathBuf, Node>,
     synced_names: BTreeMap<PathBuf, Node>,
@@ -270,6 +270,14 @@ impl SimDisk {
         let state = self.0.lock();
         let file = state.file(path).ok()?;
         state.files.get(&file).map(|file| file.content.clone())
+    }
+
+    /// What the death of the process leaves, as a file system of its own: everything, and what was
+    /// not synced is not yet. Files that are open on this one stay with it.
+    pub fn after_death(&self) -> Self {
+        let mut state = self.0.lock().clone();
+        state.left = None;
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// What the power loss leaves, by the dice of `seed`, as a file system of its own. Files that

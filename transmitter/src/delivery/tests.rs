@@ -95,6 +95,9 @@ enum Answer {
 /// What becomes of an attempt to send an image.
 type Verdict = Box<dyn Fn(&Wire, &Owed, u32) -> Result<Receipt, DeliveryError> + Send + Sync>;
 
+/// Sequence numbers of losses, and the standing that was told with them.
+type Told = (Vec<u64>, Standing);
+
 struct Wire {
     answer: Answer,
     taken: Notify,
@@ -104,7 +107,7 @@ struct Wire {
     /// Sequence numbers in the order in which they were sent.
     sent: Mutex<Vec<u64>>,
     /// What was told of losses; `None` when they are not kept.
-    told: Mutex<Option<Vec<(Vec<u64>, Standing)>>>,
+    told: Mutex<Option<Vec<Told>>>,
 }
 
 impl Wire {

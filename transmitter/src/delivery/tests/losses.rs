@@ -6,7 +6,7 @@ fn lost_image() -> ImageMeta {
     ImageMeta::new(ImageId::new(), 1)
 }
 
-async fn told(wire: &Wire, reports: usize) -> Vec<(Vec<u64>, Standing)> {
+async fn told(wire: &Wire, reports: usize) -> Vec<Told> {
     loop {
         let told = wire.told.lock().clone().unwrap_or_default();
         if told.len() >= reports {

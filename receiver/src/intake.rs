@@ -22,6 +22,7 @@ use shared::wire::{Begin, Event};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError, Entry, Repeat, Tally, TallyKind, Verdict};
 use crate::config::{Limits, Verify};
 use crate::metrics::ReceiverMetrics;
@@ -86,10 +87,8 @@ pub struct Parts {
 /// The receiver's core.
 pub struct Intake {
     parts: Parts,
-    /// Image bytes that may be in processing at once, in KiB.
-    memory: Semaphore,
-    /// How much of it there is.
-    memory_kib: u32,
+    /// The memory that clients may make this receiver take.
+    budget: Arc<Budget>,
     unfinished: Unfinished,
     /// Images that are being stored, whether or not their senders still wait.
     storing: TaskTracker,
@@ -109,11 +108,8 @@ pub enum Begun {
 impl Intake {
     /// An intake with nothing in it.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let kib = parts.limits.max_memory.as_usize() >> 10;
-        let kib = kib.clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            memory: Semaphore::new(kib),
-            memory_kib: u32::try_from(kib).unwrap_or(u32::MAX),
+            budget: Budget::new(parts.limits.max_memory.0),
             unfinished: Unfinished::new(parts.limits.partial_ttl),
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
@@ -125,6 +121,11 @@ impl Intake {
     /// Limits in force.
     pub fn limits(&self) -> &Limits {
         &self.parts.limits
+    }
+
+    /// The memory that clients may make this receiver take.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// Durability that receipts state.

@@ -13,6 +13,7 @@ use shared::receipt::{Durability, Receipt, Reject, RejectReason};
 use super::inspect::Inspector;
 use super::unfinished::Claim;
 use super::{Intake, Origin, store_failed};
+use crate::budget::{Budget, Lease};
 use crate::catalog::Entry;
 use crate::store::{ImageWriter, StoreError};
 
@@ -32,6 +33,8 @@ pub struct Upload {
     open_ended: bool,
     first_byte: Option<UnixNanos>,
     last_byte: Option<UnixNanos>,
+    /// For bytes that are in memory and that nobody else answers for.
+    lease: Option<Lease>,
 }
 
 /// How far an upload was, to go back to.
@@ -75,6 +78,7 @@ impl Upload {
             open_ended,
             first_byte: None,
             last_byte: None,
+            lease: None,
         }
     }
 
@@ -91,6 +95,21 @@ impl Upload {
     /// Bytes of the whole image, as declared.
     pub fn size(&self) -> u64 {
         self.state.assembler.size()
+    }
+
+    /// Bytes of it that are in memory.
+    pub fn buffered(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.buffered())
+    }
+
+    /// Answers itself for its bytes in memory from now on, until they are on disk.
+    pub fn hold(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+    }
+
+    /// The memory that its bytes count against until they are on disk.
+    pub fn budget(&self) -> &Arc<Budget> {
+        self.intake.budget()
     }
 
     /// Who sends it.
@@ -147,9 +166,22 @@ impl Upload {
     /// Hands all bytes to the store's medium, so that a parked upload takes no memory for them.
     pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
         match &mut self.writer {
-            Some(writer) if self.state.assembler.received() > 0 => writer.reopen().await.map(drop),
+            Some(writer) if self.state.assembler.received() > 0 => {
+                writer.reopen().await?;
+                self.lease = None;
+                Ok(())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Hands the bytes that are in memory to the disk.
+    ///
+    /// # Errors
+    /// When the store fails; the upload cannot be completed then.
+    pub async fn write_out(&mut self) -> Result<(), Reject> {
+        let flushed = self.flush().await;
+        flushed.map_err(|error| self.turned_down(store_failed(self.meta.id, &error)))
     }
 
     /// How far it is now.
@@ -189,16 +221,6 @@ impl Upload {
         let now = UnixNanos::now();
         self.first_byte.get_or_insert(now);
         self.last_byte = Some(now);
-        let kib = u32::try_from(data.len().div_ceil(1 << 10)).unwrap_or(u32::MAX);
-        let intake = Arc::clone(&self.intake);
-        // The semaphore is never closed. More than there is would be waited for for ever.
-        let Ok(_memory) = intake.memory.acquire_many(kib.min(intake.memory_kib)).await else {
-            return Err(Reject::new(
-                id,
-                RejectReason::Unavailable,
-                "the receiver is stopping",
-            ));
-        };
         if let Err(error) = self.state.assembler.push(offset, crc32c, &data) {
             return Err(self.turned_down(self.chunk_reject(error)));
         }

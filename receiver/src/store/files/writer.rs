@@ -87,6 +87,10 @@ impl ImageWriter for FileWriter {
         }
     }
 
+    fn buffered(&self) -> u64 {
+        self.batch.len as u64
+    }
+
     async fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
         let on_disk = match &self.state {
             State::Fresh => 0,

@@ -1,6 +1,6 @@
 //! The session protocol, whatever carries it: what the receiver does with each message.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,7 @@ impl Patience {
     /// Resolves when a client that has not read an answer so far will not.
     pub async fn end(&self) {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(self.idle_timeout) => {}
             () = async {
                 self.stop.cancelled().await;
@@ -71,6 +72,7 @@ impl Patience {
             // Closed: the connection is gone, which the reading side notices by itself.
             Ok(()) | Err(TrySendError::Closed(_)) => true,
             Err(TrySendError::Full(message)) => tokio::select! {
+                biased;
                 _ = replies.send(message) => true,
                 () = self.end() => false,
             },
@@ -83,7 +85,8 @@ pub struct Session {
     intake: Arc<Intake>,
     origin: Origin,
     replies: Replies,
-    uploads: HashMap<ImageId, Upload>,
+    /// In order, as everything that decides who wakes up first: simulations replay.
+    uploads: BTreeMap<ImageId, Upload>,
     /// Images answered in mid-stream: the rest of their messages is swallowed.
     answered: HashSet<ImageId>,
     finishing: TaskTracker,
@@ -125,7 +128,7 @@ impl Session {
             _counted: intake.metrics().session(transport),
             intake,
             replies,
-            uploads: HashMap::new(),
+            uploads: BTreeMap::new(),
             answered: HashSet::new(),
             finishing: TaskTracker::new(),
             finishing_places: Arc::new(Semaphore::new(MAX_FINISHING)),
@@ -230,7 +233,7 @@ impl Session {
     /// keeps what is unfinished for the next session.
     pub async fn close(mut self) {
         self.memory.serve();
-        for (_, upload) in self.uploads.drain() {
+        for (_, upload) in std::mem::take(&mut self.uploads) {
             self.intake.park(upload).await;
         }
         self.memory.clear();

@@ -29,6 +29,9 @@ const SESSIONS: &str = "pantelegraph_sessions";
 const MEMORY: &str = "pantelegraph_memory_leased_bytes";
 const MEMORY_PEAK: &str = "pantelegraph_memory_leased_peak_bytes";
 const REVOKED: &str = "pantelegraph_memory_revoked_total";
+const MISSING: &str = "pantelegraph_images_missing_total";
+const FREE: &str = "pantelegraph_store_free_bytes";
+const FULL: &str = "pantelegraph_store_full";
 const LOSSES: &str = "pantelegraph_losses_total";
 const GAPS: &str = "pantelegraph_sequence_gaps";
 const REUSED: &str = "pantelegraph_sequence_reused_total";
@@ -68,6 +71,9 @@ struct Inner {
     memory: Gauge,
     memory_peak: Gauge,
     revoked: Counter,
+    missing: Counter,
+    free: Gauge,
+    full: Gauge,
     gaps: Gauge,
     owed: Gauge,
     reused: Counter,
@@ -118,6 +124,9 @@ impl ReceiverMetrics {
             memory: recorder.register_gauge(&Key::from_static_name(MEMORY), &METADATA),
             memory_peak: recorder.register_gauge(&Key::from_static_name(MEMORY_PEAK), &METADATA),
             revoked: recorder.register_counter(&Key::from_static_name(REVOKED), &METADATA),
+            missing: recorder.register_counter(&Key::from_static_name(MISSING), &METADATA),
+            free: recorder.register_gauge(&Key::from_static_name(FREE), &METADATA),
+            full: recorder.register_gauge(&Key::from_static_name(FULL), &METADATA),
             gaps: recorder.register_gauge(&Key::from_static_name(GAPS), &METADATA),
             owed: recorder.register_gauge(&Key::from_static_name(OWED), &METADATA),
             reused: recorder.register_counter(&Key::from_static_name(REUSED), &METADATA),
@@ -185,6 +194,17 @@ impl ReceiverMetrics {
         self.inner.memory.set(usage.leased as f64);
         self.inner.memory_peak.set(usage.peak as f64);
         self.inner.revoked.absolute(usage.revoked);
+    }
+
+    /// The bytes of a catalogued image were not there.
+    pub fn image_missing(&self) {
+        self.inner.missing.increment(1);
+    }
+
+    /// Room in the store.
+    pub fn room(&self, free: u64, full: bool) {
+        self.inner.free.set(free as f64);
+        self.inner.full.set(f64::from(u8::from(full)));
     }
 
     /// A transmitter told of a loss, for this reason.
@@ -296,6 +316,11 @@ fn describe(recorder: &PrometheusRecorder) {
             "Sequence numbers under which several images came.",
         ),
         (BYTES, Unit::Bytes, "Bytes of images that came whole."),
+        (
+            MISSING,
+            Unit::Count,
+            "Catalogued images whose files were not there: lost.",
+        ),
     ] {
         recorder.describe_counter(name.into(), Some(unit), help.into());
     }
@@ -319,6 +344,12 @@ fn describe(recorder: &PrometheusRecorder) {
             MEMORY_PEAK,
             Unit::Bytes,
             "The most of them at a time since the start.",
+        ),
+        (FREE, Unit::Bytes, "Bytes that are free for images."),
+        (
+            FULL,
+            Unit::Count,
+            "1 while no images are taken for want of space.",
         ),
         (
             GAPS,

@@ -117,6 +117,7 @@ impl Delivery {
         if self.unsettled.swap(false, Relaxed) {
             tracing::info!("the outbox can be written again");
         }
+        self.link.forget(id);
         self.tally.settle(settled);
         self.ledger.settled(settled).await;
         self.let_go();

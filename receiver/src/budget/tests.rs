@@ -158,7 +158,7 @@ fn windows_shrink_with_their_number_and_come_back() {
     assert_eq!(many[999].bytes(), least);
     let more_than_least: u64 = many
         .iter()
-        .map(|window| window.bytes())
+        .map(Window::bytes)
         .filter(|bytes| *bytes > least)
         .sum();
     assert!(more_than_least <= 16 << 20);

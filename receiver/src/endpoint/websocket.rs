@@ -53,6 +53,21 @@ pub struct Endpoint {
 /// beyond, the connection is closed (code 1009) before the message is read.
 const SKIPPABLE: usize = 4;
 
+/// Serves a session on a connection that a client made and whose handshake is done.
+pub async fn serve_upgraded<S>(endpoint: Endpoint, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limit = endpoint.intake.limits().max_message_size.as_usize();
+    let memory = endpoint.intake.budget().holder();
+    let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
+    let stream = MeteredStream::new(stream, memory.clone(), largest(limit) as u64, false);
+    let config = config(limit, window.bytes());
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    serve(endpoint, socket, memory).await;
+    drop(window);
+}
+
 /// Serves a session on a connection that this side made.
 ///
 /// # Errors
@@ -128,19 +143,7 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     tasks.spawn(async move {
         match upgraded.await {
             Ok(upgraded) => {
-                let limit = endpoint.intake.limits().max_message_size.as_usize();
-                let memory = endpoint.intake.budget().holder();
-                let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
-                let io = MeteredStream::new(
-                    TokioIo::new(upgraded),
-                    memory.clone(),
-                    largest(limit) as u64,
-                    false,
-                );
-                let config = config(limit, window.bytes());
-                let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-                serve(endpoint, socket, memory).await;
-                drop(window);
+                serve_upgraded(endpoint, TokioIo::new(upgraded)).await;
             }
             Err(error) => tracing::debug!("websocket upgrade: {error}"),
         }

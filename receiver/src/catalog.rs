@@ -1,14 +1,18 @@
-//! What is known of every image and run.
+//! What is known of every image and run, and of those that will never arrive.
 
+mod ledger;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod sqlite;
 
 use async_trait::async_trait;
 use shared::digest::Digest;
-use shared::image::{ImageId, ImageMeta, Transport};
+use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Durability, ReceiverTimeline, RejectReason};
 use shared::report::{ImageRow, RunAccount};
+use shared::wire::LossReport;
+
+pub use ledger::{Gap, Integrity, Kept, KeptLoss, LossFilter, Repeat, RunLedger};
 
 /// One image that arrived whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +21,8 @@ pub struct Entry {
     pub meta: ImageMeta,
     /// Who sent it.
     pub transmitter: String,
+    /// The outbox that its sequence number counts in, when that was told.
+    pub outbox: Option<OutboxId>,
     /// How it came.
     pub transport: Transport,
     /// Digest of the bytes.
@@ -173,6 +179,33 @@ pub trait Catalog: Send + Sync {
 
     /// All series that match, the one that began last first.
     async fn series(&self, filter: Filter) -> Result<Vec<Series>, CatalogError>;
+
+    /// Keeps losses that `report.transmitter` tells of, those that are known already excepted, and
+    /// notes where its outbox stands: what is below its floor, never came and was never told as
+    /// lost is a gap from then on. A floor only rises. When it returns, everything is as durable as
+    /// an entry is.
+    async fn keep_losses(&self, report: LossReport) -> Result<Kept, CatalogError>;
+
+    /// An image that was there came again under a number that its entry does not have.
+    async fn repeat(&self, repeat: Repeat) -> Result<(), CatalogError>;
+
+    /// Losses after number `after`, in the order in which they were told, at most `limit`.
+    async fn losses(
+        &self,
+        filter: LossFilter,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<KeptLoss>, CatalogError>;
+
+    /// Gaps that match, by transmitter, outbox and number, at most `limit`.
+    async fn gaps(&self, filter: LossFilter, limit: usize) -> Result<Vec<Gap>, CatalogError>;
+
+    /// What became of a series beside its images. Losses do not tell how they would have come:
+    /// they are those of the run over any transport.
+    async fn ledger(&self, series: &Series) -> Result<RunLedger, CatalogError>;
+
+    /// The state of all sequence numbers together.
+    async fn integrity(&self) -> Result<Integrity, CatalogError>;
 }
 
 /// The catalogue failed.

@@ -4,6 +4,7 @@
 //! the same checks and ends in the same [`Receipt`] or [`Reject`].
 
 pub mod inspect;
+mod losses;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 pub(crate) mod sample;
@@ -14,18 +15,19 @@ use std::sync::Arc;
 
 use shared::clock::UnixNanos;
 use shared::digest::Digest;
-use shared::image::{ImageId, ImageMeta, Transport};
+use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Durability, Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::report::RunAccount;
 use shared::wire::{Begin, Event};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
-use crate::catalog::{Catalog, CatalogError, Entry, Tally, TallyKind, Verdict};
+use crate::catalog::{Catalog, CatalogError, Entry, Repeat, Tally, TallyKind, Verdict};
 use crate::config::{Limits, Verify};
 use crate::metrics::ReceiverMetrics;
 use crate::store::{ImageStore, StoreError};
 
+pub use losses::MAX_LOSSES;
 use unfinished::Unfinished;
 pub use unfinished::{Held, Resumed};
 pub use upload::{Checkpoint, Upload};
@@ -37,6 +39,8 @@ pub struct Origin {
     pub transport: Transport,
     /// Identity of the transmitter; `anonymous` when it has none.
     pub transmitter: Arc<str>,
+    /// The outbox that its sequence numbers count in, when it says so.
+    pub outbox: Option<OutboxId>,
 }
 
 impl Origin {
@@ -50,7 +54,14 @@ impl Origin {
         Self {
             transport,
             transmitter: transmitter.into(),
+            outbox: None,
         }
+    }
+
+    /// The same client, whose sequence numbers count in `outbox`.
+    #[must_use]
+    pub fn with_outbox(self, outbox: Option<OutboxId>) -> Self {
+        Self { outbox, ..self }
     }
 }
 
@@ -126,6 +137,11 @@ impl Intake {
         &self.parts.name
     }
 
+    /// What is counted.
+    pub fn metrics(&self) -> &ReceiverMetrics {
+        &self.parts.metrics
+    }
+
     /// The catalogue.
     pub fn catalog(&self) -> &Arc<dyn Catalog> {
         &self.parts.catalog
@@ -192,6 +208,7 @@ impl Intake {
                     }
                     return self
                         .seen_before(&begin.meta, origin, digest, known.entry)
+                        .await
                         .map(Begun::Present);
                 }
                 // Only the bytes can tell whether it is the same image.
@@ -346,7 +363,7 @@ impl Intake {
     }
 
     /// The image is in the catalogue: a duplicate, a quarantined image again, or another image.
-    fn seen_before(
+    async fn seen_before(
         &self,
         meta: &ImageMeta,
         origin: &Origin,
@@ -365,6 +382,7 @@ impl Intake {
             );
             return Err(self.turn_down(meta, origin, reject));
         }
+        self.note_repeat(meta, origin, &known).await?;
         match quarantine_reject(&known) {
             Some(reject) => {
                 self.announce(meta, origin, Err(reject.clone()));
@@ -388,6 +406,35 @@ impl Intake {
                 Ok(receipt)
             }
         }
+    }
+
+    /// The image is there under another number than it came with now, as after the index of its
+    /// outbox was made anew. Its answer says that it is here, so the number must not look like a
+    /// gap later.
+    async fn note_repeat(
+        &self,
+        meta: &ImageMeta,
+        origin: &Origin,
+        known: &Entry,
+    ) -> Result<(), Reject> {
+        let Some(outbox) = origin.outbox else {
+            return Ok(());
+        };
+        let is_same = known.outbox == origin.outbox
+            && known.meta.sequence == meta.sequence
+            && *known.transmitter == *origin.transmitter;
+        if is_same || meta.sequence == 0 {
+            return Ok(());
+        }
+        let repeat = Repeat {
+            transmitter: origin.transmitter.to_string(),
+            outbox,
+            sequence: meta.sequence,
+            image_id: meta.id,
+            run: meta.run.clone(),
+        };
+        let noted = self.parts.catalog.repeat(repeat).await;
+        noted.map_err(|error| catalog_failed(meta.id, &error))
     }
 
     /// The receipt of a catalogued image.

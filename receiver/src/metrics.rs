@@ -15,6 +15,8 @@ use metrics_exporter_prometheus::{
 use shared::image::Transport;
 use shared::receipt::RejectReason;
 
+use crate::catalog::Integrity;
+
 const RECEIVED: &str = "pantelegraph_images_received_total";
 const DUPLICATE: &str = "pantelegraph_images_duplicate_total";
 const QUARANTINED: &str = "pantelegraph_images_quarantined_total";
@@ -24,6 +26,10 @@ const TRANSMISSION: &str = "pantelegraph_transmission_seconds";
 const STORE: &str = "pantelegraph_store_seconds";
 const SESSIONS: &str = "pantelegraph_sessions";
 const MEMORY: &str = "pantelegraph_memory_bytes";
+const LOSSES: &str = "pantelegraph_losses_total";
+const GAPS: &str = "pantelegraph_sequence_gaps";
+const REUSED: &str = "pantelegraph_sequence_reused_total";
+const OWED: &str = "pantelegraph_sequence_floor_lag";
 const BUILD: &str = "pantelegraph_build_info";
 
 /// From a small image on a local network to a large one on a bad link, in seconds.
@@ -57,6 +63,9 @@ struct Inner {
     transports: [PerTransport; 3],
     store: Histogram,
     memory: Gauge,
+    gaps: Gauge,
+    owed: Gauge,
+    reused: Counter,
     observations: AtomicU64,
 }
 
@@ -102,6 +111,9 @@ impl ReceiverMetrics {
             transports: Transport::ALL.map(|transport| PerTransport::new(&recorder, transport)),
             store: recorder.register_histogram(&Key::from_static_name(STORE), &METADATA),
             memory: recorder.register_gauge(&Key::from_static_name(MEMORY), &METADATA),
+            gaps: recorder.register_gauge(&Key::from_static_name(GAPS), &METADATA),
+            owed: recorder.register_gauge(&Key::from_static_name(OWED), &METADATA),
+            reused: recorder.register_counter(&Key::from_static_name(REUSED), &METADATA),
             recorder,
             observations: AtomicU64::new(0),
         };
@@ -166,6 +178,21 @@ impl ReceiverMetrics {
         self.inner.memory.set(bytes as f64);
     }
 
+    /// A transmitter told of a loss, for this reason.
+    pub fn lost(&self, reason: &str) {
+        let labels = vec![Label::from_static_parts("reason", loss_class(reason))];
+        let key = Key::from_parts(LOSSES, labels);
+        let counter = self.inner.recorder.register_counter(&key, &METADATA);
+        counter.increment(1);
+    }
+
+    /// The state of the sequence numbers now.
+    pub fn integrity(&self, integrity: &Integrity) {
+        self.inner.gaps.set(integrity.missing as f64);
+        self.inner.owed.set(integrity.owed as f64);
+        self.inner.reused.absolute(integrity.reused);
+    }
+
     fn of(&self, transport: Transport) -> &PerTransport {
         let at = Transport::ALL.iter().position(|one| *one == transport);
         &self.inner.transports[at.expect("ALL has every transport")]
@@ -181,6 +208,25 @@ impl ReceiverMetrics {
             .recorder
             .register_counter(&Key::from_parts(name, labels), &METADATA)
     }
+}
+
+/// The first word of a reason, if it is one that transmitters of this project give: reasons are
+/// text from outside, and each word makes a series.
+fn loss_class(reason: &str) -> &'static str {
+    const OWN: [&str; 7] = [
+        "evicted",
+        "dropped",
+        "thinned",
+        "unreadable",
+        "abandoned",
+        "torn",
+        "full",
+    ];
+    let end = reason.find(|letter: char| letter != '-' && !letter.is_ascii_lowercase());
+    let word = &reason[..end.unwrap_or(reason.len())];
+    let own = OWN.into_iter().find(|own| *own == word);
+    own.or_else(|| word.parse().ok().map(RejectReason::key))
+        .unwrap_or("other")
 }
 
 impl fmt::Debug for ReceiverMetrics {
@@ -225,6 +271,16 @@ fn describe(recorder: &PrometheusRecorder) {
             "Images that came whole and are no proper image.",
         ),
         (REJECTS, Unit::Count, "Attempts that were turned down."),
+        (
+            LOSSES,
+            Unit::Count,
+            "Images that transmitters told to be lost.",
+        ),
+        (
+            REUSED,
+            Unit::Count,
+            "Sequence numbers under which several images came.",
+        ),
         (BYTES, Unit::Bytes, "Bytes of images that came whole."),
     ] {
         recorder.describe_counter(name.into(), Some(unit), help.into());
@@ -241,6 +297,16 @@ fn describe(recorder: &PrometheusRecorder) {
     for (name, unit, help) in [
         (SESSIONS, Unit::Count, "Sessions that are open."),
         (MEMORY, Unit::Bytes, "Image bytes in memory."),
+        (
+            GAPS,
+            Unit::Count,
+            "Images that neither came nor were told to be lost.",
+        ),
+        (
+            OWED,
+            Unit::Count,
+            "Images that transmitters still owe, by what they told last.",
+        ),
         (
             BUILD,
             Unit::Count,

@@ -166,7 +166,7 @@ impl Receiver {
             let state = http::ReadState {
                 catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
                 store,
-                metrics: metrics.handle(),
+                metrics: metrics.clone(),
                 name: config.name.as_str().into(),
                 draining: stop.clone(),
             };

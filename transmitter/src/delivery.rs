@@ -258,6 +258,7 @@ impl Delivery {
             }
             self.tally.connecting();
             let connected = tokio::select! {
+                biased;
                 connected = self.link.connect() => connected,
                 () = self.stop.cancelled() => return None,
                 () = self.gave_up.cancelled() => return None,
@@ -277,8 +278,7 @@ impl Delivery {
                         self.leave(&connection);
                     }
                     match used {
-                        Use::Finished => return Some(connection),
-                        Use::Stopped => return Some(connection),
+                        Use::Finished | Use::Stopped => return Some(connection),
                         Use::Lost { reason, .. } if self.link.is_lazy() && !self.is_owing() => {
                             tracing::debug!("{reason}");
                             continue;
@@ -306,6 +306,7 @@ impl Delivery {
             tracing::warn!(retry_in = ?pause, "{}", problem.lock());
             self.tally.waiting(pause);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = self.stop.cancelled() => return None,
                 () = self.gave_up.cancelled() => return None,
@@ -353,10 +354,11 @@ impl Delivery {
     }
 
     /// Resolves when the outbox is closed and empty.
-    async fn nothing_owed(&self) {
+    async fn nothing_owed(self: &Arc<Self>) {
         tokio::select! {
             image = self.outbox.take() => if let Some(image) = image {
-                self.outbox.give_back(image.meta.id).await;
+                // This wait may be dropped at any moment, and the image must not stay taken.
+                self.try_again(image.meta.id, Duration::ZERO);
                 // Taken over and over it would keep everybody awake; whoever sends the last one
                 // tells.
                 self.drained.cancelled().await;
@@ -385,7 +387,11 @@ impl Delivery {
                 let image = self.outbox.take().await?;
                 Some((place, image))
             };
+            // A connection that is gone gets no more images: each would cost it an attempt.
             let (place, image) = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break Use::Stopped,
+                reason = connection.closed() => break Use::Lost { reason, delivered: false },
                 taken = taking => match taken {
                     Some(taken) => taken,
                     None => {
@@ -393,20 +399,19 @@ impl Delivery {
                         break Use::Finished;
                     }
                 },
-                reason = connection.closed() => break Use::Lost { reason, delivered: false },
-                () = self.stop.cancelled() => break Use::Stopped,
             };
             let id = image.meta.id;
             let flight = tokio::select! {
-                flight = self.room_in_window(&image) => flight,
-                reason = connection.closed() => {
-                    self.outbox.give_back(id).await;
-                    break Use::Lost { reason, delivered: false };
-                }
+                biased;
                 () = self.stop.cancelled() => {
                     self.outbox.give_back(id).await;
                     break Use::Stopped;
                 }
+                reason = connection.closed() => {
+                    self.outbox.give_back(id).await;
+                    break Use::Lost { reason, delivered: false };
+                }
+                flight = self.room_in_window(&image) => flight,
             };
             let (delivery, connection) = (Arc::clone(self), Arc::clone(connection));
             let delivered = Arc::clone(&delivered);

@@ -3,7 +3,7 @@
 //! A [`Link`] makes [`Connection`]s; a connection carries whole images and answers each with the
 //! receiver's verdict. gRPC and WebSocket share the session of [`session`].
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -109,7 +109,7 @@ pub struct Identity {
 
 /// Images that were begun over any connection and have no answer yet. Bounded by what is in flight.
 #[derive(Debug, Clone, Default)]
-pub struct UnfinishedImages(Arc<Mutex<HashSet<ImageId>>>);
+pub struct UnfinishedImages(Arc<Mutex<BTreeSet<ImageId>>>);
 
 impl UnfinishedImages {
     /// The image is being sent.

@@ -32,6 +32,7 @@ pub(crate) fn entry(sequence: u64) -> Entry {
             ..ImageMeta::new(id, 1_000)
         },
         transmitter: "camera".to_owned(),
+        outbox: None,
         transport: Transport::Grpc,
         digest,
         verdict: Verdict::Stored,

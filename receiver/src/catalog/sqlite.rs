@@ -9,6 +9,7 @@
 //! (events, and entries of [`Durability::Memory`]) takes well under a kilobyte each and is written
 //! faster than images can be received. Nothing is dropped to save memory.
 
+mod ledger;
 mod read;
 mod row;
 mod schema;
@@ -23,9 +24,13 @@ use async_trait::async_trait;
 use shared::image::ImageId;
 use shared::receipt::Durability;
 use shared::report::RunAccount;
+use shared::wire::LossReport;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::catalog::{Catalog, CatalogError, Entry, Filter, Inserted, Numbered, Series, Tally};
+use crate::catalog::{
+    Catalog, CatalogError, Entry, Filter, Gap, Inserted, Integrity, Kept, KeptLoss, LossFilter,
+    Numbered, Repeat, RunLedger, Series, Tally,
+};
 use read::Readers;
 use write::{Counts, Job, Writer};
 
@@ -177,6 +182,55 @@ impl Catalog for SqliteCatalog {
                 read::series(connection, &filter, MAX_SERIES)
             })
             .await
+    }
+
+    async fn keep_losses(&self, report: LossReport) -> Result<Kept, CatalogError> {
+        let report = Box::new(report);
+        self.request(|done| Job::Losses { report, done }).await
+    }
+
+    async fn repeat(&self, repeat: Repeat) -> Result<(), CatalogError> {
+        let repeat = Box::new(repeat);
+        self.request(|done| Job::Repeat { repeat, done }).await
+    }
+
+    async fn losses(
+        &self,
+        filter: LossFilter,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<KeptLoss>, CatalogError> {
+        let limit = limit.min(MAX_LIST);
+        self.readers
+            .run("listing losses", move |connection| {
+                ledger::losses(connection, &filter, after, limit)
+            })
+            .await
+    }
+
+    async fn gaps(&self, filter: LossFilter, limit: usize) -> Result<Vec<Gap>, CatalogError> {
+        self.settle().await?;
+        let limit = limit.min(MAX_LIST);
+        self.readers
+            .run("listing gaps", move |connection| {
+                ledger::gaps(connection, &filter, limit)
+            })
+            .await
+    }
+
+    async fn ledger(&self, series: &Series) -> Result<RunLedger, CatalogError> {
+        self.settle().await?;
+        let (run, transport) = (series.run.clone(), series.transport);
+        let transmitter = series.transmitter.clone();
+        self.readers
+            .run("adding up losses", move |connection| {
+                ledger::of_run(connection, &run, transport, &transmitter)
+            })
+            .await
+    }
+
+    async fn integrity(&self) -> Result<Integrity, CatalogError> {
+        self.readers.run("adding up gaps", ledger::integrity).await
     }
 }
 

@@ -7,6 +7,7 @@ mod content;
 mod facts;
 mod health;
 mod images;
+mod losses;
 mod query;
 mod report;
 mod runs;
@@ -22,13 +23,13 @@ use axum::routing::get;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri};
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use shared::clock::UnixNanos;
 use shared::image::ImageId;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Numbered};
+use crate::metrics::ReceiverMetrics;
 use crate::problem::{self, Problem};
 use crate::store::ImageStore;
 
@@ -40,7 +41,7 @@ pub struct ReadState {
     /// Has their bytes.
     pub store: Arc<dyn ImageStore>,
     /// Figures for Prometheus.
-    pub metrics: PrometheusHandle,
+    pub metrics: ReceiverMetrics,
     /// Cancelled when the receiver begins to stop and should get no new work.
     pub draining: CancellationToken,
     /// Identity of this receiver.
@@ -60,6 +61,7 @@ pub fn reading_routes(state: ReadState) -> Router {
     Router::new()
         .route("/v1/report", get(report::report))
         .route("/v1/runs", get(runs::runs))
+        .route("/v1/losses", get(losses::losses))
         .route("/v1/images", get(images::list))
         .route("/v1/images/{id}", get(images::bytes))
         .route("/v1/images/{id}/timeline", get(facts::timeline))

@@ -24,16 +24,21 @@ use crate::problem::Problem;
 /// Routes that bring something in.
 pub fn writing_routes(intake: Arc<Intake>) -> Router {
     let account_limit = axum::extract::DefaultBodyLimit::max(MAX_ACCOUNT);
+    let losses_limit = axum::extract::DefaultBodyLimit::max(MAX_LOSS_REPORT);
     Router::new()
         .route("/v1/images/{id}", put_method(put::put))
         .route("/v1/clock", get(clock))
         .route("/v1/runs/account", post(account).layer(account_limit))
+        .route("/v1/losses", post(losses).layer(losses_limit))
         .with_state(Arc::clone(&intake))
         .merge(tus::routes(intake))
 }
 
 /// Largest run account: its images are told in portions.
 const MAX_ACCOUNT: usize = 4 << 20;
+
+/// Largest report of losses.
+const MAX_LOSS_REPORT: usize = 4 << 20;
 
 /// This clock, for a transmitter that measures the offset (design, *Time*): `t2_unix_ns` and
 /// `t3_unix_ns` are the arrival and the answer of the request.
@@ -59,17 +64,7 @@ async fn account(
     State(intake): State<Arc<Intake>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let text = format!("an account has at most {MAX_ACCOUNT} bytes; tell it in portions");
-            Problem::from(Reject::new(None, RejectReason::Limit, text))
-        }
-        _ => Problem::from(Reject::new(
-            None,
-            RejectReason::Truncated,
-            rejection.body_text(),
-        )),
-    })?;
+    let body = whole(body, "an account", MAX_ACCOUNT)?;
     let account = shared::wire::decode_account(Segments::from(body))?;
     intake.check_account(&account)?;
     intake
@@ -78,6 +73,33 @@ async fn account(
         .await
         .map_err(|error| Problem::internal(&error))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Losses, and where the outbox stands, as protobuf (`pantelegraph.transfer.v1.LossReport`). They
+/// are kept when the answer, which has no content, comes.
+async fn losses(
+    State(intake): State<Arc<Intake>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let body = whole(body, "a report of losses", MAX_LOSS_REPORT)?;
+    let report = shared::wire::decode_losses(Segments::from(body))?;
+    intake.keep_losses(report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The body of a request that is taken as a whole.
+fn whole(body: Result<Bytes, BytesRejection>, what: &str, limit: usize) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let text = format!("{what} has at most {limit} bytes; tell it in portions");
+            Problem::from(Reject::new(None, RejectReason::Limit, text))
+        }
+        _ => Problem::from(Reject::new(
+            None,
+            RejectReason::Truncated,
+            rejection.body_text(),
+        )),
+    })
 }
 
 /// The WebSocket endpoint as a route.

@@ -1,16 +1,17 @@
 //! The session protocol, whatever carries it: what the receiver does with each message.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::clock::UnixNanos;
 use shared::digest::Digest;
-use shared::image::{ImageId, Transport};
+use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Durability, Reject, RejectReason};
 use shared::wire::{
-    Begin, Chunk, ClientMessage, Hello, Limits, PROTOCOL_VERSION, ServerMessage, Welcome,
+    Begin, Chunk, ClientMessage, Hello, Limits, LossReport, PROTOCOL_VERSION, ServerMessage,
+    Welcome,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
@@ -47,6 +48,7 @@ impl Patience {
     /// Resolves when a client that has not read an answer so far will not.
     pub async fn end(&self) {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(self.idle_timeout) => {}
             () = async {
                 self.stop.cancelled().await;
@@ -61,6 +63,7 @@ impl Patience {
             // Closed: the connection is gone, which the reading side notices by itself.
             Ok(()) | Err(TrySendError::Closed(_)) => true,
             Err(TrySendError::Full(message)) => tokio::select! {
+                biased;
                 _ = replies.send(message) => true,
                 () = self.end() => false,
             },
@@ -73,7 +76,8 @@ pub struct Session {
     intake: Arc<Intake>,
     origin: Origin,
     replies: Replies,
-    uploads: HashMap<ImageId, Upload>,
+    /// In order, as everything that decides who wakes up first: simulations replay.
+    uploads: BTreeMap<ImageId, Upload>,
     /// Images answered in mid-stream: the rest of their messages is swallowed.
     answered: HashSet<ImageId>,
     finishing: TaskTracker,
@@ -103,7 +107,7 @@ impl Session {
             origin: Origin::new(transport, ""),
             intake,
             replies,
-            uploads: HashMap::new(),
+            uploads: BTreeMap::new(),
             answered: HashSet::new(),
             finishing: TaskTracker::new(),
             finishing_places: Arc::new(Semaphore::new(MAX_FINISHING)),
@@ -163,7 +167,7 @@ impl Session {
                     tracing::error!("{error}");
                 }
             }
-            ClientMessage::Losses(_) => {}
+            ClientMessage::Losses(report) => self.losses(report).await,
             ClientMessage::Goodbye { reason } => {
                 tracing::debug!(transmitter = %self.origin.transmitter, reason, "goodbye");
                 return ControlFlow::Break(reason);
@@ -175,7 +179,7 @@ impl Session {
     /// The connection is gone or said goodbye: waits for the answers that are being made, and
     /// keeps what is unfinished for the next session.
     pub async fn close(mut self) {
-        for (_, upload) in self.uploads.drain() {
+        for (_, upload) in std::mem::take(&mut self.uploads) {
             self.intake.park(upload).await;
         }
         self.finishing.close();
@@ -195,7 +199,10 @@ impl Session {
     }
 
     async fn reject_message(&mut self, reject: Reject) {
-        let meta = shared::image::ImageMeta::new(reject.image_id.unwrap_or_default(), 0);
+        let meta = match reject.image_id {
+            Some(id) => ImageMeta::new(id, 0),
+            None => nameless(),
+        };
         let reject = self.intake.turn_down(&meta, &self.origin, reject);
         self.reply(ServerMessage::Reject(reject)).await;
     }
@@ -217,8 +224,21 @@ impl Session {
             self.reject_message(reject).await;
             return ControlFlow::Break(reason);
         }
+        let outbox = hello.standing.map(|standing| standing.outbox);
+        self.origin = Origin::new(self.origin.transport, &hello.transmitter).with_outbox(outbox);
+        // The welcome says that they are kept.
+        let report = LossReport {
+            id: 0,
+            standing: hello.standing,
+            losses: hello.losses,
+            transmitter: self.origin.transmitter.to_string(),
+        };
+        if let Err(reject) = self.intake.keep_losses(report).await {
+            let reason = format!("the losses in hello are not kept: {reject}");
+            self.reject_message(reject).await;
+            return ControlFlow::Break(reason);
+        }
         self.greeted = true;
-        self.origin = Origin::new(self.origin.transport, &hello.transmitter);
         tracing::info!(
             transmitter = %self.origin.transmitter,
             transport = %self.origin.transport,
@@ -246,6 +266,31 @@ impl Session {
         };
         self.reply(ServerMessage::Welcome(welcome)).await;
         ControlFlow::Continue(())
+    }
+
+    async fn losses(&mut self, mut report: LossReport) {
+        if let Some(standing) = &report.standing {
+            self.origin.outbox = Some(standing.outbox);
+        }
+        self.origin
+            .transmitter
+            .as_ref()
+            .clone_into(&mut report.transmitter);
+        // Chunks go on while they are made durable.
+        let place = Arc::clone(&self.finishing_places).acquire_owned().await;
+        let (intake, origin) = (Arc::clone(&self.intake), self.origin.clone());
+        let (replies, patience) = (self.replies.clone(), self.patience.clone());
+        self.finishing.spawn(async move {
+            let id = report.id;
+            let reply = match intake.keep_losses(report).await {
+                Ok(()) => ServerMessage::LossesKept { id },
+                Err(reject) => {
+                    ServerMessage::Reject(intake.turn_down(&nameless(), &origin, reject))
+                }
+            };
+            patience.send(&replies, reply).await;
+            drop(place);
+        });
     }
 
     async fn begin(&mut self, begin: Begin) {
@@ -339,6 +384,11 @@ impl Session {
             drop(place);
         });
     }
+}
+
+/// What is known of the image of a message that cannot be tied to one.
+fn nameless() -> ImageMeta {
+    ImageMeta::new(ImageId::default(), 0)
 }
 
 fn reply_of(answer: Result<shared::receipt::Receipt, Reject>) -> ServerMessage {

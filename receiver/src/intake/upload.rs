@@ -261,7 +261,8 @@ impl Upload {
             let found = self.state.second.as_ref().map_or(digest, Hasher::finish);
             return self
                 .intake
-                .seen_before(&self.meta, &self.origin, found, *known);
+                .seen_before(&self.meta, &self.origin, found, *known)
+                .await;
         }
         let finding = match self
             .state

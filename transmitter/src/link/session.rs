@@ -1,9 +1,9 @@
 //! The session protocol as the transmitter speaks it, over any pipe of messages.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use shared::wire::{
 };
 use shared::wire::{Loss, Standing};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +26,10 @@ use super::{
 };
 use crate::config::LinkOptions;
 use crate::outbox::Owed;
+
+mod pipe;
+
+pub use pipe::Pipe;
 
 /// A message on its way to the transport.
 pub(super) type Outgoing = mpsc::Sender<Encoded>;
@@ -51,7 +56,8 @@ pub(super) struct Session {
     outgoing: Outgoing,
     address: String,
     chunk_size: u32,
-    pending: Mutex<HashMap<ImageId, oneshot::Sender<Result<Receipt, Reject>>>>,
+    /// In order, as everything that decides who wakes up first: simulations replay.
+    pending: Mutex<BTreeMap<ImageId, oneshot::Sender<Result<Receipt, Reject>>>>,
     sent: AtomicU64,
     allowed: AtomicU64,
     more_credit: Notify,
@@ -117,6 +123,7 @@ impl Session {
             problem,
         };
         let welcome = tokio::select! {
+            biased;
             welcome = tokio::time::timeout(timeout, welcomed) => match welcome {
                 Ok(Ok(welcome)) => welcome,
                 Ok(Err(_)) => return Err(LinkError::Lost(self.reason())),
@@ -163,6 +170,7 @@ impl Session {
                 self.clock_interval
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = self.lost.cancelled() => return,
                 () = self.goodbye.cancelled() => return,
@@ -285,6 +293,7 @@ impl Session {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = more => {}
                 () = self.lost.cancelled() => return Err(DeliveryError::Lost(self.reason())),
             }

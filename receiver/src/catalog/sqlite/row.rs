@@ -6,10 +6,11 @@ use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Row, named_params};
 use shared::clock::{ClockEstimate, UnixNanos};
 use shared::digest::Digest;
-use shared::image::{ImageId, ImageMeta};
+use shared::image::{ImageId, ImageMeta, OutboxId};
 use shared::receipt::ReceiverTimeline;
+use shared::wire::Loss;
 
-use crate::catalog::{Entry, Numbered, Series, Verdict};
+use crate::catalog::{Entry, Gap, KeptLoss, Numbered, Series, Verdict};
 
 /// Adds an entry unless its id is there. Parameters by name: see [`insert`].
 const INSERT: &str = "
@@ -17,12 +18,12 @@ const INSERT: &str = "
         id, series, size, declared_digest, content_type, name, sequence, captured, queued,
         send_started, clock_offset, clock_error, clock_samples, attempt, digest, reason, message,
         format, media_type, width, height, location, durability, first_byte, last_byte, verified,
-        durable
+        durable, outbox, stream
     ) VALUES (
         :id, :series, :size, :declared_digest, :content_type, :name, :sequence, :captured, :queued,
         :send_started, :clock_offset, :clock_error, :clock_samples, :attempt, :digest, :reason,
         :message, :format, :media_type, :width, :height, :location, :durability, :first_byte,
-        :last_byte, :verified, :durable
+        :last_byte, :verified, :durable, :outbox, :stream
     ) ON CONFLICT (id) DO NOTHING";
 
 /// Reads entries; what follows is a `WHERE` clause over `i` (images) and `s` (series).
@@ -30,10 +31,12 @@ pub(super) const SELECT: &str = "
     SELECT i.*, s.run, s.transport, s.transmitter
     FROM images i CROSS JOIN series s ON s.series = i.series";
 
-/// Adds an entry to a series; `false` when its id was there.
+/// Adds an entry to a series and, if its sequence number counts in one, to a stream; `false` when
+/// its id was there.
 pub(super) fn insert(
     connection: &rusqlite::Connection,
     series: i64,
+    stream: Option<i64>,
     entry: &Entry,
 ) -> rusqlite::Result<bool> {
     let meta = &entry.meta;
@@ -70,12 +73,19 @@ pub(super) fn insert(
         ":last_byte": entry.timeline.last_byte.0,
         ":verified": entry.timeline.verified.0,
         ":durable": entry.timeline.durable.0,
+        ":outbox": entry.outbox.map(outbox_bytes),
+        ":stream": stream,
     })?;
     Ok(changed > 0)
 }
 
 /// The bytes of an id, in the order of its text.
 pub(super) fn id_bytes(id: ImageId) -> [u8; 16] {
+    id.as_u128().to_be_bytes()
+}
+
+/// The bytes of an outbox' id, in the order of its text.
+pub(super) fn outbox_bytes(id: OutboxId) -> [u8; 16] {
     id.as_u128().to_be_bytes()
 }
 
@@ -86,6 +96,7 @@ pub(super) fn numbered(row: &Row<'_>) -> rusqlite::Result<Numbered> {
         entry: Entry {
             meta: meta(row)?,
             transmitter: row.get("transmitter")?,
+            outbox: outbox(row)?,
             transport: word(row, "transport")?,
             digest: digest(row.get_ref("digest")?.as_blob()?)?,
             verdict: verdict(row)?,
@@ -110,9 +121,7 @@ pub(super) fn numbered(row: &Row<'_>) -> rusqlite::Result<Numbered> {
 }
 
 fn meta(row: &Row<'_>) -> rusqlite::Result<ImageMeta> {
-    let id: [u8; 16] = row.get("id")?;
-    let id = ImageId::from_u128(u128::from_be_bytes(id))
-        .ok_or_else(|| malformed("an image id of zeros".to_owned()))?;
+    let id = image_id(row, "id")?;
     let clock = match row.get::<_, Option<i64>>("clock_offset")? {
         Some(offset_ns) => Some(ClockEstimate {
             offset_ns,
@@ -139,6 +148,64 @@ fn meta(row: &Row<'_>) -> rusqlite::Result<ImageMeta> {
         clock,
         attempt: row.get("attempt")?,
     })
+}
+
+/// The outbox of a row, if there is one.
+fn outbox(row: &Row<'_>) -> rusqlite::Result<Option<OutboxId>> {
+    match row.get_ref("outbox")?.as_blob_or_null()? {
+        None | Some([]) => Ok(None),
+        Some(bytes) => {
+            let bytes = bytes.try_into().ok().map(u128::from_be_bytes);
+            match bytes.and_then(OutboxId::from_u128) {
+                Some(outbox) => Ok(Some(outbox)),
+                None => Err(malformed("an outbox id that is none".to_owned())),
+            }
+        }
+    }
+}
+
+/// The loss of a row of the table of that name.
+pub(super) fn loss(row: &Row<'_>) -> rusqlite::Result<KeptLoss> {
+    Ok(KeptLoss {
+        number: row.get("number")?,
+        transmitter: row.get("transmitter")?,
+        outbox: outbox(row)?,
+        loss: Loss {
+            sequence: row.get::<_, i64>("sequence")?.cast_unsigned(),
+            image_id: image_id(row, "image_id")?,
+            digest: row
+                .get_ref("digest")?
+                .as_blob_or_null()?
+                .map(digest)
+                .transpose()?,
+            reason: row.get("reason")?,
+            at: UnixNanos(row.get("at")?),
+            run: row.get("run")?,
+        },
+        received: UnixNanos(row.get("received")?),
+    })
+}
+
+/// The gap of a row of the table of that name, with the names of its stream.
+pub(super) fn gap(row: &Row<'_>) -> rusqlite::Result<Gap> {
+    let number = |column: &str| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let transport = row.get_ref("transport")?.as_str_or_null()?;
+    Ok(Gap {
+        transmitter: row.get("transmitter")?,
+        outbox: outbox(row)?.ok_or_else(|| malformed("a gap without an outbox".to_owned()))?,
+        first: number("first")?,
+        last: number("last")?,
+        missing: number("missing")?,
+        run: row.get("run")?,
+        transport: transport.map(str::parse).transpose().map_err(malformed)?,
+        found: UnixNanos(row.get("found")?),
+    })
+}
+
+fn image_id(row: &Row<'_>, column: &str) -> rusqlite::Result<ImageId> {
+    let id: [u8; 16] = row.get(column)?;
+    ImageId::from_u128(u128::from_be_bytes(id))
+        .ok_or_else(|| malformed("an image id of zeros".to_owned()))
 }
 
 fn verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {

@@ -16,7 +16,9 @@ const APPLICATION_ID: i32 = 0x5061_6e74;
 ///
 /// Unsigned 64-bit numbers are stored as the signed number with the same bits. Ids and digests are
 /// blobs; the length of a digest tells its algorithm.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[IMAGES, LOSSES];
+
+const IMAGES: &str = "
     CREATE TABLE series (
         series      INTEGER PRIMARY KEY,
         run         TEXT NOT NULL,
@@ -70,7 +72,70 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE INDEX images_by_series ON images (series, number);
     CREATE INDEX images_quarantined ON images (number) WHERE reason IS NOT NULL;
-"];
+";
+
+/// A stream is an outbox of a transmitter. Its `floor` is the lowest sequence number that is still
+/// owed, NULL until that is told; of the numbers below `checked`, each came, or is among the losses
+/// or gaps. Losses that were told without an outbox have one of no bytes.
+const LOSSES: &str = "
+    CREATE TABLE streams (
+        stream        INTEGER PRIMARY KEY,
+        transmitter   TEXT NOT NULL,
+        outbox        BLOB NOT NULL,
+        floor         INTEGER,
+        next_sequence INTEGER NOT NULL,
+        checked       INTEGER NOT NULL,
+        changed       INTEGER NOT NULL,
+        UNIQUE (transmitter, outbox)
+    ) STRICT;
+
+    ALTER TABLE images ADD COLUMN outbox BLOB;
+    ALTER TABLE images ADD COLUMN stream INTEGER;
+    CREATE INDEX images_by_sequence ON images (stream, sequence) WHERE stream IS NOT NULL;
+
+    CREATE TABLE losses (
+        number      INTEGER PRIMARY KEY AUTOINCREMENT,
+        transmitter TEXT NOT NULL,
+        outbox      BLOB NOT NULL,
+        sequence    INTEGER NOT NULL,
+        image_id    BLOB NOT NULL,
+        digest      BLOB,
+        reason      TEXT NOT NULL,
+        at          INTEGER NOT NULL,
+        run         TEXT NOT NULL,
+        received    INTEGER NOT NULL,
+        UNIQUE (transmitter, outbox, sequence, image_id)
+    ) STRICT;
+    CREATE INDEX losses_by_run ON losses (run, transmitter);
+
+    CREATE TABLE repeats (
+        stream   INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        image_id BLOB NOT NULL,
+        PRIMARY KEY (stream, sequence, image_id)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE gaps (
+        stream    INTEGER NOT NULL,
+        first     INTEGER NOT NULL,
+        last      INTEGER NOT NULL,
+        missing   INTEGER NOT NULL,
+        run       TEXT NOT NULL,
+        transport TEXT,
+        found     INTEGER NOT NULL,
+        PRIMARY KEY (stream, first)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE reuses (
+        stream   INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        image_id BLOB NOT NULL,
+        other_id BLOB NOT NULL,
+        run      TEXT NOT NULL,
+        at       INTEGER NOT NULL,
+        PRIMARY KEY (stream, sequence, image_id)
+    ) STRICT, WITHOUT ROWID;
+";
 
 /// Up to this size the whole file is checked when it is opened: about a tenth of a second. Damage
 /// in a larger one is found where it is read.

@@ -1,3 +1,5 @@
+mod losses;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;

@@ -2,17 +2,20 @@
 
 mod changes;
 mod meter;
+mod streams;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 use shared::report::RunAccount;
+use shared::wire::LossReport;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{closed, sqlite};
-use crate::catalog::{CatalogError, Entry, Inserted, Tally};
+use crate::catalog::{CatalogError, Entry, Inserted, Kept, Repeat, Tally};
 use changes::Changes;
 use meter::Meter;
 
@@ -31,6 +34,14 @@ pub(super) enum Job {
     Tally(Tally),
     Account {
         account: Box<RunAccount>,
+        done: Done<()>,
+    },
+    Losses {
+        report: Box<LossReport>,
+        done: Done<Kept>,
+    },
+    Repeat {
+        repeat: Box<Repeat>,
         done: Done<()>,
     },
     /// Answers when all before it is written.
@@ -78,11 +89,14 @@ pub(super) struct Writer {
     queue: mpsc::UnboundedReceiver<Job>,
     counts: Arc<Counts>,
     meter: Meter,
+    /// Streams with more numbers to walk over, which is done between the jobs.
+    unchecked: VecDeque<i64>,
 }
 
 /// What a job came to, told after the commit.
 enum Outcome {
     Inserted(Inserted),
+    Kept(Kept),
     Done,
 }
 
@@ -97,6 +111,7 @@ impl Writer {
             queue,
             counts,
             meter: Meter::new(),
+            unchecked: VecDeque::new(),
         }
     }
 
@@ -104,8 +119,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut jobs = Vec::with_capacity(BATCH);
         let mut close = None;
-        while close.is_none() && self.queue.blocking_recv_many(&mut jobs, BATCH) > 0 {
-            if !jobs.iter().any(Job::is_awaited) {
+        self.find_unchecked();
+        while close.is_none() && self.next(&mut jobs) {
+            if !jobs.is_empty() && !jobs.iter().any(Job::is_awaited) {
                 self.gather(&mut jobs);
             }
             let at = jobs.iter().position(|job| matches!(job, Job::Close { .. }));
@@ -118,6 +134,7 @@ impl Writer {
                 }
             }
             self.work(&mut jobs);
+            self.check_one();
         }
         self.queue.close();
         while let Ok(late) = self.queue.try_recv() {
@@ -133,6 +150,69 @@ impl Writer {
             (None, Err(error)) => tracing::error!(%error, "catalogue could not be closed"),
             (None, Ok(())) => {}
         }
+    }
+
+    /// Takes the jobs that are there. Waits for one, unless there is other work; `false` when no
+    /// more will come.
+    fn next(&mut self, jobs: &mut Vec<Job>) -> bool {
+        if self.unchecked.is_empty() {
+            return self.queue.blocking_recv_many(jobs, BATCH) > 0;
+        }
+        while jobs.len() < BATCH {
+            match self.queue.try_recv() {
+                Ok(job) => jobs.push(job),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return !jobs.is_empty(),
+            }
+        }
+        true
+    }
+
+    /// What an earlier process did not get to.
+    fn find_unchecked(&mut self) {
+        let found = self
+            .connection
+            .prepare("SELECT stream FROM streams WHERE checked < floor")
+            .and_then(|mut statement| {
+                let streams = statement.query_map([], |row| row.get(0))?;
+                streams.collect()
+            });
+        match found.map_err(sqlite("reading where outboxes stand")) {
+            Ok(streams) => self.unchecked = streams,
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    /// Walks on over the numbers of one stream.
+    fn check_one(&mut self) {
+        let Some(stream) = self.unchecked.pop_front() else {
+            return;
+        };
+        match self.check(stream) {
+            Ok(true) => {}
+            Ok(false) => self.unchecked.push_back(stream),
+            // It is gone on with when its transmitter tells the next time, or at the next start.
+            Err(error) => tracing::error!("gaps are looked for later: {error}"),
+        }
+    }
+
+    fn check(&mut self, stream: i64) -> Result<bool, CatalogError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(sqlite("beginning to write"))?;
+        let checked = streams::check(&transaction, stream)
+            .and_then(|_| {
+                transaction.query_row(
+                    "SELECT floor IS NULL OR floor <= checked FROM streams WHERE stream = ?1",
+                    [stream],
+                    |row| row.get(0),
+                )
+            })
+            .map_err(sqlite("looking for gaps"))?;
+        transaction.commit().map_err(sqlite("committing"))?;
+        self.counts.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(checked)
     }
 
     /// Waits a moment for more jobs, so that they share a transaction and a wake-up.
@@ -190,6 +270,11 @@ impl Writer {
         if changes.any() {
             self.meter.settle();
         }
+        for stream in changes.unchecked() {
+            if !self.unchecked.contains(stream) {
+                self.unchecked.push_back(*stream);
+            }
+        }
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
         Ok(outcomes)
     }
@@ -205,7 +290,13 @@ impl Writer {
             ) => {
                 let _ = done.send(outcome.map(|outcome| match outcome {
                     Outcome::Inserted(inserted) => inserted,
-                    Outcome::Done => Inserted::New,
+                    Outcome::Kept(_) | Outcome::Done => Inserted::New,
+                }));
+            }
+            (Job::Losses { done, .. }, outcome) => {
+                let _ = done.send(outcome.map(|outcome| match outcome {
+                    Outcome::Kept(kept) => kept,
+                    Outcome::Inserted(_) | Outcome::Done => Kept::default(),
                 }));
             }
             (Job::Insert { done: None, .. } | Job::Tally(_), Ok(_)) => {
@@ -214,7 +305,13 @@ impl Writer {
             (Job::Insert { done: None, .. } | Job::Tally(_), Err(error)) => {
                 self.counts.lose(1, &error);
             }
-            (Job::Account { done, .. } | Job::Settle { done } | Job::Close { done }, outcome) => {
+            (
+                Job::Account { done, .. }
+                | Job::Repeat { done, .. }
+                | Job::Settle { done }
+                | Job::Close { done },
+                outcome,
+            ) => {
                 let _ = done.send(outcome.map(|_| ()));
             }
         }

@@ -47,7 +47,14 @@ async fn put(
     if request.data.len() > limit {
         return Err(message_too_large(limit));
     }
-    let origin = Origin::new(Transport::Grpc, &request.transmitter);
+    let outbox = match request.outbox.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|error| {
+            let message = format!("outbox: {error}");
+            Reject::new(begin.meta.id, RejectReason::Invalid, message)
+        })?),
+    };
+    let origin = Origin::new(Transport::Grpc, &request.transmitter).with_outbox(outbox);
     let receipt = match intake.begin(begin, &origin).await? {
         Begun::Present(receipt) => receipt,
         Begun::Upload(mut upload) => {

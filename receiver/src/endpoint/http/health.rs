@@ -20,8 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(state): State<ReadState>) -> Response {
+    // A catalogue that fails shows in the log and at /readyz; the other figures are told all the
+    // same.
+    match tokio::time::timeout(PATIENCE, state.catalog.integrity()).await {
+        Ok(Ok(integrity)) => state.metrics.integrity(&integrity),
+        Ok(Err(error)) => tracing::warn!(%error, "figures of sequence numbers are not new"),
+        Err(_) => tracing::warn!("figures of sequence numbers are not new: no answer in time"),
+    }
     let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (headers, state.metrics.render()).into_response()
+    (headers, state.metrics.handle().render()).into_response()
 }
 
 /// `GET /healthz`: the process answers, no more.

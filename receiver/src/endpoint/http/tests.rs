@@ -80,7 +80,7 @@ impl Receiver {
         with_problems(reading_routes(ReadState {
             catalog: self.catalog.clone(),
             store: self.store.clone(),
-            metrics: self.metrics.handle(),
+            metrics: self.metrics.clone(),
             draining: self.draining.clone(),
             name: "receiver under test".into(),
         }))

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use shared::clock::{ClockEstimate, UnixNanos};
-use shared::image::{ImageId, ImageMeta, Transport};
+use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::wire::Begin;
 
@@ -125,7 +125,8 @@ async fn announce(
     let digests = Declared::from_headers(headers).map_err(invalid)?;
     let (mut meta, transmitter) = metadata(id, headers).map_err(invalid)?;
     meta.digest = digests.native;
-    let origin = Origin::new(Transport::Rest, &transmitter);
+    let outbox = outbox(headers).map_err(invalid)?;
+    let origin = Origin::new(Transport::Rest, &transmitter).with_outbox(outbox);
     let length: Option<u64> = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
@@ -206,6 +207,13 @@ pub(super) fn metadata(id: ImageId, headers: &HeaderMap) -> Result<(ImageMeta, S
         meta,
         text(headers, "pantelegraph-transmitter")?.unwrap_or_default(),
     ))
+}
+
+/// The outbox that the sequence number counts in.
+fn outbox(headers: &HeaderMap) -> Result<Option<OutboxId>, String> {
+    let outbox = text(headers, "pantelegraph-outbox")?;
+    let outbox = outbox.map(|text| text.parse()).transpose();
+    outbox.map_err(|error| format!("pantelegraph-outbox: {error}"))
 }
 
 /// A header as text; percent-encoding carries what HTTP headers cannot.

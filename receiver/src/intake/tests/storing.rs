@@ -186,6 +186,45 @@ impl Catalog for Broken {
     ) -> Result<Vec<crate::catalog::Series>, CatalogError> {
         Err(broken())
     }
+
+    async fn keep_losses(
+        &self,
+        _: shared::wire::LossReport,
+    ) -> Result<crate::catalog::Kept, CatalogError> {
+        Err(broken())
+    }
+
+    async fn repeat(&self, _: crate::catalog::Repeat) -> Result<(), CatalogError> {
+        Err(broken())
+    }
+
+    async fn losses(
+        &self,
+        _: crate::catalog::LossFilter,
+        _: i64,
+        _: usize,
+    ) -> Result<Vec<crate::catalog::KeptLoss>, CatalogError> {
+        Err(broken())
+    }
+
+    async fn gaps(
+        &self,
+        _: crate::catalog::LossFilter,
+        _: usize,
+    ) -> Result<Vec<crate::catalog::Gap>, CatalogError> {
+        Err(broken())
+    }
+
+    async fn ledger(
+        &self,
+        _: &crate::catalog::Series,
+    ) -> Result<crate::catalog::RunLedger, CatalogError> {
+        Err(broken())
+    }
+
+    async fn integrity(&self) -> Result<crate::catalog::Integrity, CatalogError> {
+        Err(broken())
+    }
 }
 
 #[tokio::test]
@@ -196,6 +235,22 @@ async fn a_failing_catalogue_is_the_receivers_fault_and_leaves_nobody_the_owner(
     assert_eq!(reject.reason, RejectReason::Internal);
     assert!(reject.retryable && !reject.message.contains("secret"));
     assert!(!rig.intake.is_busy(meta.id));
+}
+
+#[tokio::test]
+async fn losses_that_the_catalogue_does_not_take_are_not_kept_and_worth_another_try() {
+    let rig = Rig::with(|parts| parts.catalog = Arc::new(Broken));
+    let report = shared::wire::LossReport {
+        standing: Some(shared::wire::Standing {
+            outbox: shared::image::OutboxId::new(),
+            first_owed: 1,
+            next_sequence: 1,
+        }),
+        ..Default::default()
+    };
+    let reject = rig.intake.keep_losses(report).await.unwrap_err();
+    assert_eq!(reject.reason, RejectReason::Internal);
+    assert!(reject.retryable && !reject.message.contains("secret"));
 }
 
 #[tokio::test]

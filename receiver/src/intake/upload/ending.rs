@@ -124,6 +124,7 @@ impl Upload {
         Ok(Entry {
             meta: self.meta.clone(),
             transmitter: self.origin.transmitter.to_string(),
+            outbox: self.origin.outbox,
             transport: self.origin.transport,
             digest,
             verdict,
@@ -153,7 +154,9 @@ impl Upload {
             {
                 Inserted::New => entry.timeline.durable = UnixNanos::now(),
                 Inserted::Present(known) => {
-                    return intake.seen_before(&self.meta, &self.origin, entry.digest, *known);
+                    return intake
+                        .seen_before(&self.meta, &self.origin, entry.digest, *known)
+                        .await;
                 }
             }
         }

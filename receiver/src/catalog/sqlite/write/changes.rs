@@ -8,6 +8,7 @@ use shared::image::Transport;
 use shared::report::RunAccount;
 
 use super::meter::Used;
+use super::streams::Streams;
 use super::{Job, Outcome};
 use crate::catalog::sqlite::{read, row};
 use crate::catalog::{Entry, Inserted, Tally, TallyKind, Verdict};
@@ -62,6 +63,7 @@ impl Change {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     series: HashMap<Key, Change>,
+    streams: Streams,
 }
 
 impl Changes {
@@ -78,6 +80,10 @@ impl Changes {
             }
             Job::Tally(tally) => self.tally(connection, tally)?,
             Job::Account { account, .. } => self.account(connection, account)?,
+            Job::Losses { report, .. } => {
+                return Ok(Outcome::Kept(self.streams.keep(connection, report)?));
+            }
+            Job::Repeat { repeat, .. } => self.streams.repeat(connection, repeat)?,
             Job::Settle { .. } | Job::Close { .. } => {}
         }
         Ok(Outcome::Done)
@@ -90,8 +96,14 @@ impl Changes {
         waited: bool,
     ) -> rusqlite::Result<Inserted> {
         let arrival = entry.timeline.last_byte;
+        let stream = match entry.outbox {
+            Some(outbox) => self
+                .streams
+                .number(connection, &entry.transmitter, outbox)?,
+            None => None,
+        };
         let change = self.change(connection, Key::of_entry(entry), arrival)?;
-        if row::insert(connection, change.series, entry)? {
+        if row::insert(connection, change.series, stream, entry)? {
             match entry.verdict {
                 Verdict::Stored => {
                     change.stored += 1;
@@ -100,6 +112,12 @@ impl Changes {
                 Verdict::Quarantined { .. } => change.quarantined += 1,
             }
             change.arrived(arrival);
+            if let Some(outbox) = entry.outbox {
+                let meta = &entry.meta;
+                let arrival = (meta.sequence, meta.id, meta.run.as_str());
+                self.streams
+                    .image(connection, &entry.transmitter, outbox, arrival)?;
+            }
             return Ok(Inserted::New);
         }
         if !waited {
@@ -218,6 +236,11 @@ impl Changes {
             })?;
         }
         Ok(())
+    }
+
+    /// Streams whose numbers below the floor are not all walked over.
+    pub(super) fn unchecked(&self) -> &[i64] {
+        self.streams.unchecked()
     }
 
     /// Whether a series is concerned.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use shared::clock::UnixNanos;
-use shared::image::{ImageId, ImageMeta};
+use shared::image::{ImageId, ImageMeta, OutboxId};
 
 /// Keys of one upload at most, those that are not known here included.
 const MAX_KEYS: usize = 64;
@@ -18,12 +18,14 @@ pub(super) struct Declared {
     pub(super) named: bool,
     /// Identity of the transmitter, empty when it has none.
     pub(super) transmitter: String,
+    /// The outbox that the sequence number counts in.
+    pub(super) outbox: Option<OutboxId>,
 }
 
 /// Reads the value of the header: keys and base64 values, separated by commas.
 ///
 /// Known are `filename` or `name`, `filetype`, `type` or `content_type`, `image_id`, `run`,
-/// `sequence`, `transmitter`, `digest` and `captured_unix_ns`. Other keys say nothing here.
+/// `sequence`, `transmitter`, `outbox`, `digest` and `captured_unix_ns`. Other keys say nothing here.
 ///
 /// # Errors
 /// When a pair is malformed, a key comes twice, or the value of a known key cannot be read.
@@ -61,10 +63,13 @@ pub(super) fn parse(header: &str, size: u64) -> Result<Declared, String> {
         meta.digest = Some(digest.map_err(|error| format!("Upload-Metadata: {error}"))?);
     }
     let transmitter = take(&["transmitter"])?.unwrap_or_default();
+    let outbox = take(&["outbox"])?.map(|outbox| outbox.parse()).transpose();
+    let outbox = outbox.map_err(|error| format!("Upload-Metadata: outbox: {error}"))?;
     Ok(Declared {
         meta,
         named,
         transmitter,
+        outbox,
     })
 }
 

@@ -33,7 +33,8 @@ impl Tus {
             has_body,
         } = self.read_creation(headers, body)?;
         let (id, size) = (declared.meta.id, declared.meta.size);
-        let origin = Origin::new(Transport::Rest, &declared.transmitter);
+        let origin =
+            Origin::new(Transport::Rest, &declared.transmitter).with_outbox(declared.outbox);
         let turn = self.table.turn(id).await;
         let meta = declared.meta;
         let mut told = true;

@@ -1,0 +1,91 @@
+//! Both stations in one process over a network that is made of dice: messages are late, connections
+//! break or stand still, stations die at any of their awaits and come back with what their disks
+//! have kept. The sessions, the delivery, the intake and the catalogue are the product's.
+//!
+//! A seed is a world: the same seed is the same simulation, message by message. `cargo test` runs
+//! the first few hundred; `PANTELEGRAPH_SIMULATION_SEEDS=N` runs N,
+//! `PANTELEGRAPH_SIMULATION_FROM=S` begins at S, and with `PANTELEGRAPH_SIMULATION_TRACE=1` what
+//! happened in a seed that fails is printed.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic")]
+
+#[path = "simulation/blocking.rs"]
+mod blocking;
+#[path = "simulation/medium.rs"]
+mod medium;
+#[path = "simulation/network.rs"]
+mod network;
+#[path = "simulation/outbox.rs"]
+mod outbox;
+#[path = "simulation/random.rs"]
+mod random;
+#[path = "simulation/receiver.rs"]
+mod receiver;
+#[path = "simulation/scene.rs"]
+mod scene;
+#[path = "simulation/trace.rs"]
+mod trace;
+#[path = "simulation/transmitter.rs"]
+mod transmitter;
+#[path = "simulation/world.rs"]
+mod world;
+
+use trace::Trace;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Runs one seed; how to see it again, and what happened, when something is wrong.
+fn simulate(seed: u64) -> world::Outcome {
+    let trace = Trace::new(number("PANTELEGRAPH_SIMULATION_TRACE").is_some());
+    let outcome = world::run(seed, &trace);
+    if let Some(problem) = &outcome.problem {
+        for line in trace.lines() {
+            eprintln!("{line}");
+        }
+        panic!(
+            "seed {seed} after {} ms: {problem}\nto see it again: PANTELEGRAPH_SIMULATION_FROM={seed} \
+             PANTELEGRAPH_SIMULATION_SEEDS=1 PANTELEGRAPH_SIMULATION_TRACE=1 \
+             cargo test -p pantelegraph-tests --test simulation",
+            outcome.took
+        );
+    }
+    outcome
+}
+
+/// Two tests share the seeds, so that two cores do.
+fn simulate_every_second(of: u64) {
+    let from = number("PANTELEGRAPH_SIMULATION_FROM").unwrap_or(1);
+    let seeds = number("PANTELEGRAPH_SIMULATION_SEEDS").unwrap_or(200);
+    for seed in (from..from.saturating_add(seeds)).filter(|seed| seed % 2 == of) {
+        simulate(seed);
+    }
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_whatever_breaks_even_seeds() {
+    simulate_every_second(0);
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_whatever_breaks_odd_seeds() {
+    simulate_every_second(1);
+}
+
+#[test]
+fn the_same_seed_is_the_same_simulation() {
+    for seed in 1..=20 {
+        let traces = [Trace::new(true), Trace::new(true)];
+        let outcomes = [0, 1].map(|run| world::run(seed, &traces[run]));
+        let lines = [0, 1].map(|run| traces[run].lines());
+        let mut differing = lines[0]
+            .iter()
+            .zip(&lines[1])
+            .filter(|(one, two)| one != two);
+        if let Some((first, second)) = differing.next() {
+            panic!("seed {seed}: at first\n{first}\nand then\n{second}");
+        }
+        assert_eq!(outcomes[0], outcomes[1], "seed {seed}");
+    }
+}

@@ -1,0 +1,375 @@
+//! One simulation: both stations, what happens to them, and what must hold afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pantelegraph_receiver::catalog::{Entry, Verdict};
+use shared::image::OutboxId;
+
+use crate::medium::Medium;
+use crate::network::{Network, Weather};
+use crate::outbox::Kept;
+use crate::random::Random;
+use crate::receiver::Receiver;
+use crate::scene::Evidence;
+use crate::trace::Trace;
+use crate::transmitter::{Manner, Transmitter};
+
+/// Milliseconds until everything must be settled once nothing goes wrong any more.
+const HEALED_WITHIN: u64 = 60_000;
+
+/// What happens at some moment.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    CutAny,
+    KillTransmitter { power_loss: bool },
+    StartTransmitter,
+    KillReceiver { power_loss: bool },
+    StopReceiver,
+    StartReceiver,
+    Fill,
+    Free,
+    Heal,
+}
+
+enum Station<Runs, Left> {
+    Up(Runs),
+    Down(Left),
+    /// Only for the moment between the two.
+    Between,
+}
+
+/// What a simulation comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Sum over the trace, and number of its events.
+    pub(crate) sum: (u64, u64),
+    /// Milliseconds that passed.
+    pub(crate) took: u64,
+    /// Stored images, images on the ledger, images kept apart.
+    pub(crate) stored: usize,
+    pub(crate) lost: usize,
+    pub(crate) quarantined: usize,
+    /// What should not be.
+    pub(crate) problem: Option<String>,
+}
+
+/// Both stations and what is between them.
+struct World {
+    now: u64,
+    random: Random,
+    folder: tempfile::TempDir,
+    network: Network,
+    evidence: Evidence,
+    trace: Trace,
+    manner: Manner,
+    transmitter: Station<Transmitter, Kept>,
+    receiver: Station<Receiver, Medium>,
+    events: BTreeMap<u64, Vec<Event>>,
+    healed_at: u64,
+}
+
+/// Runs the simulation of `seed`.
+pub(crate) fn run(seed: u64, trace: &Trace) -> Outcome {
+    fastrand::seed(seed);
+    let mut world = World::new(seed, trace.clone());
+    let problem = loop {
+        if let Some(violation) = world.evidence.first_violation() {
+            break Some(violation);
+        }
+        if world.is_settled() {
+            break world.check().err();
+        }
+        if world.now > world.healed_at + HEALED_WITHIN {
+            break Some(world.why_unsettled());
+        }
+        world.tick();
+    };
+    world.finish(problem)
+}
+
+impl World {
+    fn new(seed: u64, trace: Trace) -> Self {
+        let mut random = Random::new(seed);
+        let count = random.between(5, 40);
+        let evidence = Evidence::new(&mut random, usize::try_from(count).unwrap_or(5));
+        let manner = Manner {
+            connections: usize::try_from(random.between(1, 3)).unwrap_or(1),
+            attempts: random.chance(1_500).then_some(4),
+            interval: random.between(0, 60),
+        };
+        let network = Network::new(random.fork(), trace.clone());
+        network.set_weather(Weather {
+            latency: random.below(30),
+            jitter: random.below(30),
+            cut: random.below(150),
+            stall: random.below(40),
+            flip: random.below(200),
+        });
+        let outbox = OutboxId::from_u128(u128::from(random.next()) + 1).unwrap();
+        let kept = Kept::new(outbox, random.fork());
+        let medium = Medium::new(random.fork());
+        let mut world = Self {
+            now: 0,
+            folder: tempfile::tempdir().unwrap(),
+            network,
+            evidence,
+            trace,
+            manner,
+            transmitter: Station::Down(kept),
+            receiver: Station::Down(medium),
+            events: BTreeMap::new(),
+            healed_at: random.between(500, 2_500),
+            random,
+        };
+        world.plan();
+        world
+    }
+
+    fn at(&mut self, when: u64, event: Event) {
+        self.events.entry(when).or_default().push(event);
+    }
+
+    /// Decides what will happen.
+    fn plan(&mut self) {
+        let end = self.healed_at;
+        let start = self.random.below(100);
+        self.at(start, Event::StartTransmitter);
+        let start = self.random.below(100);
+        self.at(start, Event::StartReceiver);
+        for _ in 0..self.random.below(7) {
+            let when = self.random.below(end);
+            let later = (when + self.random.between(1, 600)).min(end);
+            let power_loss = self.random.chance(5_000);
+            match self.random.below(6) {
+                0 | 1 => self.at(when, Event::CutAny),
+                2 => {
+                    self.at(when, Event::KillTransmitter { power_loss });
+                    self.at(later, Event::StartTransmitter);
+                }
+                3 => {
+                    self.at(when, Event::KillReceiver { power_loss });
+                    self.at(later, Event::StartReceiver);
+                }
+                4 => {
+                    self.at(when, Event::StopReceiver);
+                    self.at(later, Event::KillReceiver { power_loss: false });
+                    self.at(later, Event::StartReceiver);
+                }
+                _ => {
+                    self.at(when, Event::Fill);
+                    self.at(later, Event::Free);
+                }
+            }
+        }
+        for event in [
+            Event::StartTransmitter,
+            Event::StartReceiver,
+            Event::Free,
+            Event::Heal,
+        ] {
+            self.at(end, event);
+        }
+    }
+
+    fn tick(&mut self) {
+        for event in self.events.remove(&self.now).unwrap_or_default() {
+            self.happens(event);
+        }
+        self.now += 1;
+        self.network.tick();
+        if let Station::Up(transmitter) = &self.transmitter {
+            transmitter.tick();
+        }
+        if let Station::Up(receiver) = &self.receiver {
+            receiver.tick();
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        self.trace.note(self.now, &format!("{event:?}"));
+        match event {
+            Event::CutAny => self.network.cut_any(),
+            Event::Heal => self.network.set_weather(Weather {
+                latency: 5,
+                ..Weather::default()
+            }),
+            Event::StartTransmitter => {
+                self.transmitter = match std::mem::replace(&mut self.transmitter, Station::Between)
+                {
+                    Station::Down(kept) => Station::Up(Transmitter::start(
+                        kept,
+                        self.network.clone(),
+                        self.evidence.clone(),
+                        self.manner,
+                        self.random.fork(),
+                    )),
+                    up => up,
+                };
+            }
+            Event::KillTransmitter { power_loss } => {
+                self.transmitter = match std::mem::replace(&mut self.transmitter, Station::Between)
+                {
+                    Station::Up(transmitter) => Station::Down(transmitter.crash(power_loss)),
+                    down => down,
+                };
+            }
+            Event::StartReceiver => {
+                self.receiver = match std::mem::replace(&mut self.receiver, Station::Between) {
+                    Station::Down(medium) => Station::Up(Receiver::start(
+                        self.folder.path(),
+                        medium,
+                        self.network.clone(),
+                        self.evidence.clone(),
+                        self.random.fork(),
+                    )),
+                    up => up,
+                };
+            }
+            Event::StopReceiver => {
+                if let Station::Up(receiver) = &self.receiver {
+                    receiver.ask_to_stop();
+                }
+            }
+            Event::KillReceiver { power_loss } => {
+                self.receiver = match std::mem::replace(&mut self.receiver, Station::Between) {
+                    Station::Up(receiver) => Station::Down(receiver.crash(power_loss)),
+                    down => down,
+                };
+            }
+            Event::Fill => self.set_full(true),
+            Event::Free => self.set_full(false),
+        }
+    }
+
+    fn set_full(&self, full: bool) {
+        match &self.receiver {
+            Station::Up(receiver) => receiver.medium().set_full(full),
+            Station::Down(medium) => medium.set_full(full),
+            Station::Between => {}
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        let drained = match &self.transmitter {
+            Station::Up(transmitter) => transmitter.is_drained(),
+            _ => false,
+        };
+        drained && self.now > self.healed_at
+    }
+
+    fn why_unsettled(&self) -> String {
+        match &self.transmitter {
+            Station::Up(transmitter) => format!(
+                "{} images are still owed {HEALED_WITHIN} ms after everything was well",
+                transmitter.kept().owed()
+            ),
+            _ => "the transmitter is not there".to_owned(),
+        }
+    }
+
+    /// Both disks, when everything is settled.
+    fn check(&self) -> Result<(), String> {
+        let (Station::Up(transmitter), Station::Up(receiver)) = (&self.transmitter, &self.receiver)
+        else {
+            return Err("a station is not there".to_owned());
+        };
+        let kept = transmitter.kept();
+        let medium = receiver.medium();
+        let entries: BTreeMap<usize, Entry> = receiver
+            .entries()
+            .into_iter()
+            .map(|entry| (self.evidence.number(entry.meta.id), entry))
+            .collect();
+        if medium.files() != entries.len() {
+            let (files, entries) = (medium.files(), entries.len());
+            return Err(format!("{files} files are stored for {entries} entries"));
+        }
+        let lost: BTreeSet<usize> = kept
+            .ids()
+            .into_iter()
+            .map(|id| self.evidence.number(id))
+            .collect();
+        self.check_ledger(&kept, receiver)?;
+        let receipts = self.evidence.all_receipts();
+        for (number, image) in self.evidence.images().iter().enumerate() {
+            let synced = medium.synced(image.meta.id);
+            let entry = entries.get(&number);
+            if synced.len() > 1 || synced.iter().any(|bytes| image.bytes != *bytes) {
+                return Err(format!(
+                    "image {number} is stored {} times or changed",
+                    synced.len()
+                ));
+            }
+            if synced.len() != usize::from(entry.is_some()) {
+                return Err(format!("file and catalogue disagree about image {number}"));
+            }
+            let stored = entry.is_some_and(|entry| entry.verdict == Verdict::Stored);
+            let quarantined = entry.is_some() && !stored;
+            if quarantined != (entry.is_some() && image.broken) {
+                return Err(format!("image {number} is judged wrongly"));
+            }
+            if receipts.contains(&number) && !stored {
+                return Err(format!("image {number} has a receipt and is not stored"));
+            }
+            if entry.is_none()
+                && !lost.contains(&number)
+                && self.evidence.all_kept().contains(&number)
+            {
+                return Err(format!(
+                    "image {number} is neither stored nor on the ledger"
+                ));
+            }
+            let may_be_lost = image.no_room || self.manner.attempts.is_some();
+            if lost.contains(&number) && !may_be_lost {
+                return Err(format!("image {number} is lost without need"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Both ledgers.
+    fn check_ledger(&self, kept: &Kept, receiver: &Receiver) -> Result<(), String> {
+        let (integrity, told) = receiver.ledger();
+        if integrity.missing + integrity.reused > 0 {
+            return Err(format!("sequence numbers are not in order: {integrity:?}"));
+        }
+        for (sequence, loss) in &kept.lost {
+            let id = told.get(sequence);
+            if !kept.is_untold(*sequence) && id != Some(&loss.image_id) {
+                return Err(format!(
+                    "loss {sequence} was told and is not on the receiver's ledger"
+                ));
+            }
+        }
+        if let Some(sequence) = told.keys().find(|told| !kept.lost.contains_key(told)) {
+            return Err(format!("loss {sequence} was told, and there is none"));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, problem: Option<String>) -> Outcome {
+        let mut outcome = Outcome {
+            sum: self.trace.sum(),
+            took: self.now,
+            stored: 0,
+            lost: 0,
+            quarantined: 0,
+            problem,
+        };
+        if let Station::Up(receiver) = &self.receiver {
+            for entry in receiver.entries() {
+                match entry.verdict {
+                    Verdict::Stored => outcome.stored += 1,
+                    Verdict::Quarantined { .. } => outcome.quarantined += 1,
+                }
+            }
+        }
+        if let Station::Up(transmitter) = &self.transmitter {
+            outcome.lost = transmitter.kept().lost.len();
+        }
+        // The catalogue is closed before its folder goes.
+        self.happens(Event::KillTransmitter { power_loss: false });
+        self.happens(Event::KillReceiver { power_loss: false });
+        outcome
+    }
+}

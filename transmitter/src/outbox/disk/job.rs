@@ -81,7 +81,7 @@ pub(super) struct PushJob {
 #[derive(Debug)]
 pub(super) enum NotPushed {
     /// No space.
-    Full(std::io::Error),
+    Full,
     /// The medium failed.
     Failed(std::io::Error),
 }

@@ -63,7 +63,7 @@ impl DiskOutbox {
     }
 
     async fn push_in(&self, image: &Owed, cost: u64) -> Result<Pushed, OutboxError> {
-        let mut lost = Vec::new();
+        let mut lost = Claimed::new(self);
         let mut failures = 0;
         // After a write that found no space, a look at the free space may not see why.
         let mut refused = None;
@@ -75,16 +75,17 @@ impl DiskOutbox {
             let admission = match admitted {
                 Ok(admission) => admission,
                 Err(no_room) => {
-                    if let Some(newest) = self.make_room(image, &no_room, &mut lost).await? {
-                        lost.push(newest.clone());
-                        return Ok(self.pushed(newest.meta.sequence, lost));
+                    if let Some(newest) = self.make_room(image, &no_room, &mut lost.lost).await? {
+                        let sequence = newest.meta.sequence;
+                        lost.lost.push(newest);
+                        return Ok(lost.pushed(sequence));
                     }
                     continue;
                 }
             };
             match self.try_push(image, admission).await? {
-                Ok(sequence) => return Ok(self.pushed(sequence, lost)),
-                Err(NotPushed::Full(_)) => {
+                Ok(sequence) => return Ok(lost.pushed(sequence)),
+                Err(NotPushed::Full) => {
                     refused = Some(NoRoom {
                         cost,
                         bytes: cost.saturating_mul(2),
@@ -104,14 +105,9 @@ impl DiskOutbox {
         }
     }
 
-    /// With losses that others did not wait for.
-    fn pushed(&self, sequence: u64, mut lost: Vec<Lost>) -> Pushed {
-        lost.append(&mut self.shared.state.lock().unclaimed);
-        Pushed { sequence, lost }
-    }
-
     /// Takes room for an image, if there is some.
     fn admit(&self, cost: u64) -> Result<Result<Admission, NoRoom>, OutboxError> {
+        let free = self.shared.free_space();
         let mut state = self.shared.state.lock();
         if state.closed {
             return Err(OutboxError::Closed);
@@ -124,7 +120,7 @@ impl DiskOutbox {
                 on_disk: false,
             }));
         }
-        let missing = self.shared.missing_space(&mut state, cost, false);
+        let missing = (state.coming + cost).saturating_sub(free);
         if missing > 0 {
             return Ok(Err(NoRoom {
                 cost,
@@ -206,7 +202,7 @@ impl DiskOutbox {
             Err(NotStaged::Unreadable(error)) => return Err(OutboxError::Unreadable(error)),
             Err(NotStaged::Unwritable(error)) if is_full(&error) => {
                 self.say(format!("no space for new images: {error}"));
-                return Ok(Err(NotPushed::Full(error)));
+                return Ok(Err(NotPushed::Full));
             }
             Err(NotStaged::Unwritable(error)) => {
                 self.say(format!("new images cannot be written: {error}"));
@@ -243,6 +239,36 @@ impl DiskOutbox {
         // A file whose writing nobody waits for any more is removed when it is written.
         let staged = tokio::task::spawn_blocking(move || intake.stage(&payload, id, digest)).await;
         staged.unwrap_or_else(|error| Err(NotStaged::Unwritable(std::io::Error::other(error))))
+    }
+}
+
+/// Losses because of a push. If that fails, or nobody waits for it, the next one tells of them.
+struct Claimed {
+    shared: Arc<super::state::Shared>,
+    lost: Vec<Lost>,
+}
+
+impl Claimed {
+    fn new(outbox: &DiskOutbox) -> Self {
+        Self {
+            shared: Arc::clone(&outbox.shared),
+            lost: Vec::new(),
+        }
+    }
+
+    /// The answer, with losses that others did not wait for.
+    fn pushed(mut self, sequence: u64) -> Pushed {
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.append(&mut self.shared.state.lock().unclaimed);
+        Pushed { sequence, lost }
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if !self.lost.is_empty() {
+            self.shared.state.lock().unclaimed.append(&mut self.lost);
+        }
     }
 }
 

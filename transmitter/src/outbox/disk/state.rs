@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shared::disk::Disk;
@@ -65,6 +64,8 @@ pub(super) struct State {
     pub(super) backlog: Backlog,
     /// Bytes that images count for, those that are just coming in included.
     pub(super) used: u64,
+    /// Bytes of images that are just coming in.
+    pub(super) coming: u64,
     /// Pushes that were admitted and are not over.
     pub(super) pushing: usize,
     pub(super) window: Window,
@@ -89,19 +90,7 @@ pub(super) struct State {
     pub(super) unclaimed: Vec<Lost>,
     /// Marks of images that were refused, until they are told to be lost.
     pub(super) refused: HashMap<ImageId, FileMark>,
-    free: Option<FreeSpace>,
 }
-
-/// A look at the free space, and what was written since.
-#[derive(Debug, Clone, Copy)]
-struct FreeSpace {
-    at: Instant,
-    bytes: u64,
-    since: u64,
-}
-
-/// Time for which a look at the free space counts.
-const FREE_FOR: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn new(order: Order, counters: &Counters, series: Vec<(u32, SeriesEntry)>) -> Self {
@@ -128,7 +117,7 @@ impl State {
             waiting_for_room: 0,
             unclaimed: Vec::new(),
             refused: HashMap::new(),
-            free: None,
+            coming: 0,
         }
     }
 
@@ -173,6 +162,7 @@ impl Admission {
     /// Takes the room, which the caller has found to be there.
     pub(super) fn new(shared: &Arc<Shared>, state: &mut State, cost: u64) -> Self {
         state.used += cost;
+        state.coming += cost;
         state.pushing += 1;
         Self {
             shared: Arc::clone(shared),
@@ -191,6 +181,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
         state.pushing = state.pushing.saturating_sub(1);
+        state.coming = state.coming.saturating_sub(self.cost);
         if !self.kept {
             state.used = state.used.saturating_sub(self.cost);
         }
@@ -214,36 +205,13 @@ impl Shared {
         self.loss.notify_waiters();
     }
 
-    /// Bytes that are missing for `cost` more to be written; 0 when there is room on the disk.
-    pub(super) fn missing_space(&self, state: &mut State, cost: u64, look: bool) -> u64 {
+    /// Bytes that can be written before the least free space is reached. What a medium does not say
+    /// is found out by writing.
+    pub(super) fn free_space(&self) -> u64 {
         if self.min_free == 0 {
-            return 0;
+            return u64::MAX;
         }
-        let needed = self.min_free.saturating_add(cost);
-        let now = Instant::now();
-        if let Some(free) = state.free
-            && !look
-            && now.duration_since(free.at) < FREE_FOR
-        {
-            // A look is near enough until an eighth of what it saw may be gone.
-            let since = free.since.saturating_add(cost);
-            let spare = free.bytes.saturating_sub(self.min_free);
-            if since < spare / 8 {
-                state.free = Some(FreeSpace { since, ..free });
-                return 0;
-            }
-        }
-        match self.disk.free(&self.layout.root) {
-            Ok(bytes) => {
-                state.free = Some(FreeSpace {
-                    at: now,
-                    bytes,
-                    since: cost,
-                });
-                needed.saturating_sub(bytes)
-            }
-            // What cannot be asked is found out by writing.
-            Err(_) => 0,
-        }
+        let free = self.disk.free(&self.layout.root);
+        free.map_or(u64::MAX, |free| free.saturating_sub(self.min_free))
     }
 }

@@ -13,6 +13,7 @@ use shared::image::{ImageId, ImageMeta, Transport};
 use shared::settings::units::ByteSize;
 
 use super::core::CoreOptions;
+use super::layout::{FileName, Layout};
 use super::record::ENTRY_BYTES;
 use super::*;
 use crate::config::{OutboxDurability, OutboxFiles, OutboxPlace, WhenFull};

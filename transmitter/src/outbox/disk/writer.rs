@@ -116,6 +116,7 @@ impl Writer {
         let mut pushes = Vec::new();
         let mut losses = losses::Batch::default();
         let mut shut = None;
+        let mut flushed = Vec::new();
         for job in jobs {
             match job {
                 Job::Push(push) => pushes.push(*push),
@@ -123,10 +124,7 @@ impl Writer {
                     let by = Instant::now() + SETTLE_WITHIN;
                     self.settle_by.get_or_insert(by);
                 }
-                Job::Flush { reply } => {
-                    self.settle();
-                    let _ = reply.send(());
-                }
+                Job::Flush { reply } => flushed.push(reply),
                 Job::Shut { reply } => shut = Some(reply),
                 Job::Begin { key, reply } => {
                     let _ = reply.send(self.begin(&key));
@@ -140,6 +138,12 @@ impl Writer {
         }
         if !pushes.is_empty() {
             self.push(pushes);
+        }
+        if !flushed.is_empty() {
+            self.settle();
+        }
+        for reply in flushed {
+            let _ = reply.send(());
         }
         shut
     }

@@ -151,9 +151,15 @@ impl<'t> Change<'t> {
 
     /// Names the outbox and the format.
     pub(in crate::outbox) fn name(&mut self, outbox: OutboxId) -> Result<(), IndexError> {
-        self.meta.insert("format", &FORMAT.to_le_bytes()[..])?;
+        self.set_format(FORMAT)?;
         let id = outbox.as_u128().to_be_bytes();
         self.meta.insert("outbox", &id[..])?;
+        Ok(())
+    }
+
+    /// Names the format.
+    pub(in crate::outbox) fn set_format(&mut self, format: u32) -> Result<(), IndexError> {
+        self.meta.insert("format", &format.to_le_bytes()[..])?;
         Ok(())
     }
 
@@ -239,14 +245,6 @@ impl<'t> Change<'t> {
         self.ledger.insert(sequence, &entry.pack()[..])?;
         self.counters.told += 1;
         Ok(true)
-    }
-
-    /// Takes a loss off the ledger.
-    pub(in crate::outbox) fn forget_loss(&mut self, sequence: u64) -> Result<(), IndexError> {
-        if self.ledger.remove(sequence)?.is_some() && self.untold.remove(sequence)?.is_none() {
-            self.counters.told = self.counters.told.saturating_sub(1);
-        }
-        Ok(())
     }
 
     /// Forgets the oldest losses that the receiver has.

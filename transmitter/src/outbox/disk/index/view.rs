@@ -126,10 +126,6 @@ impl View {
         rows.map(|row| Ok(row?.0.value())).collect()
     }
 
-    pub(in crate::outbox) fn untold_number(&self) -> Result<u64, IndexError> {
-        Ok(self.untold.len()?)
-    }
-
     pub(in crate::outbox) fn has_mark(&self, key: u128) -> Result<bool, IndexError> {
         Ok(self.marks.get(key)?.is_some())
     }

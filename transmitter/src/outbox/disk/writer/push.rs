@@ -27,7 +27,7 @@ struct Named {
 
 fn not_pushed(error: io::Error) -> NotPushed {
     if is_full(&error) {
-        NotPushed::Full(error)
+        NotPushed::Full
     } else {
         NotPushed::Failed(error)
     }

@@ -183,15 +183,19 @@ async fn transmit(
         Transport::Rest => format!("rest=http://{http}"),
     });
     let transports: Vec<&str> = options.transport.iter().map(|one| one.key()).collect();
-    let words: [(&str, String); 6] = [
+    let words: [(&str, String); 7] = [
         ("--name", "demo-transmitter".to_owned()),
         ("--repeat", options.count.to_string()),
         ("--delay", format_duration(options.delay)),
         ("--transport", transports.join(",")),
         ("--to", destinations.collect::<Vec<_>>().join(",")),
         ("--give-up-after", "30s".to_owned()),
+        // Nothing is left behind in the working directory.
+        (
+            "--outbox",
+            folder.join("outbox").to_string_lossy().into_owned(),
+        ),
     ];
-    let _ = folder;
     let args = [
         "pantelegraph-transmitter".into(),
         "--file".into(),
@@ -210,8 +214,8 @@ async fn transmit(
     let stop: CancellationToken =
         shared::lifecycle::stop_on_signals().map_err(|error| error.to_string())?;
     let surroundings = Surroundings {
-        listener: None,
         shared_process: true,
+        ..Surroundings::default()
     };
     transmitter::run::run(&config, surroundings, stop)
         .await

@@ -100,6 +100,13 @@ pub struct RunAccount {
     pub wire_bytes_sent: u64,
     /// Bytes read from sockets, framing included.
     pub wire_bytes_received: u64,
+    /// Bytes of images, without framing, that were handed to the transport, those sent more than
+    /// once included.
+    #[serde(default)]
+    pub image_bytes_sent: u64,
+    /// How many of them had been sent before.
+    #[serde(default)]
+    pub image_bytes_resent: u64,
     /// CPU time, user and system, of the transmitter's process during the run.
     pub cpu_seconds: f64,
     /// Highest resident memory of the transmitter's process so far, bytes.
@@ -123,7 +130,10 @@ pub struct RunAccount {
 impl RunAccount {
     /// Whether every captured image is accounted for.
     pub fn reconciles(&self) -> bool {
-        self.captured == self.delivered + self.duplicates + self.quarantined + self.lost + self.owed
+        // Told by somebody else, so that no sum of it may be relied on to fit.
+        let answered = [self.delivered, self.duplicates, self.quarantined, self.lost];
+        let sum: u128 = answered.into_iter().map(u128::from).sum();
+        u128::from(self.captured) == sum + u128::from(self.owed)
     }
 }
 

@@ -102,6 +102,7 @@ impl Route {
             ("--retry-max", "50ms"),
             ("--give-up-after", "30s"),
             ("--progress", "never"),
+            ("--outbox", "memory"),
         ];
         let mut args = vec!["pantelegraph-transmitter".to_owned()];
         args.extend(self.flags(address));

@@ -275,7 +275,7 @@ struct Stalled {
     folder: TempDir,
 }
 
-async fn stalled(route: Route, grace: &str) -> (Process, Stalled) {
+async fn stalled(route: Route, grace: &str, flags: &[&str]) -> (Process, Stalled) {
     let station = Station::start(&[]).await;
     let proxy = Proxy::start(Some(route.address(&station))).await;
     // More than any transmitter makes: no image gets through, whichever of them it takes.
@@ -292,7 +292,14 @@ async fn stalled(route: Route, grace: &str) -> (Process, Stalled) {
         "--report",
         "report.json",
     ];
-    args.extend(source.into_iter().chain(output).map(str::to_owned));
+    let flags = flags.iter().copied();
+    args.extend(
+        source
+            .into_iter()
+            .chain(output)
+            .chain(flags)
+            .map(str::to_owned),
+    );
     let process = Process::start(TRANSMITTER, folder.path(), &args);
     proxy.stalled().await;
     (
@@ -316,31 +323,43 @@ impl Stalled {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transmitter_stopped_in_mid_transfer_still_owes_the_image_and_says_so() {
+    // What is on disk goes on; what was in memory is gone, which is a failure.
+    let places = [
+        ("memory", 75, "still owed and are gone"),
+        (
+            "box",
+            0,
+            "1 images stay in the outbox box and go on at the next start",
+        ),
+    ];
     for route in DIALLED {
-        let (process, stalled) = stalled(route, "1s").await;
-        let begun = Instant::now();
-        process.signal(Signal::TERM);
-        let finished = process.end().await;
-        // Far less than the time that a transmitter allows a receiver to close a session.
-        assert!(
-            begun.elapsed() < Duration::from_secs(8),
-            "{route:?}: {:?}",
-            begun.elapsed()
-        );
-        assert_eq!(finished.code(), 75, "{route:?}: {finished:?}");
-        assert!(finished.stderr.contains("still owed"), "{finished:?}");
-        let totals = stalled.report().totals;
-        assert_eq!((totals.captured, totals.owed), (1, 1), "{totals:?}");
-        assert!(totals.reconciles);
-        assert_eq!(stalled.station.data().images().len(), 0);
-        assert_eq!(stalled.station.listed("stored").await.len(), 0);
+        for (place, code, words) in places {
+            let (process, stalled) = stalled(route, "1s", &["--outbox", place]).await;
+            let begun = Instant::now();
+            process.signal(Signal::TERM);
+            let finished = process.end().await;
+            // Far less than the time that a transmitter allows a receiver to close a session.
+            assert!(
+                begun.elapsed() < Duration::from_secs(8),
+                "{route:?}: {:?}",
+                begun.elapsed()
+            );
+            assert_eq!(finished.code(), code, "{route:?}: {finished:?}");
+            assert!(finished.stderr.contains(words), "{finished:?}");
+            assert!(!finished.stdout.contains("carried over"), "{finished:?}");
+            let totals = stalled.report().totals;
+            assert_eq!((totals.captured, totals.owed), (1, 1), "{totals:?}");
+            assert!(totals.reconciles);
+            assert_eq!(stalled.station.data().images().len(), 0);
+            assert_eq!(stalled.station.listed("stored").await.len(), 0);
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transmitter_stopped_in_mid_transfer_finishes_what_it_can() {
     for route in DIALLED {
-        let (mut process, stalled) = stalled(route, "30s").await;
+        let (mut process, stalled) = stalled(route, "30s", &[]).await;
         process.signal(Signal::TERM);
         process.logged("stopping").await;
         stalled.proxy.release();
@@ -363,7 +382,7 @@ async fn a_transmitter_stopped_in_mid_transfer_finishes_what_it_can() {
 
 #[tokio::test]
 async fn a_second_signal_ends_a_transmitter_at_once() {
-    let (mut process, stalled) = stalled(Route::Exchange, "10m").await;
+    let (mut process, stalled) = stalled(Route::Exchange, "10m", &[]).await;
     process.signal(Signal::INT);
     process.logged("a second signal stops at once").await;
     process.signal(Signal::INT);

@@ -61,6 +61,9 @@ pub struct Captured {
     pub captured: UnixNanos,
     /// The file that it came from, for what is done with it after delivery.
     pub source_file: Option<PathBuf>,
+    /// When that file was changed last, nanoseconds since 1970, if it is not captured a second time
+    /// as long as it stays as it is.
+    pub modified: Option<i64>,
 }
 
 impl Captured {
@@ -73,6 +76,7 @@ impl Captured {
             content_type: Some(content_type.into()),
             captured: UnixNanos::now(),
             source_file: None,
+            modified: None,
         }
     }
 
@@ -88,6 +92,7 @@ impl Captured {
             name: Some(name),
             captured: UnixNanos::now(),
             source_file: Some(path),
+            modified: None,
         }
     }
 }

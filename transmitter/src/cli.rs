@@ -17,7 +17,7 @@ mod tests;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Every image is delivered.
+    /// Every image is delivered, or was kept on disk when it was stopped.
     Delivered = 0,
     /// The settings are wrong.
     Usage = 2,
@@ -31,7 +31,9 @@ pub enum Exit {
     SourceFailed = 67,
     /// A defect of the program.
     Internal = 70,
-    /// It was stopped while it still owed images.
+    /// The outbox or the file of receipts cannot be used.
+    Outbox = 74,
+    /// It was stopped while it still owed images that nothing keeps.
     StillOwed = 75,
 }
 
@@ -66,7 +68,10 @@ pub static PROGRAM: Program = Program {
       --command 'ffmpeg -loglevel error -i /dev/video0 -f image2pipe -c:v mjpeg -'
 ",
     exit_codes: &[
-        (Exit::Delivered as u8, "all images are delivered"),
+        (
+            Exit::Delivered as u8,
+            "all images are delivered, or stopped with the rest kept in the outbox",
+        ),
         (Exit::Usage as u8, "the settings are wrong"),
         (
             Exit::Quarantined as u8,
@@ -79,7 +84,14 @@ pub static PROGRAM: Program = Program {
         ),
         (Exit::SourceFailed as u8, "the source of images failed"),
         (Exit::Internal as u8, "internal error"),
-        (Exit::StillOwed as u8, "stopped with images still owed"),
+        (
+            Exit::Outbox as u8,
+            "the outbox or the file of receipts cannot be used",
+        ),
+        (
+            Exit::StillOwed as u8,
+            "stopped with images still owed that were in memory only",
+        ),
     ],
 };
 

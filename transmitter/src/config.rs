@@ -191,6 +191,8 @@ pub struct FolderOptions {
     pub rescan: Duration,
     /// What is done with a file after its receipt.
     pub after_delivery: AfterDelivery,
+    /// Files that an earlier process captured are captured again.
+    pub recapture: bool,
 }
 
 /// What is done with a file after its receipt.

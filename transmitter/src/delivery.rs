@@ -1,88 +1,63 @@
 //! Decides what is sent when: takes images from the outbox within the window, tries again what
 //! failed, and settles what was answered.
 
+mod attempt;
 mod backoff;
+mod connections;
+mod queue;
+mod retries;
+mod settled;
 mod tally;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use shared::clock::{ClockEstimate, UnixNanos};
-use shared::image::ImageId;
-use shared::receipt::{Receipt, ReceiptStatus, Reject, RejectReason};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{LinkOptions, RetryOptions};
-use crate::link::{Attempt, Connection, DeliveryError, Link, LinkError};
-use crate::outbox::{Outbox, Outcome, Owed};
-use crate::payload::Payload;
+use crate::link::{Connection, Link};
+use crate::outbox::Outbox;
+use retries::Retries;
 
 pub use backoff::Backoff;
+pub use settled::{LossKind, Settled, Settlement};
 pub use tally::{Tally, Totals};
-
-/// What became of an image for good.
-#[derive(Debug, Clone)]
-pub enum Settlement {
-    /// It is stored.
-    Receipt(Receipt),
-    /// The receiver keeps it apart.
-    Quarantined(Reject),
-    /// It will never arrive.
-    Lost(String),
-}
-
-/// An image that is not owed any more.
-#[derive(Debug, Clone)]
-pub struct Settled {
-    /// The image.
-    pub image: Arc<Owed>,
-    /// What became of it.
-    pub settlement: Settlement,
-    /// When the last attempt began.
-    pub started: UnixNanos,
-    /// Send start to answer of the last attempt, monotonic.
-    pub delivery: Duration,
-    /// Times it was sent.
-    pub attempts: u32,
-    /// The receiver's clock as it was estimated then.
-    pub clock: Option<ClockEstimate>,
-}
-
-impl Settled {
-    /// Whether the receiver had the image before this transmitter first sent it. A receipt
-    /// `duplicate` for a later attempt only means that an earlier one had arrived after all.
-    pub fn is_duplicate(&self) -> bool {
-        self.attempts == 1
-            && !self.image.carried
-            && matches!(&self.settlement, Settlement::Receipt(receipt)
-                if receipt.status == ReceiptStatus::Duplicate)
-    }
-}
-
-impl Settled {
-    /// What the outbox is told.
-    fn outcome(&self) -> Outcome {
-        match &self.settlement {
-            Settlement::Receipt(_) if self.is_duplicate() => Outcome::Duplicate,
-            Settlement::Receipt(_) => Outcome::Delivered,
-            Settlement::Quarantined(_) => Outcome::Quarantined,
-            Settlement::Lost(reason) => Outcome::Lost(reason.clone()),
-        }
-    }
-}
 
 /// Is told of every settled image.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// An image is settled. What must happen before it leaves the outbox happens here.
+    /// An image was answered. What must happen before it leaves the outbox happens here.
+    ///
+    /// # Errors
+    /// When that cannot be done just now. The image stays owed, and it is tried again.
+    async fn prepare(&self, settled: &Settled) -> std::io::Result<()>;
+
+    /// An image has left the outbox.
     async fn settled(&self, settled: &Settled);
+}
+
+/// What a delivery works with.
+pub struct Means {
+    /// What is owed.
+    pub outbox: Arc<dyn Outbox>,
+    /// Where it goes.
+    pub link: Arc<dyn Link>,
+    /// Who is told.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where it is counted.
+    pub tally: Arc<Tally>,
+    /// How images travel.
+    pub options: LinkOptions,
+    /// What happens after a failure.
+    pub retry: RetryOptions,
+    /// Images with lower sequence numbers were captured before this delivery began.
+    pub own_from: u64,
 }
 
 /// Sends everything in an outbox over one link.
@@ -93,15 +68,27 @@ pub struct Delivery {
     tally: Arc<Tally>,
     options: LinkOptions,
     retry: RetryOptions,
+    own_from: u64,
     /// Bytes that may be in flight, in KiB.
     window: Arc<Semaphore>,
     window_kib: u32,
-    attempts: Mutex<HashMap<ImageId, u32>>,
+    /// Images that wait to be sent again.
+    retries: Mutex<Retries>,
+    /// Images that were answered and cannot leave the outbox just now.
+    held: AtomicUsize,
+    /// Images that the outbox has handed out.
+    in_hand: AtomicU64,
+    /// What is in hand has changed.
+    changed: Notify,
+    /// The last answered image could not leave the outbox.
+    unsettled: AtomicBool,
     /// Connections in use, the newest last.
     open: Mutex<Vec<Arc<dyn Connection>>>,
     /// A receiver was reached before.
     met: AtomicBool,
     last_contact: Mutex<tokio::time::Instant>,
+    /// The last failure to reach one.
+    problem: Mutex<String>,
     tasks: TaskTracker,
     /// The outbox was closed and empty, which it stays.
     drained: CancellationToken,
@@ -131,29 +118,28 @@ pub enum End {
 
 impl Delivery {
     /// A delivery that has not begun.
-    pub fn new(
-        outbox: Arc<dyn Outbox>,
-        link: Arc<dyn Link>,
-        ledger: Arc<dyn Ledger>,
-        tally: Arc<Tally>,
-        options: LinkOptions,
-        retry: RetryOptions,
-    ) -> Arc<Self> {
-        let kib = u32::try_from(options.window.0.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+    pub fn new(means: Means) -> Arc<Self> {
+        let kib = u32::try_from(means.options.window.0.div_ceil(1 << 10)).unwrap_or(u32::MAX);
         let window_kib = kib.clamp(1, u32::MAX >> 4);
         Arc::new(Self {
-            outbox,
-            link,
-            ledger,
-            tally,
-            options,
-            retry,
+            outbox: means.outbox,
+            link: means.link,
+            ledger: means.ledger,
+            tally: means.tally,
+            options: means.options,
+            retry: means.retry,
+            own_from: means.own_from,
             window: Arc::new(Semaphore::new(window_kib as usize)),
             window_kib,
-            attempts: Mutex::default(),
+            retries: Mutex::default(),
+            held: AtomicUsize::new(0),
+            in_hand: AtomicU64::new(0),
+            changed: Notify::new(),
+            unsettled: AtomicBool::new(false),
             open: Mutex::default(),
             met: AtomicBool::new(false),
             last_contact: Mutex::new(tokio::time::Instant::now()),
+            problem: Mutex::default(),
             tasks: TaskTracker::new(),
             drained: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -170,6 +156,32 @@ impl Delivery {
             .cloned()
     }
 
+    /// Connections in use.
+    pub fn connections(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// Whether a receiver can be reached, as far as is known.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn reach(&self) -> Result<(), String> {
+        if !self.open.lock().is_empty() {
+            return Ok(());
+        }
+        let problem = self.problem.lock();
+        // A connection that nobody needs is not kept.
+        let rests = self.link.is_lazy() && self.met.load(Relaxed) && !self.is_owing();
+        if rests && problem.is_empty() {
+            return Ok(());
+        }
+        if problem.is_empty() {
+            Err("no receiver was reached yet".to_owned())
+        } else {
+            Err(format!("no receiver is reached: {problem}"))
+        }
+    }
+
     /// Ends [`Delivery::run`], within [`PARTING`]; what is in flight is owed again.
     pub fn stop(&self) {
         self.stop.cancel();
@@ -182,11 +194,10 @@ impl Delivery {
         F: FnOnce() -> Fut,
         Fut: Future<Output = ()>,
     {
-        let problem = Arc::new(Mutex::new(String::new()));
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..self.options.connections.max(1) {
-            let (delivery, problem) = (Arc::clone(self), Arc::clone(&problem));
-            workers.spawn(async move { delivery.work(&problem).await });
+            let delivery = Arc::clone(self);
+            workers.spawn(async move { delivery.work().await });
         }
         let mut connections = Vec::new();
         while let Some(worker) = workers.join_next().await {
@@ -198,6 +209,7 @@ impl Delivery {
         }
         self.tasks.close();
         self.tasks.wait().await;
+        self.give_all_back().await;
         let parting = async {
             connections.extend(self.connect_for_last_words().await);
             before_goodbye().await;
@@ -219,7 +231,7 @@ impl Delivery {
         }
         if self.gave_up.is_cancelled() {
             return End::GaveUp {
-                problem: problem.lock().clone(),
+                problem: self.problem.lock().clone(),
             };
         }
         if self.stop.is_cancelled() {
@@ -241,354 +253,9 @@ impl Delivery {
         Some(connection)
     }
 
-    /// One connection after the other, until there is nothing more to send. The last one is
-    /// handed out, still open.
-    async fn work(self: &Arc<Self>, problem: &Mutex<String>) -> Option<Arc<dyn Connection>> {
-        let mut backoff = Backoff::new(&self.retry);
-        loop {
-            if self.link.is_lazy() && self.met.load(Relaxed) {
-                let idle = !self.is_owing();
-                if !self.work_waits().await {
-                    return None;
-                }
-                if idle {
-                    // Nobody was looked for all the while.
-                    *self.last_contact.lock() = tokio::time::Instant::now();
-                }
-            }
-            self.tally.connecting();
-            let connected = tokio::select! {
-                biased;
-                connected = self.link.connect() => connected,
-                () = self.stop.cancelled() => return None,
-                () = self.gave_up.cancelled() => return None,
-                // Nothing was ever owed: no need to reach anybody.
-                () = self.nothing_owed() => return None,
-                () = self.patience() => Err(LinkError::Lost("no receiver was reached".to_owned())),
-            };
-            match connected {
-                Ok(connection) => {
-                    tracing::info!(transport = %self.link.transport(), "connected");
-                    *self.last_contact.lock() = tokio::time::Instant::now();
-                    self.met.store(true, Relaxed);
-                    self.open.lock().push(Arc::clone(&connection));
-                    self.tally.sending();
-                    let used = self.use_connection(&connection).await;
-                    if matches!(used, Use::Lost { .. }) {
-                        self.leave(&connection);
-                    }
-                    match used {
-                        Use::Finished | Use::Stopped => return Some(connection),
-                        Use::Lost { reason, .. } if self.link.is_lazy() && !self.is_owing() => {
-                            tracing::debug!("{reason}");
-                            continue;
-                        }
-                        Use::Lost { reason, delivered } => {
-                            if delivered {
-                                backoff.reset();
-                            }
-                            *problem.lock() = reason;
-                        }
-                    }
-                }
-                Err(error) => *problem.lock() = error.to_string(),
-            }
-            let silence = self.silence();
-            if self
-                .retry
-                .give_up_after
-                .is_some_and(|limit| silence >= limit)
-            {
-                self.gave_up.cancel();
-                return None;
-            }
-            let pause = backoff.next();
-            tracing::warn!(retry_in = ?pause, "{}", problem.lock());
-            self.tally.waiting(pause);
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep(pause) => {}
-                () = self.stop.cancelled() => return None,
-                () = self.gave_up.cancelled() => return None,
-                () = self.nothing_owed() => return None,
-            }
-        }
-    }
-
-    /// Until now the receiver was there, however little there was to send.
-    fn leave(&self, connection: &Arc<dyn Connection>) {
-        *self.last_contact.lock() = tokio::time::Instant::now();
-        let mut open = self.open.lock();
-        open.retain(|other| !Arc::ptr_eq(other, connection));
-    }
-
-    /// Time since a receiver was there.
-    fn silence(&self) -> Duration {
-        if self.open.lock().is_empty() {
-            self.last_contact.lock().elapsed()
-        } else {
-            Duration::ZERO
-        }
-    }
-
     fn is_owing(&self) -> bool {
         self.outbox.backlog().images > 0
     }
-
-    /// Waits until an image is there to be sent; `false` when none will come.
-    async fn work_waits(&self) -> bool {
-        tokio::select! {
-            image = self.outbox.take() => match image {
-                Some(image) => {
-                    self.outbox.give_back(image.meta.id).await;
-                    true
-                }
-                None => {
-                    self.drained.cancel();
-                    false
-                }
-            },
-            () = self.stop.cancelled() => false,
-            () = self.gave_up.cancelled() => false,
-        }
-    }
-
-    /// Resolves when the outbox is closed and empty.
-    async fn nothing_owed(self: &Arc<Self>) {
-        tokio::select! {
-            image = self.outbox.take() => if let Some(image) = image {
-                // This wait may be dropped at any moment, and the image must not stay taken.
-                self.try_again(image.meta.id, Duration::ZERO);
-                // Taken over and over it would keep everybody awake; whoever sends the last one
-                // tells.
-                self.drained.cancelled().await;
-            },
-            () = self.drained.cancelled() => {}
-        }
-    }
-
-    /// Resolves when the settings say to give up.
-    async fn patience(&self) {
-        let Some(limit) = self.retry.give_up_after else {
-            return std::future::pending().await;
-        };
-        let left = limit.saturating_sub(self.silence());
-        tokio::time::sleep(left).await;
-    }
-
-    async fn use_connection(self: &Arc<Self>, connection: &Arc<dyn Connection>) -> Use {
-        let places = Arc::new(Semaphore::new(connection.parallel()));
-        let in_flight = TaskTracker::new();
-        let delivered = Arc::new(AtomicBool::new(false));
-        let ended = loop {
-            // The semaphore is never closed.
-            let taking = async {
-                let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                let image = self.outbox.take().await?;
-                Some((place, image))
-            };
-            // A connection that is gone gets no more images: each would cost it an attempt.
-            let (place, image) = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break Use::Stopped,
-                reason = connection.closed() => break Use::Lost { reason, delivered: false },
-                taken = taking => match taken {
-                    Some(taken) => taken,
-                    None => {
-                        self.drained.cancel();
-                        break Use::Finished;
-                    }
-                },
-            };
-            let id = image.meta.id;
-            let flight = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => {
-                    self.outbox.give_back(id).await;
-                    break Use::Stopped;
-                }
-                reason = connection.closed() => {
-                    self.outbox.give_back(id).await;
-                    break Use::Lost { reason, delivered: false };
-                }
-                flight = self.room_in_window(&image) => flight,
-            };
-            let (delivery, connection) = (Arc::clone(self), Arc::clone(connection));
-            let delivered = Arc::clone(&delivered);
-            in_flight.spawn(async move {
-                if delivery.attempt(&connection, image).await {
-                    delivered.store(true, Relaxed);
-                }
-                drop((flight, place));
-            });
-        };
-        in_flight.close();
-        in_flight.wait().await;
-        match ended {
-            Use::Lost { reason, .. } => {
-                let delivered = delivered.load(Relaxed);
-                Use::Lost { reason, delivered }
-            }
-            other => other,
-        }
-    }
-
-    async fn room_in_window(&self, image: &Owed) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from(image.meta.size.div_ceil(1 << 10)).unwrap_or(u32::MAX);
-        // An image larger than the window travels alone.
-        let kib = kib.clamp(1, self.window_kib);
-        Arc::clone(&self.window).acquire_many_owned(kib).await.ok()
-    }
-
-    /// Sends an image once and draws the conclusion; whether it was answered.
-    async fn attempt(self: &Arc<Self>, connection: &Arc<dyn Connection>, image: Arc<Owed>) -> bool {
-        let id = image.meta.id;
-        let number = {
-            let mut attempts = self.attempts.lock();
-            let number = attempts.entry(id).or_insert(0);
-            *number += 1;
-            *number
-        };
-        let started = UnixNanos::now();
-        let clock = Instant::now();
-        let flight = self.tally.flight(image.meta.size, number);
-        let result = tokio::select! {
-            biased;
-            result = connection.deliver(&image, Attempt { number, started }) => result,
-            () = self.stop.cancelled() => {
-                // It is owed still, however few attempts it has.
-                self.outbox.give_back(id).await;
-                return false;
-            }
-        };
-        let delivery = clock.elapsed();
-        drop(flight);
-        let settlement = match self.judge(&image, number, result).await {
-            Judgement::Settle(settlement) => settlement,
-            Judgement::Again { after } => {
-                self.try_again(id, after);
-                return false;
-            }
-        };
-        *self.last_contact.lock() = tokio::time::Instant::now();
-        let settled = Settled {
-            clock: connection.clock(),
-            image,
-            settlement,
-            started,
-            delivery,
-            attempts: number,
-        };
-        self.tally.settle(&settled);
-        self.ledger.settled(&settled).await;
-        self.attempts.lock().remove(&id);
-        let outcome = settled.outcome();
-        if let Err(error) = self.outbox.settle(id, outcome).await {
-            tracing::error!(image = %id, "{}", shared::telemetry::chain(&error));
-        }
-        true
-    }
-
-    fn try_again(self: &Arc<Self>, id: ImageId, after: Duration) {
-        let delivery = Arc::clone(self);
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(after) => {}
-                () = delivery.stop.cancelled() => {}
-                () = delivery.gave_up.cancelled() => {}
-            }
-            delivery.outbox.give_back(id).await;
-        });
-    }
-
-    async fn judge(
-        &self,
-        image: &Owed,
-        number: u32,
-        result: Result<Receipt, DeliveryError>,
-    ) -> Judgement {
-        let reject = match result {
-            Ok(receipt) => {
-                return Judgement::Settle(match contradiction(image, &receipt) {
-                    None => Settlement::Receipt(receipt),
-                    Some(problem) => Settlement::Lost(problem),
-                });
-            }
-            Err(DeliveryError::Lost(reason)) => {
-                tracing::debug!(image = %image.meta.id, "not delivered: {reason}");
-                return self.again(number, &reason, Duration::ZERO);
-            }
-            Err(DeliveryError::Unreadable(problem)) => {
-                return Judgement::Settle(Settlement::Lost(format!("unreadable: {problem}")));
-            }
-            Err(DeliveryError::Unavailable(problem)) => {
-                tracing::warn!(image = %image.meta.id, attempt = number, "unreadable: {problem}");
-                return self.again(number, &problem, self.pause(number));
-            }
-            Err(DeliveryError::Rejected(reject)) => reject,
-        };
-        if reject.quarantined {
-            return Judgement::Settle(Settlement::Quarantined(reject));
-        }
-        if !reject.retryable {
-            return Judgement::Settle(Settlement::Lost(format!("{}: {reject}", reject.reason)));
-        }
-        if reject.reason == RejectReason::DigestMismatch && has_changed(image).await {
-            let reason = "the file changed after it was captured".to_owned();
-            return Judgement::Settle(Settlement::Lost(reason));
-        }
-        tracing::warn!(image = %image.meta.id, attempt = number, "rejected: {reject}");
-        self.again(number, &reject.to_string(), self.pause(number))
-    }
-
-    /// Time before the attempt after number `number`.
-    fn pause(&self, number: u32) -> Duration {
-        let mut backoff = Backoff::new(&self.retry);
-        // The longest pause is reached long before the thirty-second.
-        (1..number.min(32)).fold(backoff.next(), |_, _| backoff.next())
-    }
-
-    fn again(&self, number: u32, reason: &str, after: Duration) -> Judgement {
-        if self.retry.attempts.is_some_and(|limit| number >= limit) {
-            let reason = format!("given up after {number} attempts: {reason}");
-            return Judgement::Settle(Settlement::Lost(reason));
-        }
-        Judgement::Again { after }
-    }
-}
-
-enum Use {
-    Finished,
-    Stopped,
-    Lost { reason: String, delivered: bool },
-}
-
-enum Judgement {
-    Settle(Settlement),
-    Again { after: Duration },
-}
-
-/// What in a receipt is not of the image that was sent: it proves nothing.
-fn contradiction(image: &Owed, receipt: &Receipt) -> Option<String> {
-    let meta = &image.meta;
-    let other_digest = meta.digest.is_some_and(|digest| {
-        digest.algorithm() == receipt.digest.algorithm() && digest != receipt.digest
-    });
-    (receipt.image_id != meta.id || receipt.size != meta.size || other_digest).then(|| {
-        format!(
-            "the receipt is of image {} with {} bytes and digest {}, which was not sent",
-            receipt.image_id, receipt.size, receipt.digest
-        )
-    })
-}
-
-/// Whether a file is not what it was when its digest was made.
-async fn has_changed(image: &Owed) -> bool {
-    let Some(digest) = image.meta.digest else {
-        return false;
-    };
-    matches!(image.payload, Payload::File { .. })
-        && image.payload.digest(digest.algorithm()).await.ok() != Some(digest)
 }
 
 #[cfg(test)]

@@ -13,4 +13,5 @@ pub mod outbox;
 pub mod pace;
 pub mod payload;
 pub mod progress;
+pub mod receipts;
 pub mod run;

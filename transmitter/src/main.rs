@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pantelegraph_transmitter::cli::{self, CliError, Exit, Invocation};
 use pantelegraph_transmitter::config::Config;
 use pantelegraph_transmitter::progress::LogWriter;
-use pantelegraph_transmitter::run::{self, RunError, RunOutcome, Summary, Surroundings};
+use pantelegraph_transmitter::run::{self, Left, RunError, RunOutcome, Summary, Surroundings};
 use shared::settings::ProcessEnvironment;
 use tokio::net::TcpListener;
 
@@ -60,6 +60,9 @@ fn main() -> ExitCode {
             if let Some(problem) = summary.outcome.problem() {
                 eprintln!("pantelegraph-transmitter: {problem}");
             }
+            if let Some(words) = summary.left.as_ref().map(words) {
+                eprintln!("pantelegraph-transmitter: {words}");
+            }
             match save(&config, &summary) {
                 Ok(()) => summary.outcome.exit(),
                 Err(problem) => {
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
             match error {
                 RunError::Source(_) => Exit::SourceFailed,
                 RunError::Listen { .. } => Exit::Unreachable,
+                RunError::Outbox { .. } | RunError::Receipts { .. } => Exit::Outbox,
                 RunError::Signals(_) => Exit::Internal,
             }
         }
@@ -92,7 +96,11 @@ async fn transmit(config: &Config) -> Result<Summary, RunError> {
         Some(address) => {
             let listener = TcpListener::bind(address)
                 .await
-                .map_err(|source| RunError::Listen { address, source })?;
+                .map_err(|source| RunError::Listen {
+                    address,
+                    flag: "--listen",
+                    source,
+                })?;
             if let Ok(address) = listener.local_addr() {
                 // Scripts wait for this line.
                 print(&format!("ready: WebSocket {address}\n"));
@@ -130,6 +138,18 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// What is to be known of images that are owed at the end.
+fn words(left: &Left) -> String {
+    let images = left.images;
+    match &left.folder {
+        Some(folder) => format!(
+            "{images} images stay in the outbox {} and go on at the next start",
+            folder.display()
+        ),
+        None => format!("{images} images were still owed and are gone: they were in memory only"),
+    }
+}
+
 /// Kept next to `main`, where its words go.
 trait Ending {
     fn exit(&self) -> Exit;
@@ -139,7 +159,7 @@ trait Ending {
 impl Ending for RunOutcome {
     fn exit(&self) -> Exit {
         match self {
-            Self::Delivered => Exit::Delivered,
+            Self::Delivered | Self::Kept => Exit::Delivered,
             Self::Quarantined => Exit::Quarantined,
             Self::Lost => Exit::Lost,
             Self::Owed => Exit::StillOwed,
@@ -150,7 +170,7 @@ impl Ending for RunOutcome {
 
     fn problem(&self) -> Option<String> {
         match self {
-            Self::Delivered => None,
+            Self::Delivered | Self::Kept => None,
             Self::Quarantined => Some("the receiver quarantined some images".to_owned()),
             Self::Lost => Some("some images were lost".to_owned()),
             Self::Owed => Some("stopped while images were still owed".to_owned()),

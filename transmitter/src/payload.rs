@@ -58,7 +58,7 @@ impl Payload {
     /// Digest of the whole payload; a file is read once, in slices.
     ///
     /// # Errors
-    /// When the file cannot be read or has another size than at capture.
+    /// When the file cannot be read; of kind `InvalidData` when it has another size than at capture.
     pub async fn digest(&self, algorithm: DigestAlgorithm) -> io::Result<Digest> {
         match self {
             Self::Memory(bytes) => Ok(algorithm.digest(bytes)),
@@ -125,9 +125,8 @@ fn digest_of_file(path: &Path, size: u64, algorithm: DigestAlgorithm) -> io::Res
         hasher.update(&slice[..read]);
     }
     if total != size {
-        return Err(io::Error::other(format!(
-            "file changed from {size} to {total} bytes while it was being read"
-        )));
+        let problem = format!("file changed from {size} to {total} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
     Ok(hasher.finish())
 }

@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub lost: u64,
     /// Images not answered yet.
     pub owed: u64,
+    /// Images of earlier series that are owed still.
+    pub carried: u64,
     /// Attempts beyond the first.
     pub retries: u64,
     /// Bytes of delivered images.

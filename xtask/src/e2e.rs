@@ -1,15 +1,21 @@
 //! System checks that need more than Rust, or more time than a test may take.
 //!
-//! The programs are release builds, run as the README runs them; all listen on port 0 and are
+//! The programs are run as the README runs them, release builds where something is measured; all listen on port 0 and are
 //! found by the line `ready:`. Each suite works in a folder of its own below `target/e2e`, which
 //! is removed when everything holds.
 
+mod backlog;
+mod breaks;
 mod check;
+mod disk_full;
+mod faults;
 mod memory;
 mod peers;
 mod photograph;
 mod photos;
 mod process;
+mod sabotage;
+pub(crate) mod soak;
 mod sources;
 mod stations;
 mod tools;
@@ -19,7 +25,6 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
 
 use crate::console;
 
@@ -27,42 +32,86 @@ use crate::console;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// What to check
+    #[command(subcommand)]
     suite: Suite,
-    /// Take the release programs as they are, instead of building them
-    #[arg(long)]
+    /// Take the programs as they are, instead of building them
+    #[arg(long, global = true)]
     no_build: bool,
-    /// With photos: a folder with nothing but photographs, to send beside the generated ones
-    #[arg(long, value_name = "DIR")]
-    photographs: Option<PathBuf>,
     /// Leave the working folder, also when everything holds
-    #[arg(long)]
+    #[arg(long, global = true)]
     keep: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, clap::Subcommand)]
 enum Suite {
     /// Clients that nobody here wrote deliver over every transport and get the same receipt
     Peers,
     /// Folders of photographs of many formats, sizes and names arrive byte for byte
-    Photos,
+    Photos {
+        /// A folder with nothing but photographs, to send beside the generated ones
+        #[arg(long, value_name = "DIR")]
+        photographs: Option<PathBuf>,
+    },
     /// Fifty images of 50 MB stay within the memory that is promised
     Memory,
     /// Commands, cameras and receivers that dial the device
     Sources,
-    /// Everything
+    /// The proof: a bad link, sudden death, disks that fill up and lose power (as root)
+    Faults(faults::Options),
+    /// Breaks five promises on purpose; the proof must find each (as root)
+    Sabotage,
+    /// A disk that fills up on either side: said clearly, and over by itself (as root)
+    DiskFull,
+    /// A large image over a link that breaks every second goes on where it was
+    Breaks,
+    /// A million small images while no receiver is there
+    Backlog(backlog::Options),
+    /// Peers, photos, sources and memory
     All,
 }
 
-impl Suite {
-    const EACH: [Self; 4] = [Self::Peers, Self::Photos, Self::Sources, Self::Memory];
+/// How the programs are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Build {
+    /// As they are shipped, for what is measured.
+    Release,
+    /// With assertions and overflow checks, for what is broken.
+    Checked,
+    /// As [`Self::Checked`], able to break their promises.
+    Sabotaged,
+}
 
-    fn name(self) -> &'static str {
+impl Suite {
+    const EACH: [Self; 4] = [
+        Self::Peers,
+        Self::Photos { photographs: None },
+        Self::Sources,
+        Self::Memory,
+    ];
+
+    fn name(&self) -> &'static str {
         match self {
             Self::Peers => "peers",
-            Self::Photos => "photos",
+            Self::Photos { .. } => "photos",
             Self::Memory => "memory",
             Self::Sources => "sources",
+            Self::Faults(_) => "faults",
+            Self::Sabotage => "sabotage",
+            Self::DiskFull => "disk-full",
+            Self::Breaks => "breaks",
+            Self::Backlog(_) => "backlog",
             Self::All => "all",
+        }
+    }
+
+    fn build(&self) -> Build {
+        match self {
+            Self::Faults(faults::Options {
+                sabotage: Some(_), ..
+            })
+            | Self::Sabotage => Build::Sabotaged,
+            Self::Faults(_) | Self::DiskFull | Self::Breaks => Build::Checked,
+            _ => Build::Release,
         }
     }
 }
@@ -91,6 +140,26 @@ impl Site {
 
 /// Runs the suites that were asked for; the error names those that failed.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    let suites = match &options.suite {
+        Suite::All => Suite::EACH.iter().collect(),
+        one => vec![one],
+    };
+    let mut failed = Vec::new();
+    for suite in suites {
+        let site = site(suite.name(), suite.build(), options.no_build)?;
+        if let Err(error) = run_suite(suite, &site, options) {
+            console::failure(&error.context(suite.name()));
+            failed.push(suite.name());
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{} (logs are in target/e2e)", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Builds the programs and makes the folder `name` for a suite.
+fn site(name: &str, build: Build, no_build: bool) -> Result<Site> {
     ensure!(
         cfg!(target_os = "linux"),
         "the checks read /proc and send signals: run them on Linux"
@@ -103,11 +172,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(target) => root.join(target),
         None => root.join("target"),
     };
-    if !options.no_build {
-        build(&root)?;
+    if !no_build {
+        build.run(&root)?;
     }
+    let cache = target.join("e2e");
     let program = |name: &str| {
-        let path = target.join("release").join(name);
+        let built = target.join(build.folder()).join(name);
+        let path = match build {
+            // The next ordinary build would overwrite it.
+            Build::Sabotaged => cache.join("sabotaged").join(name),
+            _ => built.clone(),
+        };
+        if build == Build::Sabotaged && !no_build {
+            std::fs::create_dir_all(cache.join("sabotaged"))?;
+            std::fs::copy(&built, &path).with_context(|| format!("copying {name}"))?;
+        }
         ensure!(
             path.is_file(),
             "{} is missing; run without --no-build",
@@ -119,44 +198,30 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         program("pantelegraph-receiver")?,
         program("pantelegraph-transmitter")?,
     );
-    let suites = match options.suite {
-        Suite::All => Suite::EACH.to_vec(),
-        one => vec![one],
-    };
-    let mut failed = Vec::new();
-    for suite in suites {
-        let work = target.join("e2e").join(suite.name());
-        clear(&work)?;
-        let site = Site {
-            root: root.clone(),
-            cache: target.join("e2e"),
-            work,
-            receiver: receiver.clone(),
-            transmitter: transmitter.clone(),
-        };
-        if let Err(error) = run_suite(suite, &site, options) {
-            console::failure(&error.context(suite.name()));
-            failed.push(suite.name());
-        }
-    }
-    if !failed.is_empty() {
-        bail!(
-            "{} (logs are in {})",
-            failed.join(", "),
-            target.join("e2e").display()
-        );
-    }
-    Ok(())
+    let work = cache.join(name);
+    clear(&work)?;
+    Ok(Site {
+        root,
+        cache,
+        work,
+        receiver,
+        transmitter,
+    })
 }
 
-fn run_suite(suite: Suite, site: &Site, options: &Options) -> Result<()> {
+fn run_suite(suite: &Suite, site: &Site, options: &Options) -> Result<()> {
     let start = Instant::now();
     console::title(suite.name());
     match suite {
         Suite::Peers => peers::run(site)?,
-        Suite::Photos => photos::run(site, options.photographs.as_deref())?,
+        Suite::Photos { photographs } => photos::run(site, photographs.as_deref())?,
         Suite::Memory => memory::run(site)?,
         Suite::Sources => sources::run(site)?,
+        Suite::Faults(options) => faults::run(site, options)?,
+        Suite::Sabotage => sabotage::run(site)?,
+        Suite::DiskFull => disk_full::run(site)?,
+        Suite::Breaks => breaks::run(site)?,
+        Suite::Backlog(options) => backlog::run(site, options)?,
         Suite::All => bail!("all is not a suite of its own"),
     }
     if !options.keep {
@@ -170,22 +235,44 @@ fn run_suite(suite: Suite, site: &Site, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn build(root: &Path) -> Result<()> {
-    console::begin("building the release programs");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(root)
-        .args(["build", "--release", "--locked"])
-        .args([
-            "--package",
-            "pantelegraph-receiver",
-            "--package",
-            "pantelegraph-transmitter",
-        ])
-        .status()
-        .context("cargo cannot be run")?;
-    ensure!(status.success(), "the programs do not build");
-    Ok(())
+impl Build {
+    /// Where cargo puts the programs.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Checked | Self::Sabotaged => "debug",
+        }
+    }
+
+    fn run(self, root: &Path) -> Result<()> {
+        let (what, args): (&str, &[&str]) = match self {
+            Self::Release => ("release programs", &["--release"]),
+            Self::Checked => ("programs with their assertions", &[]),
+            Self::Sabotaged => (
+                "programs that can break their promises",
+                &[
+                    "--features",
+                    "pantelegraph-receiver/sabotage,pantelegraph-transmitter/sabotage",
+                ],
+            ),
+        };
+        console::begin(format_args!("building the {what}"));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .current_dir(root)
+            .args(["build", "--locked"])
+            .args(args)
+            .args([
+                "--package",
+                "pantelegraph-receiver",
+                "--package",
+                "pantelegraph-transmitter",
+            ])
+            .status()
+            .context("cargo cannot be run")?;
+        ensure!(status.success(), "the programs do not build");
+        Ok(())
+    }
 }
 
 fn clear(folder: &Path) -> Result<()> {

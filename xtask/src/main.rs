@@ -21,11 +21,16 @@ struct Options {
 enum Task {
     /// Check the release programs from outside, with real files, sockets and foreign clients
     E2e(e2e::Options),
+    /// Send many images; the last ones must cost no more than the first
+    Soak(e2e::soak::Options),
 }
 
 fn main() -> ExitCode {
-    let Task::E2e(options) = Options::parse().task;
-    match e2e::run(&options) {
+    let result = match Options::parse().task {
+        Task::E2e(options) => e2e::run(&options),
+        Task::Soak(options) => e2e::soak::run(&options),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console::failure(&error);

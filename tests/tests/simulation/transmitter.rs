@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pantelegraph_transmitter::config::{GrpcCall, LinkOptions, RetryOptions};
-use pantelegraph_transmitter::delivery::{Delivery, Ledger, Settled, Settlement, Tally};
+use pantelegraph_transmitter::delivery::{Delivery, Ledger, Means, Settled, Settlement, Tally};
 use pantelegraph_transmitter::link::session::Pipe;
 use pantelegraph_transmitter::link::{
     Attempt, Connection, DeliveryError, Identity, Link, LinkError,
@@ -98,14 +98,15 @@ impl Transmitter {
             attempts: manner.attempts,
             give_up_after: None,
         };
-        let delivery = Delivery::new(
-            Arc::clone(&outbox),
+        let delivery = Delivery::new(Means {
+            own_from: outbox.standing().next_sequence,
+            outbox: Arc::clone(&outbox),
             link,
-            Arc::new(Witness(evidence.clone())),
-            Arc::new(Tally::new(Transport::WebSocket, None)),
+            ledger: Arc::new(Witness(evidence.clone())),
+            tally: Arc::new(Tally::new(Transport::WebSocket, None, None)),
             options,
             retry,
-        );
+        });
         let drained = Arc::new(AtomicBool::new(false));
         let is_drained = Arc::clone(&drained);
         runtime.spawn(async move {
@@ -172,11 +173,14 @@ struct Witness(Evidence);
 
 #[async_trait]
 impl Ledger for Witness {
-    async fn settled(&self, settled: &Settled) {
+    async fn prepare(&self, settled: &Settled) -> std::io::Result<()> {
         if let Settlement::Receipt(receipt) = &settled.settlement {
             self.0.receipt_taken(receipt.image_id);
         }
+        Ok(())
     }
+
+    async fn settled(&self, _settled: &Settled) {}
 }
 
 /// Sessions over the simulated network.
@@ -210,8 +214,7 @@ impl Link for SimLink {
         };
         tokio::spawn(writer.run(outgoing, outbound));
         tokio::spawn(read(pipe.clone(), inbound, credit));
-        let timeout = self.options.connect_timeout;
-        let connection = pipe.greet(&self.identity, timeout).await?;
+        let connection = pipe.greet().await?;
         Ok(Arc::new(Watched {
             connection,
             evidence: self.evidence.clone(),

@@ -17,6 +17,9 @@ pub struct Taken {
     pub size: u64,
     /// When that was.
     pub captured: UnixNanos,
+    /// The time of its last modification, nanoseconds since 1970, if it was given a second name
+    /// since then: that sets the change time, which therefore says nothing.
+    pub linked: Option<i64>,
 }
 
 /// What was done with a file.
@@ -92,6 +95,9 @@ fn is_changed(metadata: &fs::Metadata, taken: &Taken) -> bool {
     };
     let changed = nanos(metadata.ctime(), metadata.ctime_nsec());
     let modified = nanos(metadata.mtime(), metadata.mtime_nsec());
+    if let Some(then) = taken.linked {
+        return metadata.len() != taken.size || modified != UnixNanos(then);
+    }
     metadata.len() != taken.size
         || changed > taken.captured
         || (modified > taken.captured && modified <= UnixNanos::now())

@@ -129,7 +129,10 @@ impl FolderSource {
             self.settling.forget(&found.path);
             if self.seen().insert(&found) {
                 let name = found.path.to_string_lossy().into_owned();
-                return Some(Captured::from_file(file, print.size, name));
+                return Some(Captured {
+                    modified: Some(print.modified),
+                    ..Captured::from_file(file, print.size, name)
+                });
             }
         }
         None

@@ -86,6 +86,14 @@ static SOURCE_DETAILS: &[Setting] = &[
         "With --folder: what is done with a file after its receipt",
     )
     .default("keep"),
+    Setting::flag(
+        "folder-recapture",
+        "With --folder: send files again that an earlier start captured",
+    )
+    .long(
+        "Without it, an outbox in a folder knows them by path, size and time of change, and they \
+         are skipped.",
+    ),
     Setting::value("format", "jpeg|png|webp", "With --pattern: encoding").default("jpeg"),
     Setting::value("seed", "N", "With --pattern: same seed, same images").default("1"),
     Setting::value(
@@ -317,9 +325,12 @@ static OUTPUT: &[Setting] = &[
     Setting::value(
         "receipts",
         "FILE",
-        "Append a line of JSON to this file for each image that is settled",
+        "Append a line of JSON to this file for each image that the receiver answered for",
     )
-    .long("Delivered, quarantined or lost: sequence, id, digest, times and the receiver's word."),
+    .long(
+        "Stored, duplicate or quarantined: id, sequence, digest, size, durability. A line is \
+         written before the outbox forgets the image; while it cannot be, the image stays owed.",
+    ),
     Setting::value(
         "status-listen",
         "ADDR|off",

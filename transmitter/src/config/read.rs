@@ -70,13 +70,14 @@ const LARGEST: ByteSize = ByteSize::mib(1 << 20);
 const SOURCES: [&str; 5] = ["file", "folder", "pattern", "snapshot-url", "command"];
 
 /// Settings that mean nothing without another one.
-const DETAILS: [(&str, &str); 9] = [
+const DETAILS: [(&str, &str); 10] = [
     ("repeat", "file"),
     ("recursive", "folder"),
     ("include", "folder"),
     ("once", "folder"),
     ("rescan", "folder"),
     ("after-delivery", "folder"),
+    ("folder-recapture", "folder"),
     ("format", "pattern"),
     ("seed", "pattern"),
     ("snapshot-timeout", "snapshot-url"),
@@ -156,6 +157,7 @@ fn folder(values: &mut Values) -> SourceOptions {
         once: values.flag("once"),
         rescan: values.required("rescan", duration_within(MILLISECOND * 100..=DAY)),
         after_delivery: values.required("after-delivery", str::parse),
+        recapture: values.flag("folder-recapture"),
     };
     if let AfterDelivery::Archive(archive) = &options.after_delivery {
         // Files there would be found and sent again, for ever.

@@ -1,27 +1,55 @@
 //! What has happened so far, in numbers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use shared::image::Transport;
 
-use super::{Settled, Settlement};
+use super::{LossKind, Settled, Settlement};
+use crate::outbox::Outbox;
 use crate::progress::{Snapshot, Source, State};
 
-/// Counts of one series.
-#[derive(Debug)]
+/// Counts of one series: of its own images, and apart from them of those that were captured
+/// earlier and are delivered with it.
 pub struct Tally {
     transport: Transport,
     total: Option<u64>,
+    outbox: Option<Arc<dyn Outbox>>,
+    own: Counters,
+    earlier: Counters,
+    lost_by_kind: [AtomicU64; LossKind::ALL.len()],
+    bytes_delivered: AtomicU64,
+    in_flight: AtomicU64,
+    state: parking_lot::Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
     captured: AtomicU64,
     delivered: AtomicU64,
     duplicates: AtomicU64,
     quarantined: AtomicU64,
     lost: AtomicU64,
     retries: AtomicU64,
-    bytes_delivered: AtomicU64,
-    in_flight: AtomicU64,
-    state: parking_lot::Mutex<State>,
+}
+
+impl Counters {
+    fn totals(&self) -> Totals {
+        // Captured last: an image is never settled before it is captured.
+        let (delivered, duplicates) = (self.delivered.load(Relaxed), self.duplicates.load(Relaxed));
+        let (quarantined, lost) = (self.quarantined.load(Relaxed), self.lost.load(Relaxed));
+        let retries = self.retries.load(Relaxed);
+        let captured = self.captured.load(Relaxed);
+        Totals {
+            captured,
+            delivered,
+            duplicates,
+            quarantined,
+            lost,
+            retries,
+        }
+    }
 }
 
 /// The counts at one moment.
@@ -44,59 +72,73 @@ pub struct Totals {
 impl Totals {
     /// Images that were not answered yet.
     pub fn owed(&self) -> u64 {
-        let answered = self.delivered + self.duplicates + self.quarantined + self.lost;
-        self.captured.saturating_sub(answered)
+        self.captured.saturating_sub(self.settled())
+    }
+
+    /// Images that need nothing more.
+    pub fn settled(&self) -> u64 {
+        self.delivered + self.duplicates + self.quarantined + self.lost
     }
 }
 
 impl Tally {
-    /// Nothing has happened yet; `total` images will come, if that is known.
-    pub fn new(transport: Transport, total: Option<u64>) -> Self {
+    /// Nothing has happened yet; `total` images will come, if that is known. The backlog shown is
+    /// that of `outbox`, if there is one.
+    pub fn new(transport: Transport, total: Option<u64>, outbox: Option<Arc<dyn Outbox>>) -> Self {
         Self {
             transport,
             total,
-            captured: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
-            duplicates: AtomicU64::new(0),
-            quarantined: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
+            outbox,
+            own: Counters::default(),
+            earlier: Counters::default(),
+            lost_by_kind: Default::default(),
             bytes_delivered: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             state: parking_lot::Mutex::new(State::Connecting),
         }
     }
 
+    /// The transport of the series.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
     /// An image was taken from the source.
     pub fn capture(&self) {
-        self.captured.fetch_add(1, Relaxed);
+        self.own.captured.fetch_add(1, Relaxed);
     }
 
     /// The run was stopped before the image could be kept: it was not taken after all.
     pub fn uncapture(&self) {
-        self.captured.fetch_sub(1, Relaxed);
+        self.own.captured.fetch_sub(1, Relaxed);
     }
 
-    /// An image was taken from the source and cannot be kept.
-    pub fn lose(&self) {
-        self.lost.fetch_add(1, Relaxed);
+    /// An image is lost that was not on its way.
+    pub fn lose(&self, own: bool, kind: LossKind) {
+        let counters = if own { &self.own } else { &self.earlier };
+        counters.lost.fetch_add(1, Relaxed);
+        self.lost_by_kind[kind as usize].fetch_add(1, Relaxed);
     }
 
-    /// The counts now.
+    /// The counts of the series now.
     pub fn totals(&self) -> Totals {
-        // Captured last: an image is never settled before it is captured.
-        let (delivered, duplicates) = (self.delivered.load(Relaxed), self.duplicates.load(Relaxed));
-        let (quarantined, lost) = (self.quarantined.load(Relaxed), self.lost.load(Relaxed));
-        let retries = self.retries.load(Relaxed);
-        let captured = self.captured.load(Relaxed);
-        Totals {
-            captured,
-            delivered,
-            duplicates,
-            quarantined,
-            lost,
-            retries,
-        }
+        self.own.totals()
+    }
+
+    /// The counts of images that were captured earlier; none of them as captured.
+    pub fn earlier(&self) -> Totals {
+        self.earlier.totals()
+    }
+
+    /// Lost images by kind, of both.
+    pub fn lost_by_kind(&self) -> impl Iterator<Item = (LossKind, u64)> {
+        let kinds = LossKind::ALL.into_iter();
+        kinds.map(|kind| (kind, self.lost_by_kind[kind as usize].load(Relaxed)))
+    }
+
+    /// Bytes of delivered images, of both.
+    pub fn bytes_delivered(&self) -> u64 {
+        self.bytes_delivered.load(Relaxed)
     }
 
     pub(super) fn connecting(&self) {
@@ -117,23 +159,29 @@ impl Tally {
     }
 
     /// An attempt begins; it ends when the guard is dropped.
-    pub(super) fn flight(&self, size: u64, attempt: u32) -> Flight<'_> {
+    pub(super) fn flight(&self, size: u64, attempt: u32, own: bool) -> Flight<'_> {
         self.in_flight.fetch_add(size, Relaxed);
         if attempt > 1 {
-            self.retries.fetch_add(1, Relaxed);
+            let counters = if own { &self.own } else { &self.earlier };
+            counters.retries.fetch_add(1, Relaxed);
         }
         Flight { tally: self, size }
     }
 
     pub(super) fn settle(&self, settled: &Settled) {
+        let counters = if settled.own {
+            &self.own
+        } else {
+            &self.earlier
+        };
         let counter = match &settled.settlement {
-            Settlement::Receipt(_) if settled.is_duplicate() => &self.duplicates,
+            Settlement::Receipt(_) if settled.is_duplicate() => &counters.duplicates,
             Settlement::Receipt(receipt) => {
                 self.bytes_delivered.fetch_add(receipt.size, Relaxed);
-                &self.delivered
+                &counters.delivered
             }
-            Settlement::Quarantined(_) => &self.quarantined,
-            Settlement::Lost(_) => &self.lost,
+            Settlement::Quarantined(_) => &counters.quarantined,
+            Settlement::Lost(kind, _) => return self.lose(settled.own, *kind),
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -154,6 +202,7 @@ impl Drop for Flight<'_> {
 impl Source for Tally {
     fn snapshot(&self) -> Snapshot {
         let totals = self.totals();
+        let backlog = self.outbox.as_ref().map(|outbox| outbox.backlog().images);
         Snapshot {
             captured: totals.captured,
             delivered: totals.delivered,
@@ -161,8 +210,9 @@ impl Source for Tally {
             quarantined: totals.quarantined,
             lost: totals.lost,
             owed: totals.owed(),
+            carried: backlog.unwrap_or(0).saturating_sub(totals.owed()),
             retries: totals.retries,
-            bytes_delivered: self.bytes_delivered.load(Relaxed),
+            bytes_delivered: self.bytes_delivered(),
             in_flight_bytes: self.in_flight.load(Relaxed),
             total: self.total,
             transport: self.transport,

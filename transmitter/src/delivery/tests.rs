@@ -3,12 +3,15 @@
 
 use super::*;
 use crate::config::Order;
-use crate::link::LinkError;
+use crate::link::{Attempt, DeliveryError, LinkError};
+use crate::outbox::Owed;
 use crate::outbox::memory::MemoryOutbox;
+use crate::payload::Payload;
 use bytes::Bytes;
+use shared::clock::{ClockEstimate, UnixNanos};
 use shared::digest::DigestAlgorithm;
-use shared::image::{ImageMeta, Transport};
-use shared::receipt::{Durability, ReceiverTimeline};
+use shared::image::{ImageId, ImageMeta, Transport};
+use shared::receipt::{Durability, Receipt, ReceiptStatus, ReceiverTimeline};
 use shared::report::RunAccount;
 use shared::settings::units::ByteSize;
 use shared::wire::{Loss, Standing};
@@ -172,6 +175,10 @@ struct NoLedger;
 
 #[async_trait]
 impl Ledger for NoLedger {
+    async fn prepare(&self, _settled: &Settled) -> std::io::Result<()> {
+        Ok(())
+    }
+
     async fn settled(&self, _settled: &Settled) {}
 }
 
@@ -183,7 +190,7 @@ struct Test {
 
 fn test(link: Arc<TestLink>, connections: usize, retry: RetryOptions) -> Test {
     let outbox = Arc::new(MemoryOutbox::new(1 << 20, Order::OldestFirst));
-    let tally = Arc::new(Tally::new(Transport::Grpc, None));
+    let tally = Arc::new(Tally::new(Transport::Grpc, None, None));
     let options = LinkOptions {
         bandwidth: Default::default(),
         chunk_size: ByteSize(1 << 10),
@@ -196,14 +203,15 @@ fn test(link: Arc<TestLink>, connections: usize, retry: RetryOptions) -> Test {
         idle_timeout: Duration::from_secs(60),
         clock_interval: Duration::from_secs(5),
     };
-    let delivery = Delivery::new(
-        Arc::clone(&outbox) as _,
+    let delivery = Delivery::new(Means {
+        outbox: Arc::clone(&outbox) as _,
         link,
-        Arc::new(NoLedger),
-        Arc::clone(&tally),
+        ledger: Arc::new(NoLedger),
+        tally: Arc::clone(&tally),
         options,
         retry,
-    );
+        own_from: 0,
+    });
     Test {
         outbox,
         tally,

@@ -110,6 +110,7 @@ pub(super) fn message(snapshot: &Snapshot, rates: Rates) -> String {
         format::bytes(snapshot.in_flight_bytes)
     ));
     for (count, what) in [
+        (snapshot.carried, "carried over"),
         (snapshot.retries, "retries"),
         (snapshot.duplicates, "duplicates"),
         (snapshot.quarantined, "quarantined"),

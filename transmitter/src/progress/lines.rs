@@ -34,6 +34,7 @@ fn log(snapshot: &Snapshot, rates: Rates, message: &str) {
         quarantined = snapshot.quarantined,
         lost = snapshot.lost,
         owed = snapshot.owed,
+        carried = (snapshot.carried > 0).then_some(snapshot.carried),
         retries = snapshot.retries,
         bytes = snapshot.bytes_delivered,
         in_flight_bytes = snapshot.in_flight_bytes,

@@ -16,6 +16,7 @@ const SNAPSHOT: Snapshot = Snapshot {
     quarantined: 1,
     lost: 0,
     owed: 1,
+    carried: 0,
     retries: 2,
     bytes_delivered: 3_000_000,
     in_flight_bytes: 1_000_000,

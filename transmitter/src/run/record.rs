@@ -2,18 +2,24 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use shared::clock::{ClockEstimate, UnixNanos};
-use shared::image::{ImageId, ImageMeta};
-use shared::report::{Header, ImageAccount, ImageRow, Outcome, Report, ReportBuilder, RunAccount};
+use shared::image::{ImageId, ImageMeta, Transport};
+use shared::report::{ImageAccount, Outcome, Report, ReportBuilder, RunAccount};
 use shared::telemetry::chain;
 use tokio::sync::Notify;
 
+use super::Stage;
+use super::carried::Carried;
+use super::rows::{header_of, row_of, settled_row};
 use crate::capture::{Settled as FileSettled, Taken, settle_file};
-use crate::config::{AfterDelivery, Config, SourceOptions};
-use crate::delivery::{Ledger, Settled, Settlement};
+use crate::config::{AfterDelivery, OutboxFiles, OutboxPlace, SourceOptions};
+use crate::delivery::{Ledger, LossKind, Settled, Settlement};
+use crate::outbox::{FileMark, Owed};
+use crate::receipts::ReceiptLog;
 
 /// Images told to the receiver in one account.
 const PORTION: usize = 1_000;
@@ -24,9 +30,25 @@ pub(super) struct Record {
     state: Mutex<State>,
     /// An image was settled.
     progress: Notify,
+    carried: Arc<Carried>,
+    receipts: Option<Arc<ReceiptLog>>,
     after_delivery: AfterDelivery,
     root: Option<PathBuf>,
+    /// The transport after which a file is not needed any more.
+    last_transport: Transport,
+    files: Files,
     keep_waiting: bool,
+}
+
+/// What the outbox does with the files of a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    /// Nothing that shows.
+    Untouched,
+    /// It gives them a second name, which changes their change time.
+    Linked,
+    /// It knows only their paths.
+    Referred,
 }
 
 struct State {
@@ -39,12 +61,18 @@ struct State {
 }
 
 impl Record {
-    pub(super) fn new(account: RunAccount, config: &Config, final_pass: bool) -> Self {
+    pub(super) fn new(account: RunAccount, stage: &Stage<'_>, last_transport: Transport) -> Self {
+        let config = stage.config;
         let (after_delivery, root) = match &config.source {
-            SourceOptions::Folder(folder) if final_pass => {
+            SourceOptions::Folder(folder) => {
                 (folder.after_delivery.clone(), Some(folder.path.clone()))
             }
             _ => (AfterDelivery::Keep, None),
+        };
+        let files = match (&config.outbox.place, config.outbox.files) {
+            (OutboxPlace::Folder(_), OutboxFiles::Link) => Files::Linked,
+            (OutboxPlace::Folder(_), OutboxFiles::Reference) => Files::Referred,
+            _ => Files::Untouched,
         };
         let header = header_of(&account);
         Self {
@@ -58,8 +86,12 @@ impl Record {
                 receiver: None,
             }),
             progress: Notify::new(),
+            carried: Arc::clone(&stage.carried),
+            receipts: stage.receipts.clone(),
             after_delivery,
             root,
+            last_transport,
+            files,
         }
     }
 
@@ -100,9 +132,19 @@ impl Record {
         }
     }
 
-    /// An image was lost before it came into the outbox.
-    pub(super) fn lose(&self, meta: &ImageMeta, reason: &str) {
-        tracing::error!(image = %meta.id, name = meta.name.as_deref(), "lost: {reason}");
+    /// An image was lost while it waited, or before.
+    pub(super) fn lose(&self, meta: &ImageMeta, own: bool, kind: LossKind, reason: &str) {
+        let name = meta.name.as_deref();
+        if kind == LossKind::Evicted {
+            // Who sees to the pushing says once that images give way.
+            tracing::debug!(image = %meta.id, name, sequence = meta.sequence, "lost: {reason}");
+        } else {
+            tracing::error!(image = %meta.id, name, sequence = meta.sequence, "lost: {reason}");
+        }
+        if !own {
+            self.carried.lost(meta, self.account.transport);
+            return;
+        }
         let mut state = self.state.lock();
         let row = row_of(meta, Outcome::Lost, Some(reason.to_owned()), 0);
         state.report.add(&row);
@@ -114,14 +156,23 @@ impl Record {
     }
 
     /// Does with a delivered file what the settings ask for.
-    async fn clean_up(&self, meta: &ImageMeta, file: PathBuf) {
-        if self.after_delivery == AfterDelivery::Keep {
+    async fn clean_up(&self, image: &Owed) {
+        let Some(file) = image.source_file.clone() else {
+            return;
+        };
+        let mark = image.source_mark.as_ref();
+        let transport = mark.map_or(self.account.transport, |mark| mark.transport);
+        if self.after_delivery == AfterDelivery::Keep || transport != self.last_transport {
             return;
         }
         let (policy, root) = (self.after_delivery.clone(), self.root.clone());
+        let meta = &image.meta;
         let taken = Taken {
             size: meta.size,
             captured: meta.captured.unwrap_or_else(UnixNanos::now),
+            linked: mark
+                .filter(|_| self.files == Files::Linked)
+                .map(|FileMark { modified, .. }| *modified),
         };
         let done = tokio::task::spawn_blocking(move || {
             let done = settle_file(&policy, root.as_deref(), &file, &taken);
@@ -153,26 +204,31 @@ impl Record {
 
 #[async_trait]
 impl Ledger for Record {
-    async fn settled(&self, settled: &Settled) {
-        let image = &settled.image;
-        let meta = &image.meta;
-        let stored = matches!(settled.settlement, Settlement::Receipt(_));
-        if let (true, Some(file)) = (stored, image.source_file.clone()) {
-            self.clean_up(meta, file).await;
+    async fn prepare(&self, settled: &Settled) -> std::io::Result<()> {
+        if let Some(receipts) = &self.receipts {
+            receipts.write(settled, self.account.transport).await?;
         }
-        match &settled.settlement {
-            Settlement::Receipt(_) => tracing::debug!(
-                image = %meta.id, name = meta.name.as_deref(), sequence = meta.sequence,
-                took = ?settled.delivery, "delivered"
-            ),
-            Settlement::Quarantined(reject) => tracing::warn!(
-                image = %meta.id, name = meta.name.as_deref(), sequence = meta.sequence,
-                reason = %reject.reason, "quarantined by the receiver: {reject}"
-            ),
-            Settlement::Lost(reason) => tracing::error!(
-                image = %meta.id, name = meta.name.as_deref(), sequence = meta.sequence,
-                "lost: {reason}"
-            ),
+        // Where the outbox has the bytes, the file goes first: if the process ends in between, the
+        // image is sent again, found to be there, and settled. Where it has only the path, the file
+        // goes last: without it, the image would be taken for lost.
+        if self.files != Files::Referred && matches!(settled.settlement, Settlement::Receipt(_)) {
+            self.clean_up(&settled.image).await;
+        }
+        Ok(())
+    }
+
+    async fn settled(&self, settled: &Settled) {
+        if self.files == Files::Referred && matches!(settled.settlement, Settlement::Receipt(_)) {
+            self.clean_up(&settled.image).await;
+        }
+        log(settled);
+        let meta = &settled.image.meta;
+        if !settled.own {
+            let mut state = self.state.lock();
+            state.clock = settled.clock.or(state.clock);
+            drop(state);
+            self.carried.settled(settled, self.account.transport);
+            return;
         }
         let row = settled_row(settled);
         let mut state = self.state.lock();
@@ -198,69 +254,24 @@ impl Ledger for Record {
     }
 }
 
-fn header_of(account: &RunAccount) -> Header {
-    Header {
-        run: account.run.clone(),
-        transport: account.transport,
-        transmitter: account.transmitter.clone(),
-        receiver: None,
-        generated_at: UnixNanos::now(),
-    }
-}
-
-fn row_of(meta: &ImageMeta, outcome: Outcome, reason: Option<String>, attempts: u32) -> ImageRow {
-    ImageRow {
-        sequence: meta.sequence,
-        image_id: meta.id,
-        name: meta.name.clone(),
-        size: meta.size,
-        outcome,
-        reason,
-        attempts,
-        captured: meta.captured,
-        queued: meta.queued,
-        send_started: None,
-        first_byte: None,
-        last_byte: None,
-        verified: None,
-        durable: None,
-        transmission_ns: None,
-        transmission_error_ns: None,
-        delivery_ns: None,
-    }
-}
-
-fn settled_row(settled: &Settled) -> ImageRow {
+fn log(settled: &Settled) {
     let meta = &settled.image.meta;
-    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let (outcome, reason) = match &settled.settlement {
-        Settlement::Receipt(_) if settled.is_duplicate() => (Outcome::Duplicate, None),
-        Settlement::Receipt(_) => (Outcome::Delivered, None),
-        Settlement::Quarantined(reject) => (
-            Outcome::Quarantined,
-            Some(format!("{}: {reject}", reject.reason)),
+    let (name, sequence) = (meta.name.as_deref(), meta.sequence);
+    match &settled.settlement {
+        Settlement::Receipt(_) => tracing::debug!(
+            image = %meta.id, name, sequence, took = ?settled.delivery, "delivered"
         ),
-        Settlement::Lost(reason) => (Outcome::Lost, Some(reason.clone())),
-    };
-    let mut row = row_of(meta, outcome, reason, settled.attempts);
-    row.send_started = Some(settled.started);
-    if let Settlement::Receipt(receipt) = &settled.settlement {
-        row.delivery_ns = Some(nanos(settled.delivery));
-        let times = receipt.timeline;
-        row.first_byte = Some(times.first_byte);
-        row.last_byte = Some(times.last_byte);
-        row.verified = Some(times.verified);
-        row.durable = Some(times.durable);
-        // A duplicate's times are those of another attempt.
-        if receipt.status == shared::receipt::ReceiptStatus::Stored {
-            row.transmission_ns = Some(nanos(match settled.clock {
-                Some(clock) => clock.one_way(settled.started, times.last_byte),
-                None => std::time::Duration::from_nanos(
-                    times.last_byte.since(settled.started).max(0).unsigned_abs(),
-                ),
-            }));
-            row.transmission_error_ns = settled.clock.map(|clock| clock.error_ns);
-        }
+        Settlement::Quarantined(reject) => tracing::warn!(
+            image = %meta.id, name, sequence, reason = %reject.reason,
+            "quarantined by the receiver: {reject}"
+        ),
+        Settlement::Lost(LossKind::Conflict, reason) => tracing::error!(
+            image = %meta.id, name, sequence, run = meta.run,
+            "LOST: the receiver has another image with this id, which never happens by itself; \
+             look for a second transmitter on a copy of this outbox: {reason}"
+        ),
+        Settlement::Lost(_, reason) => tracing::error!(
+            image = %meta.id, name, sequence, "lost: {reason}"
+        ),
     }
-    row
 }

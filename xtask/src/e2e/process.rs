@@ -41,6 +41,17 @@ pub(crate) struct Ended {
     pub(crate) peak_memory: u64,
 }
 
+/// What a process takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// Resident memory, bytes.
+    pub(crate) memory: u64,
+    /// Open file descriptors.
+    pub(crate) files: u64,
+    /// Time of processors, in user and system mode.
+    pub(crate) cpu: Duration,
+}
+
 impl Process {
     /// Starts `command`. Its log (standard error) goes to `NAME.log` in `folder`, which is its
     /// working folder too.
@@ -144,10 +155,54 @@ impl Process {
     /// Asks it to stop (SIGTERM), and waits until it has, with exit code 0.
     pub(crate) fn terminate(mut self, limit: Duration) -> Result<Ended> {
         self.look();
+        self.ask_to_stop()?;
+        self.succeed(limit)
+    }
+
+    /// Asks it to stop (SIGTERM), and waits until it has, whatever its exit code.
+    pub(crate) fn stop(self, limit: Duration) -> Result<Ended> {
+        self.ask_to_stop()?;
+        self.wait(limit)
+    }
+
+    /// Ends it at once (SIGKILL), and waits until it is gone.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        // Fails only when it has ended already.
+        let _ = self.child.kill();
+        let waited = self.child.wait();
+        waited.with_context(|| format!("waiting for {}", self.name))?;
+        Ok(())
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("looking at a process")
+    }
+
+    /// What it takes now.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let process = Path::new("/proc").join(self.child.id().to_string());
+        let read = |name: &str| {
+            std::fs::read_to_string(process.join(name))
+                .with_context(|| format!("{} has ended", self.name))
+        };
+        let (status, stat) = (read("status")?, read("stat")?);
+        let files = std::fs::read_dir(process.join("fd"))
+            .with_context(|| format!("{} has ended", self.name))?;
+        let ticks = rustix::param::clock_ticks_per_second();
+        Ok(Usage {
+            memory: kibibytes(&status, "VmRSS:").unwrap_or(0),
+            files: files.count() as u64,
+            cpu: cpu_ticks(&stat)
+                .map(|used| Duration::from_secs_f64(used as f64 / ticks as f64))
+                .with_context(|| format!("the times of {} cannot be read", self.name))?,
+        })
+    }
+
+    fn ask_to_stop(&self) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.context("a process has an id above 0")?;
-        kill_process(pid, Signal::TERM).with_context(|| format!("stopping {}", self.name))?;
-        self.succeed(limit)
+        kill_process(pid, Signal::TERM).with_context(|| format!("stopping {}", self.name))
     }
 
     /// Highest resident memory so far, bytes.
@@ -186,13 +241,26 @@ impl Drop for Process {
     }
 }
 
-/// `VmHWM` of `/proc/PID/status`, which is in units of 1024 bytes (proc_pid_status(5)).
+/// `VmHWM` of `/proc/PID/status`, bytes.
 fn peak_of(status: &str) -> Option<u64> {
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    kibibytes(status, "VmHWM:")
+}
+
+/// A size in `/proc/PID/status`, which is in units of 1024 bytes (proc_pid_status(5)).
+fn kibibytes(status: &str, field: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1_024)
+}
+
+/// `utime` and `stime` of `/proc/PID/stat`, fields 14 and 15, clock ticks (proc_pid_stat(5)). The
+/// name, field 2, is in parentheses and may hold anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
 }
 
 /// The last lines of output and log, for an error.
@@ -225,6 +293,13 @@ mod tests {
         let mut command = Command::new("sh");
         let process = Process::start("shell", command.args(["-c", script]), folder.path());
         (process.unwrap(), folder)
+    }
+
+    #[test]
+    fn reads_processor_time_whatever_the_name_is() {
+        let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 30 12 13 14";
+        assert_eq!(cpu_ticks(stat), Some(42));
+        assert_eq!(cpu_ticks("7 (a"), None);
     }
 
     #[test]

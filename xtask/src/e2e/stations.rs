@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::Site;
-use super::process::{Ended, Process};
+use super::process::{Ended, Process, Usage};
 
 /// Time for a daemon to stop, its own grace period included.
 pub(crate) const STOP: Duration = Duration::from_secs(20);
@@ -56,11 +56,7 @@ impl Station {
         let ready = process.ready()?;
         let (grpc, http) = addresses(&ready)
             .with_context(|| format!("the receiver says {ready:?}, which names no addresses"))?;
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(ANSWER))
-            .http_status_as_error(false)
-            .build()
-            .into();
+        let agent = agent();
         Ok(Self {
             process,
             grpc,
@@ -76,23 +72,26 @@ impl Station {
         format!("grpc=http://{grpc},websocket=ws://{http}/v1/stream,rest=http://{http}")
     }
 
+    /// Images that it has stored since it was started.
+    pub(crate) fn received(&self) -> Result<u64> {
+        let metrics = self.body("/metrics")?;
+        let name = "pantelegraph_images_received_total{";
+        let values = String::from_utf8_lossy(&metrics)
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum::<f64>();
+        Ok(values as u64)
+    }
+
+    /// What it takes now.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        self.process.usage()
+    }
+
     /// `GET path`.
     pub(crate) fn get(&self, path: &str) -> Result<Answer> {
-        let url = format!("http://{}{path}", self.http);
-        let mut response = self
-            .agent
-            .get(&url)
-            .call()
-            .with_context(|| format!("GET {path}"))?;
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_ANSWER)
-            .read_to_vec();
-        Ok(Answer {
-            status: response.status().as_u16(),
-            body: body.with_context(|| format!("reading the answer to GET {path}"))?,
-        })
+        ask(&self.agent, &self.http, path)
     }
 
     /// `GET path`, whose answer must be good.
@@ -144,6 +143,36 @@ impl Station {
     }
 }
 
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(ANSWER))
+        .http_status_as_error(false)
+        .build()
+        .into()
+}
+
+/// `GET path` of the program at `address`.
+pub(crate) fn get(address: &str, path: &str) -> Result<Answer> {
+    ask(&agent(), address, path)
+}
+
+fn ask(agent: &ureq::Agent, address: &str, path: &str) -> Result<Answer> {
+    let url = format!("http://{address}{path}");
+    let mut response = agent
+        .get(&url)
+        .call()
+        .with_context(|| format!("GET {path}"))?;
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(MAX_ANSWER)
+        .read_to_vec();
+    Ok(Answer {
+        status: response.status().as_u16(),
+        body: body.with_context(|| format!("reading the answer to GET {path}"))?,
+    })
+}
+
 /// Starts a transmitter that dials `station` if one is given.
 pub(crate) fn transmitter<I, A>(
     site: &Site,
@@ -165,6 +194,26 @@ where
     Process::start("transmitter", &mut command, folder)
 }
 
+/// Starts a transmitter with its outbox in `folder`, which dials `destinations`.
+pub(crate) fn transmitter_to<I, A>(
+    site: &Site,
+    folder: &Path,
+    destinations: &str,
+    args: I,
+) -> Result<Process>
+where
+    I: IntoIterator<Item = A>,
+    A: AsRef<OsStr>,
+{
+    let mut command = program(&site.transmitter);
+    command
+        .args(["--name", "e2e", "--progress", "never", "--to", destinations])
+        .arg("--outbox")
+        .arg(folder.join("outbox"))
+        .args(args);
+    Process::start("transmitter", &mut command, folder)
+}
+
 /// The reports that a transmitter wrote with `--report`, one for each transport.
 pub(crate) fn written_reports(path: &Path) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(path)
@@ -179,7 +228,7 @@ pub(crate) fn written_reports(path: &Path) -> Result<Vec<Value>> {
 }
 
 /// A command without the settings of whoever runs the checks.
-fn program(path: &Path) -> Command {
+pub(crate) fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         let name_bytes = name.as_encoded_bytes();
@@ -191,7 +240,7 @@ fn program(path: &Path) -> Command {
 }
 
 /// Of `gRPC ADDR, HTTP ADDR, data DIR`.
-fn addresses(ready: &str) -> Option<(String, String)> {
+pub(crate) fn addresses(ready: &str) -> Option<(String, String)> {
     let grpc = ready.strip_prefix("gRPC ")?;
     let (grpc, rest) = grpc.split_once(", HTTP ")?;
     let (http, _) = rest.split_once(", data ")?;

@@ -27,6 +27,7 @@ impl Place {
             Taken {
                 size: content.len() as u64,
                 captured,
+                linked: None,
             },
         )
     }
@@ -45,6 +46,7 @@ fn keep_does_not_even_look() {
     let taken = Taken {
         size: 1,
         captured: UnixNanos(0),
+        linked: None,
     };
     let kept = settle_file(
         &AfterDelivery::Keep,

@@ -20,6 +20,7 @@ fn options(dir: &TempDir) -> FolderOptions {
         once: false,
         rescan: HOUR,
         after_delivery: AfterDelivery::Keep,
+        recapture: false,
     }
 }
 
@@ -221,6 +222,7 @@ async fn what_was_archived_within_the_folder_is_not_sent_again() {
     let taken = Taken {
         size: image.payload.size(),
         captured: image.captured,
+        linked: None,
     };
     let file = image.source_file.unwrap();
     let settled = settle_file(&policy, Some(dir.path()), &file, &taken).unwrap();

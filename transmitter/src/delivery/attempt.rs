@@ -1,0 +1,246 @@
+//! One attempt to send an image, what its result means, and what follows from that.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use shared::clock::UnixNanos;
+use shared::receipt::{Receipt, Reject, RejectReason};
+use shared::telemetry::chain;
+
+use super::backoff::pause;
+use super::retries::{Job, Tries};
+use super::{Delivery, LossKind, Settled, Settlement};
+use crate::link::{Attempt, Connection, DeliveryError, unreadable};
+use crate::outbox::{FULL_RETRY, Owed};
+
+/// A connection that broke after less than this says that the image may be the cause: it then waits
+/// for longer and longer. After more, something of it has arrived, and it goes on at once.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// Receipts of something else after which there is no hope for a proper one. The first may have
+/// been damaged on its way.
+const MOST_CONTRADICTIONS: u32 = 5;
+
+enum Judgement {
+    Settle(Settlement),
+    Again { after: Duration },
+}
+
+impl Delivery {
+    /// Sends an image once and draws the conclusion; whether it was answered.
+    pub(super) async fn attempt(
+        self: &Arc<Self>,
+        connection: &Arc<dyn Connection>,
+        mut job: Job,
+    ) -> bool {
+        job.tries.attempts = job.tries.attempts.saturating_add(1);
+        let number = job.tries.attempts;
+        let started = UnixNanos::now();
+        let clock = Instant::now();
+        let own = job.image.meta.sequence >= self.own_from;
+        let flight = self.tally.flight(job.image.meta.size, number, own);
+        let result = tokio::select! {
+            biased;
+            result = connection.deliver(&job.image, Attempt { number, started }) => result,
+            () = self.stop.cancelled() => {
+                // It is owed still, however few attempts it has.
+                self.give_back(job).await;
+                return false;
+            }
+        };
+        let delivery = clock.elapsed();
+        drop(flight);
+        let Job { image, mut tries } = job;
+        let settlement = match self.judge(&image, &mut tries, delivery, result).await {
+            Judgement::Settle(settlement) => settlement,
+            Judgement::Again { after } => {
+                self.rest(Job { image, tries }, after);
+                return false;
+            }
+        };
+        *self.last_contact.lock() = tokio::time::Instant::now();
+        let settled = Settled {
+            own,
+            clock: connection.clock(),
+            image,
+            settlement,
+            started,
+            delivery,
+            attempts: number,
+        };
+        self.settle(settled).await;
+        true
+    }
+
+    /// Takes a settled image out of the outbox. What cannot be written down just now stays owed and
+    /// is tried again, while others go on.
+    async fn settle(self: &Arc<Self>, settled: Settled) {
+        let mut prepared = false;
+        if self.try_settle(&settled, &mut prepared).await {
+            return;
+        }
+        self.held.fetch_add(1, Relaxed);
+        let delivery = Arc::clone(self);
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(FULL_RETRY) => {}
+                    () = delivery.stop.cancelled() => break,
+                    () = delivery.gave_up.cancelled() => break,
+                }
+                if delivery.try_settle(&settled, &mut prepared).await {
+                    delivery.held.fetch_sub(1, Relaxed);
+                    delivery.changed.notify_waiters();
+                    return;
+                }
+            }
+            delivery.held.fetch_sub(1, Relaxed);
+            let (image, tries) = (settled.image, Tries::default());
+            delivery.give_back(Job { image, tries }).await;
+        });
+    }
+
+    async fn try_settle(&self, settled: &Settled, prepared: &mut bool) -> bool {
+        if !*prepared && self.ledger.prepare(settled).await.is_err() {
+            return false;
+        }
+        *prepared = true;
+        let id = settled.image.meta.id;
+        if let Err(error) = self.outbox.settle(id, settled.outcome()).await {
+            if !self.unsettled.swap(true, Relaxed) {
+                let problem = chain(&error);
+                tracing::warn!(image = %id, "{problem}; answered images stay owed meanwhile");
+            }
+            return false;
+        }
+        if self.unsettled.swap(false, Relaxed) {
+            tracing::info!("the outbox can be written again");
+        }
+        self.link.forget(id);
+        self.tally.settle(settled);
+        self.ledger.settled(settled).await;
+        self.let_go();
+        true
+    }
+
+    async fn judge(
+        &self,
+        image: &Owed,
+        tries: &mut Tries,
+        took: Duration,
+        result: Result<Receipt, DeliveryError>,
+    ) -> Judgement {
+        let id = image.meta.id;
+        let attempt = tries.attempts;
+        let reject = match result {
+            Ok(receipt) => {
+                let Some(problem) = contradiction(image, &receipt) else {
+                    return Judgement::Settle(Settlement::Receipt(receipt));
+                };
+                tries.contradictions += 1;
+                if tries.contradictions >= MOST_CONTRADICTIONS {
+                    return lost(LossKind::Contradicted, problem);
+                }
+                tracing::warn!(image = %id, attempt, "{problem}");
+                return self.again(tries, &problem);
+            }
+            Err(DeliveryError::Lost(reason)) => {
+                tracing::debug!(image = %id, attempt, "not delivered: {reason}");
+                if took < SHORT {
+                    return self.again(tries, &reason);
+                }
+                tries.failures = 0;
+                return match self.again(tries, &reason) {
+                    Judgement::Again { .. } => Judgement::Again {
+                        after: Duration::ZERO,
+                    },
+                    settle => settle,
+                };
+            }
+            Err(DeliveryError::Unreadable(problem)) => {
+                return lost(LossKind::Unreadable, format!("unreadable: {problem}"));
+            }
+            Err(DeliveryError::Unavailable(problem)) => {
+                tracing::warn!(image = %id, attempt, "unreadable: {problem}");
+                return self.again(tries, &problem);
+            }
+            Err(DeliveryError::Rejected(reject)) => reject,
+        };
+        if reject.quarantined {
+            return Judgement::Settle(Settlement::Quarantined(reject));
+        }
+        if !reject.retryable {
+            return refused(reject);
+        }
+        if reject.reason == RejectReason::DigestMismatch {
+            match examine(image).await {
+                Ok(None) => {}
+                Ok(Some(change)) => {
+                    let reason = format!("payload changed since capture: {change}");
+                    return lost(LossKind::Changed, reason);
+                }
+                Err(DeliveryError::Unreadable(problem)) => {
+                    return lost(LossKind::Unreadable, format!("unreadable: {problem}"));
+                }
+                Err(error) => tracing::warn!(image = %id, "{error}"),
+            }
+        }
+        tracing::warn!(image = %id, attempt, "rejected: {reject}");
+        self.again(tries, &reject.to_string())
+    }
+
+    fn again(&self, tries: &mut Tries, reason: &str) -> Judgement {
+        let number = tries.attempts;
+        if self.retry.attempts.is_some_and(|limit| number >= limit) {
+            let reason = format!("abandoned after {number} attempts: {reason}");
+            return lost(LossKind::Abandoned, reason);
+        }
+        tries.failures = tries.failures.saturating_add(1);
+        Judgement::Again {
+            after: pause(&self.retry, tries.failures),
+        }
+    }
+}
+
+fn lost(kind: LossKind, reason: String) -> Judgement {
+    Judgement::Settle(Settlement::Lost(kind, reason))
+}
+
+/// The receiver will never take it.
+fn refused(reject: Reject) -> Judgement {
+    let kind = match reject.reason {
+        RejectReason::Conflict => LossKind::Conflict,
+        _ => LossKind::Rejected,
+    };
+    lost(kind, format!("{}: {reject}", reject.reason))
+}
+
+/// What in a receipt is not of the image that was sent: it proves nothing.
+fn contradiction(image: &Owed, receipt: &Receipt) -> Option<String> {
+    let meta = &image.meta;
+    let other_digest = meta.digest.is_some_and(|digest| {
+        digest.algorithm() == receipt.digest.algorithm() && digest != receipt.digest
+    });
+    (receipt.image_id != meta.id || receipt.size != meta.size || other_digest).then(|| {
+        format!(
+            "the receipt is of image {} with {} bytes and digest {}, which was not sent",
+            receipt.image_id, receipt.size, receipt.digest
+        )
+    })
+}
+
+/// In what the payload is not any more what it was at capture.
+async fn examine(image: &Owed) -> Result<Option<String>, DeliveryError> {
+    let Some(then) = image.meta.digest else {
+        return Ok(None);
+    };
+    match image.payload.digest(then.algorithm()).await {
+        Ok(now) if now == then => Ok(None),
+        Ok(now) => Ok(Some(format!("its digest was {then} and is {now}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Ok(Some(error.to_string()))
+        }
+        Err(error) => Err(unreadable(error)),
+    }
+}

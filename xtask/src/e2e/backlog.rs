@@ -1,0 +1,230 @@
+//! A million small images while no receiver is there: memory stays flat, the program is back within
+//! two seconds after a restart, and what it owes is delivered in order.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Site;
+use super::process::Process;
+use super::stations::{STOP, Station, transmitter_to};
+use crate::console;
+
+/// What memory at the end may be above that after a tenth.
+const MORE: f64 = 1.10;
+/// Longest time from the start to the first image on its way.
+const BACK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(50);
+/// Time without any progress.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// Settings of this suite.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Images
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    images: u64,
+    /// Deliver so many of them, and the rest only if it is fewer
+    #[arg(long, value_name = "N", default_value_t = u64::MAX)]
+    deliver: u64,
+    /// How firmly the outbox keeps them
+    #[arg(long, value_parser = ["written", "synced"], default_value = "written")]
+    durability: String,
+}
+
+/// Runs the suite.
+pub(crate) fn run(site: &Site, options: &Options) -> Result<()> {
+    ensure!(options.images >= 1_000, "at least 1000 images are needed");
+    let folder = site.folder("backlog")?;
+    let memory = fill(site, &folder, options)?;
+    console::passed(format_args!(
+        "{} images are owed; memory went from {:.1} to {:.1} MiB",
+        options.images, memory.0, memory.1
+    ));
+    ensure!(
+        memory.1 <= memory.0 * MORE,
+        "memory grows with what is owed: from {:.1} to {:.1} MiB",
+        memory.0,
+        memory.1
+    );
+    deliver(site, &folder, options)
+}
+
+/// A bar that counts to `images`.
+fn bar(images: u64) -> Result<ProgressBar> {
+    let form =
+        ProgressStyle::with_template("   {bar:40} {pos}/{len} images, {per_sec}, {eta} left");
+    Ok(ProgressBar::new(images).with_style(form.context("the form of the bar")?))
+}
+
+/// Queues all images. Memory after a tenth of them and at the end, MiB.
+fn fill(site: &Site, folder: &Path, options: &Options) -> Result<(f64, f64)> {
+    let nobody = "grpc=http://127.0.0.1:9";
+    let count = options.images.to_string();
+    let args = [
+        "--transport",
+        "grpc",
+        "--run",
+        "backlog",
+        "--pattern",
+        "8x8",
+        "--count",
+        &count,
+        "--outbox-limit",
+        "64GiB",
+        "--outbox-min-free",
+        "0",
+        "--outbox-durability",
+        &options.durability,
+        "--grace",
+        "1s",
+    ];
+    let mut process = transmitter_to(site, folder, nobody, args)?;
+    let bar = bar(options.images)?;
+    let (mut owed, mut moved, mut after_a_tenth) = (0, Instant::now(), 0.0);
+    let mut last = 0.0;
+    while owed < options.images {
+        std::thread::sleep(LOOK);
+        if let Some(status) = process.ended()? {
+            bail!("the transmitter ended with {status}: {}", process.log());
+        }
+        let now = queued(&folder.join("outbox"), owed)?;
+        last = process.usage()?.memory as f64 / f64::from(1 << 20);
+        if now > owed {
+            (owed, moved) = (now, Instant::now());
+        }
+        if owed * 10 >= options.images && after_a_tenth == 0.0 {
+            after_a_tenth = last;
+        }
+        ensure!(moved.elapsed() < STUCK, "stuck after {owed} images");
+        bar.set_position(owed);
+    }
+    bar.finish_and_clear();
+    process.stop(STOP)?;
+    Ok((after_a_tenth, last))
+}
+
+/// Sequence numbers that have a file, of which `known` are: files come in the order of numbers,
+/// in folders of 1024.
+fn queued(outbox: &Path, known: u64) -> Result<u64> {
+    let mut number = known;
+    loop {
+        let folder = outbox.join(format!("images/{:03x}", (number + 1) / 1024 % 1024));
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            return Ok(number);
+        };
+        let mut highest = number;
+        for entry in entries {
+            let name = entry?.file_name();
+            let digits = name.to_string_lossy().get(..20).map(str::to_owned);
+            if let Some(sequence) = digits.and_then(|digits| digits.parse::<u64>().ok()) {
+                highest = highest.max(sequence);
+            }
+        }
+        if highest == number {
+            return Ok(number);
+        }
+        number = highest;
+    }
+}
+
+fn deliver(site: &Site, folder: &Path, options: &Options) -> Result<()> {
+    let station = Station::start(site, folder, &["--durability", &options.durability])?;
+    let nothing = site.folder("nothing")?;
+    let start = Instant::now();
+    let args = [
+        "--transport".as_ref(),
+        "grpc".as_ref(),
+        "--run".as_ref(),
+        "backlog".as_ref(),
+        "--connections".as_ref(),
+        "1".as_ref(),
+        "--outbox-limit".as_ref(),
+        "64GiB".as_ref(),
+        "--outbox-min-free".as_ref(),
+        "0".as_ref(),
+        "--outbox-durability".as_ref(),
+        options.durability.as_ref(),
+        "--grace".as_ref(),
+        "1s".as_ref(),
+        "--once".as_ref(),
+        "--folder".as_ref(),
+        nothing.as_os_str(),
+    ];
+    let mut process = transmitter_to(site, folder, &station.destinations(), args)?;
+    wait_for(&station, &mut process, 1)?;
+    let back = start.elapsed();
+    console::passed(format_args!(
+        "back after {back:.2?}: the first image is stored"
+    ));
+    ensure!(
+        back <= BACK,
+        "it took {back:?} to be back, more than {BACK:?}"
+    );
+    let wanted = options.deliver.min(options.images);
+    let bar = bar(wanted)?;
+    let (mut arrived, mut moved) = (0, Instant::now());
+    while arrived < wanted {
+        std::thread::sleep(LOOK);
+        let now = station.received()?;
+        if now > arrived {
+            (arrived, moved) = (now, Instant::now());
+        }
+        bar.set_position(arrived);
+        ensure!(moved.elapsed() < STUCK, "stuck after {arrived} images");
+    }
+    bar.finish_and_clear();
+    let rate = arrived as f64 / start.elapsed().as_secs_f64();
+    let memory = process.usage().map_or(0, |usage| usage.memory) as f64 / f64::from(1 << 20);
+    process.stop(STOP)?;
+    let data = station.data.clone();
+    station.stop()?;
+    in_order(&data, wanted)?;
+    console::passed(format_args!(
+        "{arrived} images in order, {rate:.0} a second, transmitter at {memory:.1} MiB"
+    ));
+    Ok(())
+}
+
+fn wait_for(station: &Station, process: &mut Process, images: u64) -> Result<()> {
+    let start = Instant::now();
+    while station.received()? < images {
+        ensure!(start.elapsed() < STUCK, "no image came within {STUCK:?}");
+        if let Some(status) = process.ended()? {
+            ensure!(status.success(), "the transmitter ended with {status}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Checks that bytes came in the order of capture, from the first number on without a gap.
+fn in_order(data: &Path, at_least: u64) -> Result<()> {
+    let catalogue = rusqlite::Connection::open(data.join("catalog.sqlite"))?;
+    let mut statement =
+        catalogue.prepare("SELECT sequence, first_byte FROM images ORDER BY sequence")?;
+    let mut rows = statement.query([])?;
+    let (mut number, mut latest) = (0_i64, i64::MIN);
+    while let Some(row) = rows.next()? {
+        let (sequence, first_byte): (i64, i64) = (row.get(0)?, row.get(1)?);
+        // The last ones may have overtaken each other when everything was stopped.
+        if number as u64 >= at_least {
+            break;
+        }
+        number += 1;
+        ensure!(
+            sequence == number,
+            "number {number} is missing, {sequence} came"
+        );
+        ensure!(
+            first_byte >= latest,
+            "image {sequence} came {} ms before the one that was captured before it",
+            (latest - first_byte) / 1_000_000
+        );
+        latest = first_byte;
+    }
+    ensure!(number as u64 >= at_least, "{number} images are catalogued");
+    Ok(())
+}

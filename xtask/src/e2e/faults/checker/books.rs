@@ -1,0 +1,363 @@
+//! Both disks and the receipts, held against each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::outbox::Outbox;
+use super::receiver::Received;
+use super::truth::Truth;
+use super::{Expect, Findings, History, hex, id_text};
+
+/// A file without an entry may be seen after so many stops in a row: it is put right at the start,
+/// and another kill may come before that.
+const ORPHAN_LOOKS: u32 = 2;
+
+/// Everything that was read.
+pub(super) struct Books {
+    pub(super) receiver: Received,
+    pub(super) outbox: Outbox,
+    pub(super) receipts: Vec<Receipt>,
+}
+
+/// How much there was.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) stored: usize,
+    pub(crate) quarantined: usize,
+    pub(crate) lost: usize,
+    pub(crate) owed: usize,
+    pub(crate) receipts: usize,
+    /// Offered by the source and not captured yet.
+    pub(crate) to_come: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            stored,
+            quarantined,
+            lost,
+            owed,
+            receipts,
+            to_come,
+        } = self;
+        write!(
+            f,
+            "{stored} stored, {quarantined} quarantined, {lost} lost, {owed} owed, {to_come} to \
+             come, {receipts} receipts"
+        )
+    }
+}
+
+/// A line of `--receipts`.
+pub(super) struct Receipt {
+    id: [u8; 16],
+    outbox: Option<[u8; 16]>,
+    sequence: u64,
+    digest: String,
+    size: u64,
+    status: String,
+    durability: String,
+}
+
+/// A number, the image that has it, and who says so.
+struct Numbered {
+    outbox: Option<[u8; 16]>,
+    sequence: u64,
+    id: [u8; 16],
+    by: &'static str,
+}
+
+/// Reads `--receipts`. A line that a kill tore is none.
+pub(super) fn receipts(path: &Path, findings: &mut Findings) -> Result<Vec<Receipt>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut receipts = Vec::new();
+    for line in text.lines() {
+        // Only a line that was written to its end can be read to its end.
+        let Ok(line) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        match receipt(&line) {
+            Some(receipt) => receipts.push(receipt),
+            None => findings.push(format!("a line of the receipts lacks a field: {line}")),
+        }
+    }
+    Ok(receipts)
+}
+
+fn receipt(line: &Value) -> Option<Receipt> {
+    let id = |field: &str| {
+        Some(
+            uuid::Uuid::try_parse(line[field].as_str()?)
+                .ok()?
+                .into_bytes(),
+        )
+    };
+    Some(Receipt {
+        id: id("image_id")?,
+        outbox: id("outbox"),
+        sequence: line["sequence"].as_u64()?,
+        digest: line["digest"].as_str()?.to_owned(),
+        size: line["size"].as_u64()?,
+        status: line["status"].as_str()?.to_owned(),
+        durability: line["durability"].as_str().unwrap_or_default().to_owned(),
+    })
+}
+
+impl Books {
+    pub(super) fn audit(
+        &self,
+        truth: Option<&Truth>,
+        expect: Expect,
+        history: &mut History,
+        findings: &mut Findings,
+    ) -> Summary {
+        self.receipts_are_true(findings);
+        self.numbers_are_given_once(history, findings);
+        self.numbers_have_no_gaps(history, findings);
+        self.told_losses_are_known(findings);
+        self.orphans_go(truth, expect, history, findings);
+        let mut summary = Summary {
+            owed: self.outbox.owed.len(),
+            receipts: self.receipts.len(),
+            lost: self.lost().len(),
+            ..Summary::default()
+        };
+        for entry in self.receiver.entries.values() {
+            match entry.quarantined {
+                true => summary.quarantined += 1,
+                false => summary.stored += 1,
+            }
+        }
+        match truth {
+            Some(truth) => self.all_are_somewhere(truth, expect, &mut summary, findings),
+            None => self.no_content_is_stored_twice(findings),
+        }
+        if expect.drained && !self.outbox.owed.is_empty() {
+            let owed = self.outbox.owed.iter().map(|owed| owed.sequence);
+            findings.push(format!(
+                "everything was to be delivered, and these are owed: {:?}",
+                owed.collect::<Vec<_>>()
+            ));
+        }
+        summary
+    }
+
+    /// Ids of all images on a ledger.
+    fn lost(&self) -> BTreeSet<[u8; 16]> {
+        let own = self.outbox.lost.iter().map(|lost| lost.id);
+        let told = self.receiver.losses.iter().map(|loss| loss.id);
+        own.chain(told).collect()
+    }
+
+    fn receipts_are_true(&self, findings: &mut Findings) {
+        for receipt in &self.receipts {
+            let label = format!("receipt {} of {}", receipt.status, id_text(&receipt.id));
+            let Some(entry) = self.receiver.entries.get(&receipt.id) else {
+                findings.push(format!("{label}: the receiver does not know the image"));
+                continue;
+            };
+            if entry.content.is_none() {
+                findings.push(format!("{label}: the receiver has no file of it"));
+            }
+            if (receipt.status == "quarantined") != entry.quarantined {
+                findings.push(format!("{label}: the receiver says otherwise"));
+            }
+            let digest = receipt.digest.split(':').next_back().unwrap_or_default();
+            if digest != hex(&entry.digest) || receipt.size != entry.size {
+                findings.push(format!("{label}: the receiver has other bytes"));
+            }
+            if receipt.status != "quarantined" && receipt.durability != "synced" {
+                let durability = &receipt.durability;
+                findings.push(format!("{label}: it promises {durability:?} only"));
+            }
+        }
+    }
+
+    /// What the outbox believes to have told, the receiver keeps.
+    fn told_losses_are_known(&self, findings: &mut Findings) {
+        let known: BTreeSet<[u8; 16]> = self.receiver.losses.iter().map(|loss| loss.id).collect();
+        for lost in self.outbox.lost.iter().filter(|lost| lost.told) {
+            if !known.contains(&lost.id) {
+                let (id, reason) = (id_text(&lost.id), &lost.reason);
+                findings.push(format!(
+                    "the loss of {id} ({reason}) was told and the receiver does not know it"
+                ));
+            }
+        }
+    }
+
+    /// Every number that anybody names, with the image that has it.
+    fn numbers(&self) -> Vec<Numbered> {
+        let mut numbers = Vec::new();
+        let mut add = |outbox, sequence, id, by| {
+            numbers.push(Numbered {
+                outbox,
+                sequence,
+                id,
+                by,
+            });
+        };
+        for (id, entry) in &self.receiver.entries {
+            add(entry.outbox, entry.sequence, *id, "catalogue");
+        }
+        for loss in &self.receiver.losses {
+            add(loss.outbox, loss.sequence, loss.id, "receiver's losses");
+        }
+        for owed in &self.outbox.owed {
+            add(self.outbox.id, owed.sequence, owed.id, "outbox");
+        }
+        for lost in &self.outbox.lost {
+            add(self.outbox.id, lost.sequence, lost.id, "ledger");
+        }
+        for receipt in &self.receipts {
+            add(receipt.outbox, receipt.sequence, receipt.id, "receipts");
+        }
+        numbers
+    }
+
+    fn numbers_are_given_once(&self, history: &mut History, findings: &mut Findings) {
+        for Numbered {
+            outbox,
+            sequence,
+            id,
+            by,
+        } in self.numbers()
+        {
+            let Some(outbox) = outbox else {
+                let id = id_text(&id);
+                findings.push(format!("image {id} has no outbox, says the {by}"));
+                continue;
+            };
+            let other = *history.sequences.entry((outbox, sequence)).or_insert(id);
+            if other != id {
+                findings.push(format!(
+                    "number {sequence} was given twice: to {} and, says the {by}, to {}",
+                    id_text(&other),
+                    id_text(&id)
+                ));
+            }
+        }
+    }
+
+    /// Every number below the next one has an image that somebody knows.
+    fn numbers_have_no_gaps(&self, history: &History, findings: &mut Findings) {
+        let Some(outbox) = self.outbox.id else {
+            return;
+        };
+        let known: BTreeSet<u64> = self
+            .numbers()
+            .into_iter()
+            .filter(|numbered| numbered.outbox == Some(outbox))
+            .map(|numbered| numbered.sequence)
+            .collect();
+        let missing: Vec<u64> = (1..self.outbox.next)
+            .filter(|number| !known.contains(number))
+            .collect();
+        for number in missing {
+            let image = history.sequences.get(&(outbox, number));
+            let image = image.map_or_else(|| "unknown".to_owned(), id_text);
+            findings.push(format!(
+                "number {number} was given and nobody has its image ({image})"
+            ));
+        }
+    }
+
+    fn orphans_go(
+        &self,
+        truth: Option<&Truth>,
+        expect: Expect,
+        history: &mut History,
+        findings: &mut Findings,
+    ) {
+        let mut looks = BTreeMap::new();
+        for (path, content) in &self.receiver.orphans {
+            let count = history.orphans.get(path).copied().unwrap_or(0) + 1;
+            if expect.receiver_stopped || expect.drained || count > ORPHAN_LOOKS {
+                findings.push(format!("{} has no entry", path.display()));
+            }
+            if truth.is_some_and(|truth| truth.get(content).is_none()) {
+                findings.push(format!("{} is visible and incomplete", path.display()));
+            }
+            looks.insert(path.clone(), count);
+        }
+        history.orphans = looks;
+    }
+
+    fn no_content_is_stored_twice(&self, findings: &mut Findings) {
+        let mut seen = BTreeMap::new();
+        for (id, entry) in &self.receiver.entries {
+            if let Some(content) = entry.content
+                && let Some(other) = seen.insert(content, *id)
+            {
+                let (id, other) = (id_text(id), id_text(&other));
+                findings.push(format!("{id} and {other} are stored with the same bytes"));
+            }
+        }
+    }
+
+    fn all_are_somewhere(
+        &self,
+        truth: &Truth,
+        expect: Expect,
+        summary: &mut Summary,
+        findings: &mut Findings,
+    ) {
+        let mut stored: BTreeMap<[u8; 32], Vec<[u8; 16]>> = BTreeMap::new();
+        for (id, entry) in &self.receiver.entries {
+            let Some(content) = entry.content else {
+                continue;
+            };
+            if truth.get(&content).is_none() {
+                let id = id_text(id);
+                findings.push(format!("image {id} is stored and was never captured"));
+            }
+            stored.entry(content).or_default().push(*id);
+        }
+        for (content, known) in truth.all() {
+            let mut ids: BTreeSet<[u8; 16]> = BTreeSet::new();
+            let at_receiver = stored.get(content).map(Vec::as_slice).unwrap_or_default();
+            ids.extend(at_receiver);
+            let owed = self.outbox.owed.iter();
+            ids.extend(
+                owed.filter(|owed| owed.content == Some(*content))
+                    .map(|owed| owed.id),
+            );
+            let is_it = |digest: &Option<Vec<u8>>| digest.as_deref().is_some_and(|of| known.is(of));
+            let lost = self.outbox.lost.iter().filter(|lost| is_it(&lost.digest));
+            let told = self
+                .receiver
+                .losses
+                .iter()
+                .filter(|loss| is_it(&loss.digest));
+            ids.extend(lost.map(|lost| lost.id).chain(told.map(|loss| loss.id)));
+            if at_receiver.len() > 1 {
+                let (label, count) = (&known.label, at_receiver.len());
+                findings.push(format!("{label} is stored {count} times"));
+            } else if ids.len() > 1 {
+                let ids: Vec<String> = ids.iter().map(id_text).collect();
+                let label = &known.label;
+                findings.push(format!(
+                    "{label} was captured more than once: {}",
+                    ids.join(", ")
+                ));
+            }
+            if ids.is_empty() && known.is_sure {
+                summary.to_come += 1;
+                if expect.drained {
+                    findings.push(format!(
+                        "{} is neither stored nor named as lost",
+                        known.label
+                    ));
+                }
+            }
+        }
+    }
+}

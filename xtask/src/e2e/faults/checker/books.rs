@@ -158,6 +158,19 @@ impl Books {
     }
 
     fn receipts_are_true(&self, findings: &mut Findings) {
+        let mut stored: BTreeMap<[u8; 16], u32> = BTreeMap::new();
+        for receipt in self
+            .receipts
+            .iter()
+            .filter(|receipt| receipt.status == "stored")
+        {
+            *stored.entry(receipt.id).or_default() += 1;
+        }
+        // An image that is sent again because the first answer was lost is a duplicate.
+        for (id, count) in stored.iter().filter(|(_, count)| **count > 1) {
+            let id = id_text(id);
+            findings.push(format!("{count} receipts of {id} say that it was stored"));
+        }
         for receipt in &self.receipts {
             let label = format!("receipt {} of {}", receipt.status, id_text(&receipt.id));
             let Some(entry) = self.receiver.entries.get(&receipt.id) else {

@@ -238,6 +238,15 @@ fn a_receipt_without_the_image_is_found() {
 }
 
 #[test]
+fn an_image_that_was_stored_again_is_found_and_a_duplicate_is_none() {
+    let mut stand = Stand::new();
+    stand.receipt(1, "duplicate");
+    assert_eq!(stand.look(RUNNING).1, Findings::new());
+    stand.receipt(1, "stored");
+    stand.finds("2 receipts of");
+}
+
+#[test]
 fn a_receipt_for_other_bytes_is_found() {
     let mut stand = Stand::new();
     let text = fs::read_to_string(stand.path("receipts")).unwrap();

@@ -14,6 +14,9 @@ use shared::wire::LossReport;
 
 pub use ledger::{Gap, Integrity, Kept, KeptLoss, LossFilter, Repeat, RunLedger};
 
+/// Why an image is lost whose bytes were not where the catalogue says.
+pub const FILE_MISSING: &str = "file missing after crash";
+
 /// One image that arrived whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -158,6 +161,11 @@ pub trait Catalog: Send + Sync {
     /// Adds an entry unless one with its id is there. When it returns, the entry is as durable as
     /// it says; concurrent calls share one commit.
     async fn insert(&self, entry: Entry) -> Result<Inserted, CatalogError>;
+
+    /// Takes an entry away whose bytes are not at `location` (any more), and keeps it as a loss for
+    /// this reason; `false` when there is none with this id and location.
+    async fn remove(&self, id: ImageId, location: &str, reason: &str)
+    -> Result<bool, CatalogError>;
 
     /// Adds an entry of [`Durability::Memory`] without waiting for it.
     fn insert_later(&self, entry: Entry);

@@ -74,6 +74,10 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Time that an unfinished upload is kept after its connection is gone.
     pub partial_ttl: Duration,
+    /// Bytes of unfinished uploads that no connection has, in all.
+    pub partial_limit: ByteSize,
+    /// Bytes to be left free: with fewer, no image begins.
+    pub min_free: ByteSize,
     /// Pixels of one image, checked before it is decoded.
     pub max_pixels: u64,
 }

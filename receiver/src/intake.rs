@@ -3,8 +3,10 @@
 //! An [`Upload`] is one image on its way in. Whatever transport brings its bytes, it goes through
 //! the same checks and ends in the same [`Receipt`] or [`Reject`].
 
+mod beginning;
 pub mod inspect;
 mod losses;
+mod resuming;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 pub(crate) mod sample;
@@ -18,7 +20,7 @@ use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Durability, Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::report::RunAccount;
-use shared::wire::{Begin, Event};
+use shared::wire::Event;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
@@ -27,9 +29,10 @@ use crate::config::{Limits, Verify};
 use crate::metrics::ReceiverMetrics;
 use crate::store::{ImageStore, StoreError};
 
+pub use beginning::Begun;
 pub use losses::MAX_LOSSES;
+pub use unfinished::Held;
 use unfinished::Unfinished;
-pub use unfinished::{Held, Resumed};
 pub use upload::{Checkpoint, Upload};
 
 /// Who sends, and how.
@@ -98,23 +101,18 @@ pub struct Intake {
     decoders: Arc<Semaphore>,
 }
 
-/// Answer to the announcement of an image.
-pub enum Begun {
-    /// Its bytes are wanted.
-    Upload(Box<Upload>),
-    /// It is there already.
-    Present(Receipt),
-}
-
 impl Intake {
-    /// An intake with nothing in it.
+    /// An intake with nothing in it but what an earlier process left unfinished in the store.
     pub fn new(parts: Parts) -> Arc<Self> {
         let kib = parts.limits.max_memory.as_usize() >> 10;
         let kib = kib.clamp(1, Semaphore::MAX_PERMITS);
+        let limits = &parts.limits;
+        let unfinished = Unfinished::new(limits.partial_ttl, limits.partial_limit.0);
+        unfinished.load(parts.store.partials());
         Arc::new(Self {
             memory: Semaphore::new(kib),
             memory_kib: u32::try_from(kib).unwrap_or(u32::MAX),
-            unfinished: Unfinished::new(parts.limits.partial_ttl),
+            unfinished,
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
             decoders: Arc::new(Semaphore::new(2)),
@@ -150,111 +148,6 @@ impl Intake {
     /// Events from now on.
     pub fn watch(&self) -> broadcast::Receiver<Arc<Event>> {
         self.events.subscribe()
-    }
-
-    /// An image is announced. An unfinished upload of it is gone on with when `begin.offset` is
-    /// what is held, and begun anew when it is 0; the newest connection owns it.
-    ///
-    /// # Errors
-    /// When the image breaks a limit, its id belongs to another image, or the offset is not held.
-    pub async fn begin(self: &Arc<Self>, begin: Begin, origin: &Origin) -> Result<Begun, Reject> {
-        self.begin_sized(begin, origin, false).await
-    }
-
-    /// The same for an image whose size is not known before its end: `begin.meta.size` is ignored.
-    ///
-    /// # Errors
-    /// As for [`Self::begin`].
-    pub async fn begin_unsized(
-        self: &Arc<Self>,
-        mut begin: Begin,
-        origin: &Origin,
-    ) -> Result<Begun, Reject> {
-        begin.meta.size = self.parts.limits.max_image_size.0;
-        self.begin_sized(begin, origin, true).await
-    }
-
-    async fn begin_sized(
-        self: &Arc<Self>,
-        begin: Begin,
-        origin: &Origin,
-        open_ended: bool,
-    ) -> Result<Begun, Reject> {
-        let id = begin.meta.id;
-        self.check_limits(&begin.meta, origin)
-            .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;
-        if begin.offset > 0 && self.unfinished.is_receiving(id) {
-            // An offset that is not held takes the image from nobody.
-            self.check_offset(&begin, 0, origin)?;
-        }
-        // The claim comes before the look into the catalogue: whoever stored the image until then
-        // is found there, and whoever has not begun to no longer can.
-        let mut claim = Unfinished::claim(self, id).await;
-        let known = self
-            .parts
-            .catalog
-            .find(id)
-            .await
-            .map_err(|error| catalog_failed(id, &error))?;
-        let mut compare = None;
-        if let Some(known) = known {
-            match begin.meta.digest {
-                Some(digest) if digest.algorithm() == known.entry.digest.algorithm() => {
-                    drop(claim.take());
-                    let same_size = begin.meta.size == known.entry.meta.size;
-                    if digest == known.entry.digest && !same_size && !open_ended {
-                        let reject = other_size(&begin.meta, &known.entry);
-                        return Err(self.turn_down(&begin.meta, origin, reject));
-                    }
-                    return self
-                        .seen_before(&begin.meta, origin, digest, known.entry)
-                        .await
-                        .map(Begun::Present);
-                }
-                // Only the bytes can tell whether it is the same image.
-                _ => compare = Some(Box::new(known.entry)),
-            }
-        }
-        if begin.offset > 0 {
-            self.check_offset(&begin, claim.received(), origin)?;
-        }
-        let parked = claim.take();
-        let upload = match parked {
-            Some(mut upload) if begin.offset > 0 => {
-                upload
-                    .adopt(&begin.meta, origin)
-                    .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;
-                upload
-            }
-            replaced => {
-                drop(replaced);
-                let writer = self.parts.store.create(id).await.map_err(|error| {
-                    self.turn_down(&begin.meta, origin, store_failed(id, &error))
-                })?;
-                let intake = Arc::clone(self);
-                Upload::new(
-                    intake,
-                    begin.meta,
-                    origin.clone(),
-                    writer,
-                    compare,
-                    open_ended,
-                )
-            }
-        };
-        Ok(Begun::Upload(Box::new(upload.claimed(claim))))
-    }
-
-    fn check_offset(&self, begin: &Begin, held: u64, origin: &Origin) -> Result<(), Reject> {
-        if begin.offset == held {
-            return Ok(());
-        }
-        let message = format!(
-            "upload to go on at byte {}, but {held} bytes are held",
-            begin.offset
-        );
-        let reject = Reject::new(begin.meta.id, RejectReason::Offset, message);
-        Err(self.turn_down(&begin.meta, origin, reject))
     }
 
     fn check_limits(&self, meta: &ImageMeta, origin: &Origin) -> Result<(), Reject> {
@@ -301,65 +194,6 @@ impl Intake {
             + meta.run.len()
             + origin.transmitter.len();
         len as u64
-    }
-
-    /// Verified bytes that are held of an unfinished image.
-    pub fn held(&self, id: ImageId) -> Option<u64> {
-        let held = self.unfinished.held(id)?;
-        (held.received > 0).then_some(held.received)
-    }
-
-    /// The unfinished upload of an image that no connection owns, one without bytes included.
-    pub fn parked(&self, id: ImageId) -> Option<Held> {
-        self.unfinished.held(id)
-    }
-
-    /// Whether a connection is sending the image, or it is being stored.
-    pub fn is_busy(&self, id: ImageId) -> bool {
-        self.unfinished.is_owned(id)
-    }
-
-    /// Takes a parked upload, as it is, to go on with it over `transport`.
-    pub fn resume(&self, id: ImageId, transport: Transport) -> Resumed {
-        self.unfinished.resume(id, transport)
-    }
-
-    /// Drops a parked upload; whether there was one.
-    pub fn forget(&self, id: ImageId) -> bool {
-        self.unfinished.forget(id)
-    }
-
-    /// Keeps an unfinished upload for a later connection to go on with, if it has any bytes.
-    pub async fn park(&self, upload: Upload) {
-        if upload.received() > 0 {
-            self.keep(upload).await;
-        }
-    }
-
-    /// The same for one that is to be kept even without a byte.
-    pub async fn keep(&self, mut upload: Upload) {
-        if let Err(error) = upload.flush().await {
-            let image = upload.meta().id;
-            tracing::error!(%image, "unfinished upload cannot be kept: {error}");
-            return;
-        }
-        self.unfinished.park(upload);
-    }
-
-    /// Forgets parked uploads older than the limit; to be called now and then.
-    pub fn expire(&self) {
-        let uploads = self.unfinished.expire();
-        if uploads > 0 {
-            tracing::info!(uploads, "unfinished uploads expired");
-        }
-    }
-
-    /// Drops all unfinished uploads, and waits until what is being stored is stored. To be called
-    /// when no connection is left: parked uploads keep intake and store alive.
-    pub async fn close(&self) {
-        self.unfinished.close();
-        self.storing.close();
-        self.storing.wait().await;
     }
 
     /// The image is in the catalogue: a duplicate, a quarantined image again, or another image.
@@ -471,6 +305,15 @@ impl Intake {
     }
 
     fn count_rejection(&self, meta: &ImageMeta, origin: &Origin, reject: Reject) -> Reject {
+        if reject.reason == RejectReason::Conflict {
+            // Two images with one id: somebody gives ids twice.
+            tracing::warn!(
+                image = %meta.id,
+                transport = %origin.transport,
+                transmitter = %origin.transmitter,
+                "conflict: {reject}"
+            );
+        }
         tracing::info!(
             image = %meta.id,
             transport = %origin.transport,
@@ -517,15 +360,6 @@ pub fn quarantine_reject(entry: &Entry) -> Option<Reject> {
     }
 }
 
-/// A digest that is right, of a size that cannot be.
-fn other_size(meta: &ImageMeta, known: &Entry) -> Reject {
-    let message = format!(
-        "image {} is stored with {} bytes, not {}; give a new image a new id",
-        meta.id, known.meta.size, meta.size
-    );
-    Reject::new(meta.id, RejectReason::Conflict, message)
-}
-
 fn catalog_failed(id: ImageId, error: &CatalogError) -> Reject {
     tracing::error!(image = %id, "{error}");
     Reject::new(
@@ -537,9 +371,15 @@ fn catalog_failed(id: ImageId, error: &CatalogError) -> Reject {
 
 fn store_failed(id: ImageId, error: &StoreError) -> Reject {
     let source = std::error::Error::source(error);
-    tracing::error!(image = %id, source = source.map(tracing::field::display), "{error}");
+    let source = source.map(tracing::field::display);
+    if error.is_full() {
+        // The store tells once when it begins and once when it ends.
+        tracing::debug!(image = %id, source, "{error}");
+    } else {
+        tracing::error!(image = %id, source, "{error}");
+    }
     match error {
-        StoreError::Full { .. } => Reject::new(
+        StoreError::Full { .. } | StoreError::Low { .. } => Reject::new(
             id,
             RejectReason::Unavailable,
             "the receiver has no space left; try again later",

@@ -26,6 +26,9 @@ const TRANSMISSION: &str = "pantelegraph_transmission_seconds";
 const STORE: &str = "pantelegraph_store_seconds";
 const SESSIONS: &str = "pantelegraph_sessions";
 const MEMORY: &str = "pantelegraph_memory_bytes";
+const MISSING: &str = "pantelegraph_images_missing_total";
+const FREE: &str = "pantelegraph_store_free_bytes";
+const FULL: &str = "pantelegraph_store_full";
 const LOSSES: &str = "pantelegraph_losses_total";
 const GAPS: &str = "pantelegraph_sequence_gaps";
 const REUSED: &str = "pantelegraph_sequence_reused_total";
@@ -63,6 +66,9 @@ struct Inner {
     transports: [PerTransport; 3],
     store: Histogram,
     memory: Gauge,
+    missing: Counter,
+    free: Gauge,
+    full: Gauge,
     gaps: Gauge,
     owed: Gauge,
     reused: Counter,
@@ -111,6 +117,9 @@ impl ReceiverMetrics {
             transports: Transport::ALL.map(|transport| PerTransport::new(&recorder, transport)),
             store: recorder.register_histogram(&Key::from_static_name(STORE), &METADATA),
             memory: recorder.register_gauge(&Key::from_static_name(MEMORY), &METADATA),
+            missing: recorder.register_counter(&Key::from_static_name(MISSING), &METADATA),
+            free: recorder.register_gauge(&Key::from_static_name(FREE), &METADATA),
+            full: recorder.register_gauge(&Key::from_static_name(FULL), &METADATA),
             gaps: recorder.register_gauge(&Key::from_static_name(GAPS), &METADATA),
             owed: recorder.register_gauge(&Key::from_static_name(OWED), &METADATA),
             reused: recorder.register_counter(&Key::from_static_name(REUSED), &METADATA),
@@ -176,6 +185,17 @@ impl ReceiverMetrics {
     /// Image bytes in memory now.
     pub fn memory(&self, bytes: u64) {
         self.inner.memory.set(bytes as f64);
+    }
+
+    /// The bytes of a catalogued image were not there.
+    pub fn image_missing(&self) {
+        self.inner.missing.increment(1);
+    }
+
+    /// Room in the store.
+    pub fn room(&self, free: u64, full: bool) {
+        self.inner.free.set(free as f64);
+        self.inner.full.set(f64::from(u8::from(full)));
     }
 
     /// A transmitter told of a loss, for this reason.
@@ -282,6 +302,11 @@ fn describe(recorder: &PrometheusRecorder) {
             "Sequence numbers under which several images came.",
         ),
         (BYTES, Unit::Bytes, "Bytes of images that came whole."),
+        (
+            MISSING,
+            Unit::Count,
+            "Catalogued images whose files were not there: lost.",
+        ),
     ] {
         recorder.describe_counter(name.into(), Some(unit), help.into());
     }
@@ -297,6 +322,12 @@ fn describe(recorder: &PrometheusRecorder) {
     for (name, unit, help) in [
         (SESSIONS, Unit::Count, "Sessions that are open."),
         (MEMORY, Unit::Bytes, "Image bytes in memory."),
+        (FREE, Unit::Bytes, "Bytes that are free for images."),
+        (
+            FULL,
+            Unit::Count,
+            "1 while no images are taken for want of space.",
+        ),
         (
             GAPS,
             Unit::Count,

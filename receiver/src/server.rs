@@ -227,6 +227,7 @@ type Opened = (Arc<dyn ImageStore>, Arc<SqliteCatalog>, Option<DataLock>);
 
 async fn open(config: &Config) -> Result<Opened, StartError> {
     let (data, durability) = (config.data.clone(), config.durability);
+    let min_free = config.limits.min_free.0;
     let opened = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|error| StartError::Data {
             path: data.clone(),
@@ -234,9 +235,10 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
         })?;
         let (store, lock): (Arc<dyn ImageStore>, _) = match durability {
             Durability::Memory => (Arc::new(MemoryStore), Some(DataLock::acquire(&data)?)),
-            Durability::Written | Durability::Synced => {
-                (Arc::new(FileStore::open(&data, durability)?), None)
-            }
+            Durability::Written | Durability::Synced => (
+                Arc::new(FileStore::open(&data, durability, min_free)?),
+                None,
+            ),
         };
         let catalog = SqliteCatalog::open(&data.join("catalog.sqlite"), durability)?;
         Ok((store, Arc::new(catalog), lock))

@@ -5,12 +5,17 @@ pub mod lock;
 pub mod memory;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use shared::chunk::Segments;
 use shared::clock::UnixNanos;
-use shared::image::ImageId;
+use shared::digest::{Digest, DigestAlgorithm};
+use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 
 /// Which images belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,62 @@ pub struct Placement {
     pub received: UnixNanos,
 }
 
+/// What is known of an image while it is on its way in; kept beside its bytes, so that another
+/// process can go on with them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct About {
+    /// What its sender says of it.
+    pub meta: ImageMeta,
+    /// Who sends it.
+    pub transmitter: Arc<str>,
+    /// The outbox that its sequence number counts in, when that is known.
+    pub outbox: Option<OutboxId>,
+    /// How it comes.
+    pub transport: Transport,
+    /// How its digest is made while it comes.
+    pub algorithm: DigestAlgorithm,
+}
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that are free.
+    pub free: u64,
+    /// No images are taken for want of space.
+    pub full: bool,
+}
+
+/// An image file that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The image, by its name.
+    pub id: ImageId,
+    /// Where it is.
+    pub location: String,
+}
+
+/// Image files of which the catalogue may not know. All methods may block.
+pub trait Unsettled: Send + Sync {
+    /// Shows all image files in question to `each` until that says that it is enough. Files that
+    /// are no store's are passed over.
+    ///
+    /// # Errors
+    /// When the medium fails.
+    fn files(&self, each: &mut dyn FnMut(Found) -> ControlFlow<()>) -> Result<(), StoreError>;
+
+    /// Moves a file that the catalogue does not know out of sight.
+    ///
+    /// # Errors
+    /// When the medium fails.
+    fn set_aside(&self, location: &str) -> Result<(), StoreError>;
+
+    /// Files and catalogue agree.
+    ///
+    /// # Errors
+    /// When the medium fails.
+    fn settled(&self) -> Result<(), StoreError>;
+}
+
 /// Keeps images.
 #[async_trait]
 pub trait ImageStore: Send + Sync {
@@ -41,7 +102,7 @@ pub trait ImageStore: Send + Sync {
     ///
     /// # Errors
     /// When there is no space or no permission.
-    async fn create(&self, id: ImageId) -> Result<Box<dyn ImageWriter>, StoreError>;
+    async fn create(&self, about: About) -> Result<Box<dyn ImageWriter>, StoreError>;
 
     /// Opens a stored image by the location that `commit` gave. `None` when the bytes are not
     /// there (any more).
@@ -49,6 +110,52 @@ pub trait ImageStore: Send + Sync {
     /// # Errors
     /// When it cannot be read.
     async fn open(&self, location: &str) -> Result<Option<std::fs::File>, StoreError>;
+
+    /// Size of a stored image. `None` when the bytes are not there (any more).
+    ///
+    /// # Errors
+    /// When the medium fails.
+    async fn size(&self, location: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Removes an image that was placed and that the catalogue does not know.
+    ///
+    /// # Errors
+    /// When the medium fails.
+    async fn discard(&self, location: &str) -> Result<(), StoreError>;
+
+    /// What an earlier process left unfinished. Each is handed out once.
+    fn partials(&self) -> Vec<Box<dyn Partial>> {
+        Vec::new()
+    }
+
+    /// Whether there is room for a new image, by the last look; costs nothing.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Looks again whether there is room, and tells; to be called now and then. `None` when the
+    /// store needs none.
+    async fn look_for_room(&self) -> Option<Room> {
+        None
+    }
+
+    /// What was placed, while files and catalogue were not known to agree, by an earlier process
+    /// that did not stop in order. `None` when nothing is left to be looked at.
+    fn unsettled(&self) -> Option<Arc<dyn Unsettled>> {
+        None
+    }
+
+    /// Nothing is being written and everything that was placed is catalogued: the next process has
+    /// nothing to look for.
+    ///
+    /// # Errors
+    /// When the medium fails.
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Tries whether images can be written just now.
     ///
@@ -61,27 +168,38 @@ pub trait ImageStore: Send + Sync {
 
 /// An image that is being written.
 ///
-/// A writer that is dropped without `commit` leaves nothing behind.
+/// A writer that is dropped without `commit` leaves nothing behind, unless it was told to.
 #[async_trait]
 pub trait ImageWriter: Send + Sync {
-    /// Adds bytes at the end.
+    /// Adds bytes at the end. `digest` is that of all bytes of the image up to and including them,
+    /// by the algorithm of [`About`].
     ///
     /// # Errors
     /// When there is no space; the image cannot be completed then.
-    async fn write(&mut self, data: Segments) -> Result<(), StoreError>;
+    async fn write(&mut self, data: Segments, digest: Digest) -> Result<(), StoreError>;
 
-    /// Cuts the image down to its first `length` bytes.
+    /// Cuts the image down to its first `length` bytes, whose digest is `digest`.
     ///
     /// # Errors
     /// When the medium fails.
-    async fn truncate(&mut self, length: u64) -> Result<(), StoreError>;
+    async fn truncate(&mut self, length: u64, digest: Digest) -> Result<(), StoreError>;
 
     /// Hands all bytes to the operating system and opens them for reading, for a closer look.
-    /// `None` when the store keeps no bytes.
+    /// `None` when the store keeps no bytes, or none that the operating system knows.
     ///
     /// # Errors
     /// When the medium fails.
     async fn reopen(&mut self) -> Result<Option<std::fs::File>, StoreError>;
+
+    /// The image will not go on for a while: hands all bytes to the operating system, with what a
+    /// later process needs to go on, and holds nothing open. `digest` is that of all bytes so far.
+    ///
+    /// # Errors
+    /// When the medium fails.
+    async fn park(&mut self, digest: Digest) -> Result<(), StoreError>;
+
+    /// From now on, what is there stays when the writer is dropped: for the next process.
+    fn leave(&mut self);
 
     /// Makes the image visible at its final place, as durably as the store promises, and tells its
     /// location. Replaces what is there.
@@ -89,6 +207,41 @@ pub trait ImageWriter: Send + Sync {
     /// # Errors
     /// When the medium fails; nothing is visible then.
     async fn commit(self: Box<Self>, placement: Placement) -> Result<String, StoreError>;
+}
+
+/// An image that an earlier process left unfinished. Dropped, it is removed, unless it was told to
+/// stay.
+pub trait Partial: Send + Sync {
+    /// What was said of it.
+    fn about(&self) -> &About;
+
+    /// Bytes of it at most: they are not verified yet.
+    fn length(&self) -> u64;
+
+    /// Time since its last bytes came.
+    fn age(&self) -> Duration;
+
+    /// From now on, it stays when it is dropped: for the next process.
+    fn leave(&mut self);
+
+    /// Reads the bytes and keeps the longest beginning that is as it was written. May block.
+    ///
+    /// # Errors
+    /// When the medium fails; the partial image is gone then.
+    fn recover(
+        self: Box<Self>,
+        replay: &mut dyn Replay,
+    ) -> Result<Box<dyn ImageWriter>, StoreError>;
+}
+
+/// Takes the bytes of a partial image again.
+pub trait Replay {
+    /// The next bytes.
+    fn take(&mut self, bytes: Bytes);
+
+    /// Whether the digest of all bytes so far is this one. If so, they count; if not, the last
+    /// bytes that counted are all that there is.
+    fn check(&mut self, digest: &Digest) -> bool;
 }
 
 /// Why bytes could not be kept or read.
@@ -123,6 +276,22 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// Less space than is to be left free.
+    #[error(
+        "{free} are free in {path}, less than the {least} of RECEIVER_MIN_FREE: free some or point \
+         RECEIVER_DATA at a larger disk",
+        path = path.display(),
+        free = shared::settings::units::ByteSize(*free),
+        least = shared::settings::units::ByteSize(*least)
+    )]
+    Low {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are to be.
+        least: u64,
+    },
     /// The medium failed.
     #[error("{action} {path} failed", path = path.display())]
     Io {
@@ -148,6 +317,11 @@ impl StoreError {
                 source,
             },
         }
+    }
+
+    /// Whether it is for want of space.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Low { .. })
     }
 }
 

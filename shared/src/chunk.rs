@@ -260,6 +260,11 @@ impl Assembler {
         self.hasher.algorithm()
     }
 
+    /// Digest of the bytes so far: what is kept of them can be checked against it later.
+    pub fn digest_so_far(&self) -> Digest {
+        self.hasher.finish()
+    }
+
     /// The image, whose size was not known before, is complete as it is.
     pub fn end_here(&mut self) {
         self.size = self.received;

@@ -260,9 +260,10 @@ async fn the_last_account_of_a_run_survives_a_cut_connection() {
 }
 
 #[tokio::test]
-async fn a_stopped_receiver_lets_its_folder_go_with_uploads_unfinished() {
+async fn a_stopped_receiver_leaves_unfinished_uploads_to_the_next_one() {
     let station = Station::start(&[]).await;
     let picture = large(200_000, 7);
+    let mut ids = Vec::new();
     for mut session in [
         RawSession::grpc(station.grpc()).await,
         RawSession::websocket(station.http()).await,
@@ -273,8 +274,13 @@ async fn a_stopped_receiver_lets_its_folder_go_with_uploads_unfinished() {
         session.send(chunk(id, 0, &picture.bytes[..1_000])).await;
         // Ends the session in order, so the upload is kept for the next one.
         session.finish().await;
+        ids.push(id);
     }
     let data = station.stop().await;
     let station = Station::start_on(data, &[]).await;
-    station.shows_only(&[]).await;
+    assert_eq!(station.listed("stored").await.len(), 0);
+    assert!(station.data().images().is_empty());
+    for id in ids {
+        assert_eq!(station.receiver().intake().held(id).await, Some(1_000));
+    }
 }

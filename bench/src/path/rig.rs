@@ -159,6 +159,8 @@ fn receiver_config(options: &Options, data: std::path::PathBuf) -> rx::Config {
             max_memory: ByteSize::mib(256),
             idle_timeout: Duration::from_secs(60),
             partial_ttl: Duration::from_secs(60),
+            partial_limit: ByteSize::mib(4_096),
+            min_free: ByteSize(0),
             max_pixels: 500_000_000,
         },
         link: rx::LinkOptions {

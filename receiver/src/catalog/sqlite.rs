@@ -144,6 +144,22 @@ impl Catalog for SqliteCatalog {
         .await
     }
 
+    async fn remove(
+        &self,
+        id: ImageId,
+        location: &str,
+        reason: &str,
+    ) -> Result<bool, CatalogError> {
+        let (location, reason) = (location.to_owned(), reason.to_owned());
+        self.request(|done| Job::Remove {
+            id,
+            location,
+            reason,
+            done,
+        })
+        .await
+    }
+
     fn insert_later(&self, entry: Entry) {
         self.post(Job::Insert {
             entry: Box::new(entry),

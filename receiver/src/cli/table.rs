@@ -66,7 +66,22 @@ static IMAGES: &[Setting] = &[
         "DURATION",
         "Keep unfinished uploads this long",
     )
-    .default("24h"),
+    .default("24h")
+    .long("Also across restarts of the receiver. 1,024 of them at most, the newest."),
+    Setting::value(
+        "partial-limit",
+        "SIZE",
+        "Most bytes of unfinished uploads that nobody sends",
+    )
+    .default("4GiB")
+    .long("Beyond, the oldest is dropped, and sent again from its start."),
+    Setting::value(
+        "min-free",
+        "SIZE",
+        "Take no images while less is free on the disk",
+    )
+    .default("64MiB")
+    .long("They are turned down for a later try until there is more. 0 uses all there is."),
 ];
 
 static LIMITS: &[Setting] = &[

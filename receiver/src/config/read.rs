@@ -141,6 +141,8 @@ fn limits(values: &mut Values) -> Limits {
         max_memory: values.required("max-memory", size_within(mib(1)..=LARGEST)),
         idle_timeout: values.required("idle-timeout", duration_within(MILLISECOND * 100..=DAY)),
         partial_ttl: values.required("partial-ttl", duration_within(MILLISECOND..=YEAR)),
+        partial_limit: values.required("partial-limit", size_within(ByteSize(0)..=LARGEST)),
+        min_free: values.required("min-free", size_within(ByteSize(0)..=LARGEST)),
         max_pixels: values.required("max-pixels", number_within(1..=u64::MAX)),
     }
 }

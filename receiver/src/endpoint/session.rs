@@ -246,11 +246,7 @@ impl Session {
             unfinished = hello.unfinished.len(),
             "session"
         );
-        let held = hello
-            .unfinished
-            .iter()
-            .filter_map(|id| self.intake.held(*id).map(|offset| (*id, offset)))
-            .collect();
+        let held = self.held(&hello.unfinished).await;
         let welcome = Welcome {
             protocol_version: PROTOCOL_VERSION,
             receiver: self.intake.name().to_owned(),
@@ -291,6 +287,18 @@ impl Session {
             patience.send(&replies, reply).await;
             drop(place);
         });
+    }
+
+    /// What is held of these images. It is taken from no connection that is still open: whoever
+    /// goes on with an image says so by `Begin`.
+    async fn held(&self, unfinished: &[ImageId]) -> Vec<(ImageId, u64)> {
+        let mut held = Vec::new();
+        for id in unfinished {
+            if let Some(offset) = self.intake.held(*id).await {
+                held.push((*id, offset));
+            }
+        }
+        held
     }
 
     async fn begin(&mut self, begin: Begin) {

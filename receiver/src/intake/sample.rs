@@ -39,6 +39,8 @@ pub(crate) fn limits() -> Limits {
         max_memory: ByteSize::mib(1),
         idle_timeout: Duration::from_secs(60),
         partial_ttl: Duration::from_secs(3_600),
+        partial_limit: ByteSize::mib(64),
+        min_free: ByteSize(0),
         max_pixels: 1_000_000,
     }
 }
@@ -50,9 +52,13 @@ impl Rig {
 
     /// One whose parts are not all usual.
     pub(crate) fn with(change: impl FnOnce(&mut Parts)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap(), change)
+    }
+
+    /// One on a folder that may hold something.
+    fn on(folder: TempDir, change: impl FnOnce(&mut Parts)) -> Self {
         let durability = Durability::Written;
-        let store = Arc::new(FileStore::open(folder.path(), durability).unwrap());
+        let store = Arc::new(FileStore::open(folder.path(), durability, 0).unwrap());
         let database = folder.path().join("catalog.sqlite");
         let catalog = Arc::new(SqliteCatalog::open(&database, durability).unwrap());
         let mut parts = Parts {
@@ -70,6 +76,42 @@ impl Rig {
             catalog,
             folder,
         }
+    }
+
+    /// The next process, after an orderly stop of this one.
+    pub(crate) async fn again(self, change: impl FnOnce(&mut Parts)) -> Self {
+        self.intake.close().await;
+        self.catalog.close().await;
+        let Self { intake, folder, .. } = self;
+        assert_eq!(Arc::strong_count(&intake), 1, "somebody still has it");
+        drop(intake);
+        Self::on(folder, change)
+    }
+
+    /// The next process, after this one was killed while it had `upload`. In between, `change`
+    /// happens to the files.
+    pub(crate) async fn killed(
+        self,
+        upload: Upload,
+        parts: impl FnOnce(&mut Parts),
+        change: impl FnOnce(),
+    ) -> Self {
+        // What a process leaves that is killed is what it has written by now.
+        let left: Vec<(PathBuf, Vec<u8>)> = self
+            .files("incoming")
+            .into_iter()
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
+        drop(upload);
+        self.intake.close().await;
+        self.catalog.close().await;
+        let Self { intake, folder, .. } = self;
+        drop(intake);
+        for (path, content) in left {
+            std::fs::write(path, content).unwrap();
+        }
+        change();
+        Self::on(folder, parts)
     }
 
     pub(crate) async fn begin(&self, meta: ImageMeta, offset: u64) -> Result<Begun, Reject> {

@@ -1,8 +1,12 @@
 //! Uploads that are not finished: who owns each, and those that nobody does.
 //!
-//! The newest claim to an image owns it. An image that is being stored cannot be claimed until
+//! Each image that is on its way in has a slot with a cell, which holds what came of it. The newest
+//! claim to an image owns it; it waits until whoever had it has ended the write that is under way,
+//! and finds all verified bytes in the cell. An image that is being stored cannot be claimed until
 //! that is done, so that of several uploads of one image only one at a time touches its place in
 //! the store, and the next one finds it in the catalogue.
+
+mod claim;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,15 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use shared::image::{ImageId, Transport};
+use shared::image::ImageId;
 use tokio::sync::Notify;
 
-use super::{Intake, Upload};
+use super::upload::Body;
+use crate::store::Partial;
+pub(super) use claim::Claim;
 
 /// Parked uploads at most; beyond, the oldest gives way.
 const MAX_PARKED: usize = 1_024;
 
-/// An unfinished upload that no connection owns.
+/// An unfinished upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// Verified bytes.
@@ -29,78 +35,168 @@ pub struct Held {
     pub left: Duration,
 }
 
-/// Answer to the wish to go on with an upload.
-pub enum Resumed {
-    /// Here it is.
-    Upload(Box<Upload>),
-    /// A connection has it.
-    Busy,
-    /// There is none.
-    Absent,
+/// What came of an image so far. Dropped, it is gone.
+pub(super) enum Content {
+    /// With everything that is needed to go on.
+    Warm(Box<Body>),
+    /// As an earlier process left it; not verified yet.
+    Cold(Box<dyn Partial>),
 }
 
+impl Content {
+    /// Bytes of it at most, and of the whole image.
+    fn sizes(&self) -> (u64, u64) {
+        match self {
+            Self::Warm(body) => (body.received(), body.size()),
+            Self::Cold(partial) => (partial.length(), partial.about().meta.size),
+        }
+    }
+
+    /// It stays for the next process.
+    pub(super) fn leave(mut self) {
+        match &mut self {
+            Self::Warm(body) => body.leave(),
+            Self::Cold(partial) => partial.leave(),
+        }
+    }
+}
+
+/// Whoever has the lock may go on with what is inside, if it owns the image.
+pub(super) type Cell = tokio::sync::Mutex<Option<Content>>;
+
 pub(super) struct Unfinished {
-    /// No upload is dropped under this lock: that takes it too, and removes a file.
+    /// No cell is dropped under this lock: that may take it too, and removes a file.
     state: Mutex<State>,
     next_owner: AtomicU64,
-    /// Told whenever an image is no longer being stored.
-    settled: Notify,
+    /// Told whenever an image can be claimed again.
+    free: Notify,
     ttl: Duration,
+    /// Bytes of parked uploads at most.
+    limit: u64,
 }
 
 #[derive(Default)]
 struct State {
-    owners: HashMap<ImageId, Owner>,
-    parked: HashMap<ImageId, Parked>,
+    slots: HashMap<ImageId, Slot>,
+    parked: usize,
+    parked_bytes: u64,
     closed: bool,
 }
 
-struct Owner {
-    number: u64,
-    storing: bool,
+/// Is there as long as somebody owns the image or something of it is parked.
+#[derive(Default)]
+struct Slot {
+    cell: Arc<Cell>,
+    owner: Option<Owner>,
+    parked: Option<Parked>,
 }
 
+#[derive(Clone, Copy)]
+struct Owner {
+    number: u64,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It is being found out what there is. Nobody else may claim the image meanwhile: of many who
+    /// want it at a time, each would take it from the one before, and none would ever have it.
+    Taking,
+    /// Bytes come. Whoever wants the image has it.
+    Sending,
+    /// All bytes are there. Nobody else may claim the image.
+    Storing,
+}
+
+impl Phase {
+    fn is_exclusive(self) -> bool {
+        self != Self::Sending
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Parked {
-    upload: Upload,
     since: Instant,
+    bytes: u64,
 }
 
 impl State {
+    fn owner(&self, id: ImageId) -> Option<Owner> {
+        self.slots.get(&id).and_then(|slot| slot.owner)
+    }
+
     fn owns(&self, id: ImageId, owner: u64) -> bool {
-        self.owners
-            .get(&id)
-            .is_some_and(|known| known.number == owner)
+        self.owner(id).is_some_and(|known| known.number == owner)
     }
 
-    /// Ends the ownership, if it still is one.
-    fn disown(&mut self, id: ImageId, owner: u64) -> Option<Owner> {
-        if self.owns(id, owner) {
-            return self.owners.remove(&id);
-        }
-        None
+    /// What was parked of the image no longer counts as that.
+    fn unpark(&mut self, id: ImageId) -> Option<Parked> {
+        let parked = self.slots.get_mut(&id)?.parked.take()?;
+        self.parked -= 1;
+        self.parked_bytes -= parked.bytes;
+        Some(parked)
     }
 
-    /// Parks an upload; what has to go for it.
-    fn park(&mut self, id: ImageId, parked: Parked) -> Option<Parked> {
-        if self.closed {
-            return Some(parked);
+    /// Nobody owns the image any more, but it is kept. What has to go for it.
+    fn park(&mut self, id: ImageId, parked: Parked, limit: u64) -> Vec<Slot> {
+        self.unpark(id);
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.owner = None;
+            slot.parked = Some(parked);
+            self.parked += 1;
+            self.parked_bytes += parked.bytes;
         }
-        let oldest = (self.parked.len() >= MAX_PARKED)
-            .then(|| self.parked.iter().min_by_key(|(_, parked)| parked.since))
-            .flatten()
-            .map(|(id, _)| *id);
-        let evicted = oldest.and_then(|id| self.parked.remove(&id));
-        self.parked.insert(id, parked).or(evicted)
+        let mut gone = Vec::new();
+        while self.parked > MAX_PARKED || self.parked_bytes > limit {
+            let parked = self.slots.iter();
+            let oldest = parked
+                .filter_map(|(id, slot)| slot.parked.map(|parked| (*id, parked.since)))
+                .min_by_key(|(_, since)| *since);
+            let Some((oldest, _)) = oldest else { break };
+            gone.extend(self.remove(oldest));
+        }
+        gone
+    }
+
+    fn remove(&mut self, id: ImageId) -> Option<Slot> {
+        self.unpark(id);
+        self.slots.remove(&id)
     }
 }
 
 impl Unfinished {
-    pub(super) fn new(ttl: Duration) -> Self {
+    pub(super) fn new(ttl: Duration, limit: u64) -> Self {
         Self {
             state: Mutex::default(),
             next_owner: AtomicU64::new(1),
-            settled: Notify::new(),
+            free: Notify::new(),
             ttl,
+            limit,
+        }
+    }
+
+    /// Takes what an earlier process left.
+    pub(super) fn load(&self, partials: Vec<Box<dyn Partial>>) {
+        let now = Instant::now();
+        for partial in partials {
+            let (id, bytes, age) = (partial.about().meta.id, partial.length(), partial.age());
+            if age >= self.ttl {
+                continue;
+            }
+            let since = now.checked_sub(age).unwrap_or(now);
+            let gone = {
+                let mut state = self.state.lock();
+                let cell = Arc::new(Cell::new(Some(Content::Cold(partial))));
+                let slot = Slot {
+                    cell,
+                    ..Slot::default()
+                };
+                let before = state.slots.insert(id, slot);
+                let mut gone = state.park(id, Parked { since, bytes }, self.limit);
+                gone.extend(before);
+                gone
+            };
+            drop(gone);
         }
     }
 
@@ -108,202 +204,190 @@ impl Unfinished {
         parked.since.elapsed() < self.ttl
     }
 
-    fn next_owner(&self) -> u64 {
-        self.next_owner.fetch_add(1, Ordering::Relaxed)
-    }
-
     pub(super) fn owns(&self, id: ImageId, owner: u64) -> bool {
         self.state.lock().owns(id, owner)
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// The owner has all bytes and is about to store the image; `false` when it lost it.
     pub(super) fn begin_storing(&self, id: ImageId, owner: u64) -> bool {
-        match self.state.lock().owners.get_mut(&id) {
+        let mut state = self.state.lock();
+        let known = state
+            .slots
+            .get_mut(&id)
+            .and_then(|slot| slot.owner.as_mut());
+        match known {
             Some(known) if known.number == owner => {
-                known.storing = true;
+                known.phase = Phase::Storing;
                 true
             }
             _ => false,
         }
     }
 
-    /// The owner, if it still is, no longer is.
+    /// The owner, if it still is, no longer is, and nothing is kept.
     pub(super) fn release(&self, id: ImageId, owner: u64) {
-        let gone = self.state.lock().disown(id, owner);
-        if gone.is_some_and(|owner| owner.storing) {
-            self.settled.notify_waiters();
-        }
-    }
-
-    /// Makes the caller the owner of `id`, once nobody is storing it.
-    pub(super) async fn claim(intake: &Arc<Intake>, id: ImageId) -> Claim {
-        let this = &intake.unfinished;
-        loop {
-            if let Some(claim) = this.try_claim(intake, id) {
-                return claim;
-            }
-            let settled = this.settled.notified();
-            tokio::pin!(settled);
-            // Listens from here on, so that what happens before the second try is not missed.
-            settled.as_mut().enable();
-            if let Some(claim) = this.try_claim(intake, id) {
-                return claim;
-            }
-            settled.await;
-        }
-    }
-
-    fn try_claim(&self, intake: &Arc<Intake>, id: ImageId) -> Option<Claim> {
-        let number = self.next_owner();
-        let parked = {
-            let mut state = self.state.lock();
-            if state.owners.get(&id).is_some_and(|owner| owner.storing) {
-                return None;
-            }
-            let storing = false;
-            state.owners.insert(id, Owner { number, storing });
-            state.parked.remove(&id)
-        };
-        Some(Claim {
-            intake: Arc::clone(intake),
-            id,
-            owner: Some(number),
-            parked: parked.filter(|parked| self.is_fresh(parked)),
-        })
-    }
-
-    /// Parks `upload`, unless another owner took over.
-    pub(super) fn park(&self, mut upload: Upload) {
-        let (id, since) = (upload.meta().id, Instant::now());
-        let owner = upload.disowned();
-        let parked = Parked { upload, since };
         let gone = {
             let mut state = self.state.lock();
-            match owner.and_then(|owner| state.disown(id, owner)) {
-                Some(_) => state.park(id, parked),
-                None => Some(parked),
+            state.owns(id, owner).then(|| state.remove(id)).flatten()
+        };
+        let owner = gone.as_ref().and_then(|slot| slot.owner);
+        if owner.is_some_and(|owner| owner.phase.is_exclusive()) {
+            self.free.notify_waiters();
+        }
+    }
+
+    /// The owner knows what there is, and goes on.
+    fn begin_sending(&self, id: ImageId, owner: u64) {
+        let mut state = self.state.lock();
+        let known = state
+            .slots
+            .get_mut(&id)
+            .and_then(|slot| slot.owner.as_mut());
+        if let Some(known) = known.filter(|known| known.number == owner) {
+            known.phase = Phase::Sending;
+        }
+        drop(state);
+        self.free.notify_waiters();
+    }
+
+    /// The owner, if it still is, leaves `bytes` for somebody else to go on with.
+    pub(super) fn park(&self, id: ImageId, owner: u64, bytes: u64, since: Instant) {
+        let gone = {
+            let mut state = self.state.lock();
+            if !state.owns(id, owner) {
+                return;
+            }
+            if state.closed {
+                state.remove(id).into_iter().collect()
+            } else {
+                state.park(id, Parked { since, bytes }, self.limit)
             }
         };
-        drop(gone);
+        self.free.notify_waiters();
+        for slot in gone {
+            self.part_with(slot);
+        }
+    }
+
+    /// A slot whose content is not needed here any more.
+    fn part_with(&self, slot: Slot) {
+        // Whoever has the lock is about to learn that it is no longer the owner.
+        if self.is_closed()
+            && let Ok(mut content) = slot.cell.try_lock()
+            && let Some(content) = content.take()
+        {
+            content.leave();
+        }
     }
 
     /// Whether a connection has the image.
     pub(super) fn is_owned(&self, id: ImageId) -> bool {
-        self.state.lock().owners.contains_key(&id)
+        self.state.lock().owner(id).is_some()
     }
 
-    /// Whether a connection has the image and is not storing it yet.
-    pub(super) fn is_receiving(&self, id: ImageId) -> bool {
-        let state = self.state.lock();
-        state.owners.get(&id).is_some_and(|owner| !owner.storing)
+    /// Whether a connection sends it.
+    pub(super) fn is_sending(&self, id: ImageId) -> bool {
+        let owner = self.state.lock().owner(id);
+        owner.is_some_and(|owner| owner.phase == Phase::Sending)
     }
 
-    pub(super) fn held(&self, id: ImageId) -> Option<Held> {
-        let state = self.state.lock();
-        let parked = state.parked.get(&id)?;
-        let left = self.ttl.checked_sub(parked.since.elapsed())?;
-        (!left.is_zero()).then(|| Held {
-            received: parked.upload.received(),
-            size: parked.upload.meta().size,
-            left,
-        })
-    }
-
-    pub(super) fn resume(&self, id: ImageId, transport: Transport) -> Resumed {
-        let parked = {
-            let mut state = self.state.lock();
-            let Some(parked) = state.parked.remove(&id) else {
-                return match state.owners.contains_key(&id) {
-                    true => Resumed::Busy,
-                    false => Resumed::Absent,
-                };
-            };
-            if self.is_fresh(&parked) {
-                let number = self.next_owner();
-                let storing = false;
-                state.owners.insert(id, Owner { number, storing });
-                let mut upload = parked.upload;
-                upload.owned_by(number, transport);
-                return Resumed::Upload(Box::new(upload));
-            }
-            parked
+    /// Resolves when the image is not being stored, nor taken by somebody.
+    pub(super) async fn not_exclusive(&self, id: ImageId) {
+        let exclusive = || {
+            let owner = self.state.lock().owner(id);
+            owner.is_some_and(|owner| owner.phase.is_exclusive())
         };
-        drop(parked);
-        Resumed::Absent
+        while exclusive() {
+            let free = self.free.notified();
+            tokio::pin!(free);
+            // Listens from here on, so that what happens before the second look is not missed.
+            free.as_mut().enable();
+            if exclusive() {
+                free.await;
+            }
+        }
     }
 
-    /// Drops a parked upload; whether there was one.
-    pub(super) fn forget(&self, id: ImageId) -> bool {
-        let parked = self.state.lock().parked.remove(&id);
-        parked.is_some_and(|parked| self.is_fresh(&parked))
+    /// The cell of an image that is not being stored, and how long it is kept yet.
+    pub(super) fn cell(&self, id: ImageId) -> Option<(Arc<Cell>, Duration)> {
+        let state = self.state.lock();
+        let slot = state.slots.get(&id)?;
+        if slot
+            .owner
+            .is_some_and(|owner| owner.phase == Phase::Storing)
+        {
+            return None;
+        }
+        let left = match &slot.parked {
+            Some(parked) => self.ttl.checked_sub(parked.since.elapsed())?,
+            None => self.ttl,
+        };
+        (!left.is_zero()).then(|| (Arc::clone(&slot.cell), left))
+    }
+
+    /// What was parked has been verified: so many bytes it is. Nothing is left of it if `None`.
+    pub(super) fn verified(&self, id: ImageId, cell: &Arc<Cell>, bytes: Option<u64>) {
+        let gone = {
+            let mut state = self.state.lock();
+            let slot = state.slots.get(&id);
+            let Some(parked) = slot.filter(|slot| Arc::ptr_eq(&slot.cell, cell)) else {
+                return;
+            };
+            match (parked.parked, bytes) {
+                (None, _) => None,
+                (Some(parked), Some(bytes)) => {
+                    let parked = Parked { bytes, ..parked };
+                    // Never more than before.
+                    state.park(id, parked, u64::MAX);
+                    None
+                }
+                (Some(_), None) => state.remove(id),
+            }
+        };
+        drop(gone);
     }
 
     /// Drops parked uploads that are too old; how many.
     pub(super) fn expire(&self) -> usize {
-        let gone: Vec<Parked> = {
+        let gone: Vec<Slot> = {
             let mut state = self.state.lock();
-            let old: Vec<ImageId> = state
-                .parked
-                .iter()
-                .filter(|(_, parked)| !self.is_fresh(parked))
+            let slots = state.slots.iter();
+            let old: Vec<ImageId> = slots
+                .filter(|(_, slot)| slot.parked.is_some_and(|parked| !self.is_fresh(&parked)))
                 .map(|(id, _)| *id)
                 .collect();
-            old.iter()
-                .filter_map(|id| state.parked.remove(id))
-                .collect()
+            old.into_iter().filter_map(|id| state.remove(id)).collect()
         };
         gone.len()
     }
 
-    /// Drops all parked uploads, and those that are to be parked later.
-    pub(super) fn close(&self) {
-        let gone = {
+    /// Leaves all parked uploads, and those that are to be parked later, to the next process.
+    pub(super) async fn close(&self) {
+        let gone: Vec<Slot> = {
             let mut state = self.state.lock();
             state.closed = true;
-            std::mem::take(&mut state.parked)
+            let slots = state.slots.iter();
+            let parked: Vec<ImageId> = slots
+                .filter(|(_, slot)| slot.parked.is_some())
+                .map(|(id, _)| *id)
+                .collect();
+            parked
+                .into_iter()
+                .filter_map(|id| state.remove(id))
+                .collect()
         };
-        drop(gone);
-    }
-}
-
-/// A fresh ownership, with what was parked of the image. Dropped, it gives both back.
-pub(super) struct Claim {
-    intake: Arc<Intake>,
-    id: ImageId,
-    owner: Option<u64>,
-    parked: Option<Parked>,
-}
-
-impl Claim {
-    /// Bytes that were parked.
-    pub(super) fn received(&self) -> u64 {
-        let parked = self.parked.as_ref();
-        parked.map_or(0, |parked| parked.upload.received())
-    }
-
-    /// What was parked, for good.
-    pub(super) fn take(&mut self) -> Option<Upload> {
-        self.parked.take().map(|parked| parked.upload)
-    }
-
-    /// Keeps the ownership.
-    pub(super) fn into_owner(mut self) -> Option<u64> {
-        self.owner.take()
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let Some(owner) = self.owner.take() else {
-            return;
-        };
-        let gone = {
-            let mut state = self.intake.unfinished.state.lock();
-            match (state.disown(self.id, owner), self.parked.take()) {
-                (Some(_), Some(parked)) => state.park(self.id, parked),
-                (_, parked) => parked,
+        for slot in gone {
+            if let Some(content) = slot.cell.lock().await.take() {
+                content.leave();
             }
-        };
-        drop(gone);
+        }
+    }
+
+    fn next_owner(&self) -> u64 {
+        self.next_owner.fetch_add(1, Ordering::Relaxed)
     }
 }

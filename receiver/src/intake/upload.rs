@@ -1,81 +1,57 @@
 //! One image on its way in.
 
+mod body;
 mod ending;
+mod recover;
 
 use std::sync::Arc;
 
-use shared::chunk::{Assembler, ChunkError, Segments};
+use shared::chunk::{ChunkError, Segments};
 use shared::clock::UnixNanos;
-use shared::digest::{Digest, DigestAlgorithm, Hasher};
-use shared::image::{ImageMeta, Transport};
+use shared::digest::Digest;
+use shared::image::{ImageId, ImageMeta};
 use shared::receipt::{Durability, Receipt, Reject, RejectReason};
 
-use super::inspect::Inspector;
-use super::unfinished::Claim;
-use super::{Intake, Origin, store_failed};
-use crate::catalog::Entry;
-use crate::store::{ImageWriter, StoreError};
+use super::unfinished::{Cell, Claim, Content};
+use super::{Intake, Origin};
+pub use body::Checkpoint;
+pub(super) use body::{Body, Opening};
+pub(super) use recover::warm;
 
-/// One image on its way in. Dropped before [`Upload::finish`], it leaves nothing behind.
+/// One image on its way in, as its owner has it. Dropped before [`Upload::finish`], it leaves
+/// nothing behind, unless a newer owner took over.
 pub struct Upload {
     intake: Arc<Intake>,
-    /// `None` while it is parked.
+    /// `None` once it is given up.
     owner: Option<u64>,
-    meta: ImageMeta,
+    cell: Arc<Cell>,
+    meta: Arc<ImageMeta>,
     origin: Origin,
-    state: Checkpoint,
-    /// `None` once it is committed.
-    writer: Option<Box<dyn ImageWriter>>,
-    /// The catalogued image with this id, when only the bytes can tell whether it is the same.
-    known: Option<Box<Entry>>,
-    /// Size is what comes.
-    open_ended: bool,
-    first_byte: Option<UnixNanos>,
-    last_byte: Option<UnixNanos>,
-}
-
-/// How far an upload was, to go back to.
-#[derive(Clone)]
-pub struct Checkpoint {
-    assembler: Assembler,
-    inspector: Inspector,
-    /// Digest with the algorithm of the catalogued image, when that is another.
-    second: Option<Hasher>,
+    size: u64,
+    /// Bytes that are verified.
+    received: u64,
+    /// Where the next chunk begins: before `received` while bytes come again that are there.
+    next: u64,
 }
 
 impl Upload {
-    pub(super) fn new(
-        intake: Arc<Intake>,
-        meta: ImageMeta,
-        origin: Origin,
-        writer: Box<dyn ImageWriter>,
-        known: Option<Box<Entry>>,
-        open_ended: bool,
-    ) -> Self {
-        let known_algorithm = known.as_ref().map(|entry| entry.digest.algorithm());
-        let algorithm = meta
-            .digest
-            .map(|digest| digest.algorithm())
-            .or(known_algorithm)
-            .unwrap_or_default();
-        let second = known_algorithm.filter(|known| *known != algorithm);
-        let state = Checkpoint {
-            assembler: Assembler::new(meta.size, intake.limits().max_chunks, algorithm),
-            inspector: Inspector::default(),
-            second: second.map(DigestAlgorithm::hasher),
-        };
-        Self {
+    /// Goes on with what was claimed, from the byte `offset` on, which may be before its end;
+    /// `None` if the claim has been given up.
+    pub(super) fn new(claim: Claim, body: Box<Body>, offset: u64) -> Option<Self> {
+        let intake = Arc::clone(body.intake());
+        let (meta, origin) = (Arc::clone(body.meta()), body.origin().clone());
+        let (size, received) = (body.size(), body.received());
+        let (owner, cell) = claim.keep(Content::Warm(body))?;
+        Some(Self {
             intake,
-            owner: None,
+            owner: Some(owner),
+            cell,
             meta,
             origin,
-            state,
-            writer: Some(writer),
-            known,
-            open_ended,
-            first_byte: None,
-            last_byte: None,
-        }
+            size,
+            received,
+            next: offset,
+        })
     }
 
     /// What its sender said of the image.
@@ -85,12 +61,12 @@ impl Upload {
 
     /// Bytes so far, all of them checked.
     pub fn received(&self) -> u64 {
-        self.state.assembler.received()
+        self.received
     }
 
     /// Bytes of the whole image, as declared.
     pub fn size(&self) -> u64 {
-        self.state.assembler.size()
+        self.size
     }
 
     /// Who sends it.
@@ -98,20 +74,8 @@ impl Upload {
         &self.origin
     }
 
-    pub(super) fn claimed(mut self, claim: Claim) -> Self {
-        self.owner = claim.into_owner();
-        self
-    }
-
-    /// An owner goes on with it as it is.
-    pub(super) fn owned_by(&mut self, owner: u64, transport: Transport) {
-        self.owner = Some(owner);
-        self.origin.transport = transport;
-    }
-
-    /// It has no owner from now on; the last one.
-    pub(super) fn disowned(&mut self) -> Option<u64> {
-        self.owner.take()
+    fn id(&self) -> ImageId {
+        self.meta.id
     }
 
     fn is_owned(&self) -> bool {
@@ -119,56 +83,32 @@ impl Upload {
             .is_some_and(|owner| self.intake.unfinished.owns(self.meta.id, owner))
     }
 
-    /// A sender that announced the image again goes on with it.
+    /// How far it is now.
     ///
     /// # Errors
-    /// When the new announcement is of other bytes, or has a digest that can no longer be made.
-    pub(super) fn adopt(&mut self, meta: &ImageMeta, origin: &Origin) -> Result<(), Reject> {
-        let other_digest = match (self.meta.digest, meta.digest) {
-            (Some(before), Some(now)) => before != now,
-            (None, Some(now)) => now.algorithm() != self.state.assembler.algorithm(),
-            (_, None) => false,
-        };
-        if meta.size != self.size() || other_digest {
-            let message = format!(
-                "the {} bytes held were announced with another size or digest and are dropped; \
-                 send the image from byte 0",
-                self.received()
-            );
-            return Err(Reject::new(self.meta.id, RejectReason::Offset, message));
+    /// When another connection took over.
+    pub async fn checkpoint(&self) -> Result<Checkpoint, Reject> {
+        let content = self.cell.lock().await;
+        match &*content {
+            Some(Content::Warm(body)) if self.is_owned() => Ok(body.checkpoint()),
+            _ => Err(self.superseded()),
         }
-        self.origin = origin.clone();
-        self.meta.attempt = meta.attempt;
-        self.meta.clock = meta.clock.or(self.meta.clock);
-        self.meta.digest = self.meta.digest.or(meta.digest);
-        Ok(())
-    }
-
-    /// Hands all bytes to the store's medium, so that a parked upload takes no memory for them.
-    pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
-        match &mut self.writer {
-            Some(writer) if self.state.assembler.received() > 0 => writer.reopen().await.map(drop),
-            _ => Ok(()),
-        }
-    }
-
-    /// How far it is now.
-    pub fn checkpoint(&self) -> Checkpoint {
-        self.state.clone()
     }
 
     /// Goes back to `checkpoint`.
     ///
     /// # Errors
-    /// When the store fails; the upload cannot be completed then.
+    /// When the store fails or another connection took over; the upload cannot be completed then.
     pub async fn roll_back(&mut self, checkpoint: Checkpoint) -> Result<(), Reject> {
-        let length = checkpoint.assembler.received();
-        self.state = checkpoint;
-        let Some(writer) = &mut self.writer else {
-            return Ok(());
+        let mut content = self.cell.lock().await;
+        let body = match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => body,
+            _ => return Err(self.superseded()),
         };
-        let truncated = writer.truncate(length).await;
-        truncated.map_err(|error| self.turned_down(store_failed(self.meta.id, &error)))
+        body.roll_back(checkpoint).await?;
+        self.received = body.received();
+        self.next = self.received;
+        Ok(())
     }
 
     /// Takes the chunk that starts at `offset`, with its CRC-32C if one was declared.
@@ -182,37 +122,44 @@ impl Upload {
         crc32c: Option<u32>,
         data: Segments,
     ) -> Result<(), Reject> {
-        let id = self.meta.id;
-        if !self.is_owned() {
-            return Err(self.superseded());
-        }
         let now = UnixNanos::now();
-        self.first_byte.get_or_insert(now);
-        self.last_byte = Some(now);
         let kib = u32::try_from(data.len().div_ceil(1 << 10)).unwrap_or(u32::MAX);
         let intake = Arc::clone(&self.intake);
         // The semaphore is never closed. More than there is would be waited for for ever.
         let Ok(_memory) = intake.memory.acquire_many(kib.min(intake.memory_kib)).await else {
             return Err(Reject::new(
-                id,
+                self.id(),
                 RejectReason::Unavailable,
                 "the receiver is stopping",
             ));
         };
-        if let Err(error) = self.state.assembler.push(offset, crc32c, &data) {
-            return Err(self.turned_down(self.chunk_reject(error)));
-        }
-        for piece in data.pieces() {
-            self.state.inspector.update(piece);
-            if let Some(second) = &mut self.state.second {
-                second.update(piece);
-            }
-        }
-        let Some(writer) = &mut self.writer else {
-            return Ok(());
+        // Not before the memory is there: whoever takes over waits for this lock.
+        let mut content = self.cell.lock().await;
+        let body = match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => body,
+            _ => return Err(self.superseded()),
         };
-        let written = writer.write(data).await;
-        written.map_err(|error| self.turned_down(store_failed(id, &error)))
+        let (mut offset, mut crc32c, mut data) = (offset, crc32c, data);
+        if self.next < body.received() {
+            let fits = again(self.next, offset, crc32c, &data);
+            fits.map_err(|error| body.turned_down(body.chunk_reject(error)))?;
+            let end = offset + data.len() as u64;
+            let known = body.received() - offset;
+            self.next = end.min(body.received());
+            let Some(known) = usize::try_from(known)
+                .ok()
+                .filter(|known| *known < data.len())
+            else {
+                return Ok(());
+            };
+            data.split_to(known);
+            offset = body.received();
+            crc32c = None;
+        }
+        let pushed = body.push(now, offset, crc32c, data).await;
+        self.received = body.received();
+        self.next = self.received;
+        pushed
     }
 
     /// All bytes have come: checks the whole, stores it as durably as promised, catalogues it.
@@ -222,21 +169,40 @@ impl Upload {
     /// # Errors
     /// The image is not stored; with `quarantined` set it is kept apart.
     pub async fn finish(mut self, declared: Option<Digest>) -> Result<Receipt, Reject> {
-        let id = self.meta.id;
-        let unfinished = &self.intake.unfinished;
-        if !self
-            .owner
-            .is_some_and(|owner| unfinished.begin_storing(id, owner))
-        {
-            return Err(self.superseded());
-        }
+        let id = self.id();
+        let (mut body, storing) = {
+            let mut content = self.cell.lock().await;
+            let Some(owner) = self.owner else {
+                return Err(self.superseded());
+            };
+            if !self.intake.unfinished.begin_storing(id, owner) {
+                return Err(self.superseded());
+            }
+            // From here on, whoever wants the image waits until this is dropped.
+            self.owner = None;
+            let storing = Storing {
+                intake: Arc::clone(&self.intake),
+                id,
+                owner,
+            };
+            match content.take() {
+                Some(Content::Warm(body)) => (body, storing),
+                _ => return Err(self.superseded()),
+            }
+        };
         if self.intake.durability() == Durability::Memory {
             // Nothing that could be left half done, and no time to lose.
-            return self.complete(declared).await;
+            let stored = body.complete(declared).await;
+            drop((body, storing));
+            return stored;
         }
-        let storing = self.intake.storing.clone();
-        let completed = storing
-            .spawn(async move { self.complete(declared).await })
+        let tasks = self.intake.storing.clone();
+        let completed = tasks
+            .spawn(async move {
+                let stored = body.complete(declared).await;
+                drop((body, storing));
+                stored
+            })
             .await;
         completed.unwrap_or_else(|error| {
             tracing::error!(image = %id, "storing failed: {error}");
@@ -245,70 +211,82 @@ impl Upload {
         })
     }
 
+    /// Leaves it for somebody to go on with.
+    pub(super) async fn park(mut self) {
+        let Some(owner) = self.owner else { return };
+        let mut content = self.cell.lock().await;
+        let Some(Content::Warm(body)) = &mut *content else {
+            return;
+        };
+        if !self.intake.unfinished.owns(self.meta.id, owner) {
+            return;
+        }
+        if let Err(error) = body.park().await {
+            let image = self.meta.id;
+            tracing::error!(%image, "unfinished upload cannot be kept: {error}");
+            return;
+        }
+        let bytes = body.received();
+        drop(content);
+        self.owner = None;
+        let since = std::time::Instant::now();
+        self.intake
+            .unfinished
+            .park(self.meta.id, owner, bytes, since);
+    }
+
     fn superseded(&self) -> Reject {
-        let id = self.meta.id;
+        let id = self.id();
         let message = format!("a newer upload of image {id} took over");
         Reject::new(id, RejectReason::Superseded, message)
-    }
-
-    async fn complete(&mut self, declared: Option<Digest>) -> Result<Receipt, Reject> {
-        if self.open_ended {
-            self.meta.size = self.received();
-            self.state.assembler.end_here();
-        }
-        let digest = self.verified_digest(declared)?;
-        if let Some(known) = self.known.take() {
-            let found = self.state.second.as_ref().map_or(digest, Hasher::finish);
-            return self
-                .intake
-                .seen_before(&self.meta, &self.origin, found, *known)
-                .await;
-        }
-        let finding = match self
-            .state
-            .inspector
-            .finish(self.meta.content_type.as_deref())
-        {
-            Ok(facts) => self.look_closer(&facts).await?.map_or(Ok(facts), Err),
-            Err(finding) => Err(finding),
-        };
-        let verified = UnixNanos::now();
-        let entry = self.place(digest, finding, verified).await?;
-        self.catalogue(entry).await
-    }
-
-    fn chunk_reject(&self, error: ChunkError) -> Reject {
-        let id = self.meta.id;
-        let (reason, advice) = match error {
-            ChunkError::Offset { .. } => (RejectReason::Offset, ""),
-            ChunkError::Overflow { .. } if self.open_ended => {
-                let limit = self.intake.limits().max_image_size;
-                let message = format!(
-                    "image exceeds the receiver's limit of {limit} ({} bytes); \
-                     raise RECEIVER_MAX_IMAGE_SIZE",
-                    limit.0
-                );
-                return Reject::new(id, RejectReason::Limit, message);
-            }
-            ChunkError::Overflow { .. } => (RejectReason::Overflow, ""),
-            ChunkError::Checksum { .. } => (RejectReason::ChunkChecksum, ""),
-            ChunkError::Count { .. } => (
-                RejectReason::Limit,
-                "; send larger chunks (TRANSMITTER_CHUNK_SIZE) or raise RECEIVER_MAX_CHUNKS",
-            ),
-        };
-        Reject::new(id, reason, format!("{error}{advice}"))
-    }
-
-    fn turned_down(&self, reject: Reject) -> Reject {
-        self.intake.turn_down(&self.meta, &self.origin, reject)
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(owner) = self.owner {
-            self.intake.unfinished.release(self.meta.id, owner);
+        let Some(owner) = self.owner else { return };
+        let unfinished = &self.intake.unfinished;
+        if unfinished.is_closed()
+            && unfinished.owns(self.meta.id, owner)
+            && let Ok(mut content) = self.cell.try_lock()
+            && let Some(content) = content.take()
+        {
+            // The process ends; the next one may go on with it.
+            content.leave();
         }
+        unfinished.release(self.meta.id, owner);
+    }
+}
+
+/// The right to store an image, until it is dropped.
+struct Storing {
+    intake: Arc<Intake>,
+    id: ImageId,
+    owner: u64,
+}
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        self.intake.unfinished.release(self.id, self.owner);
+    }
+}
+
+/// Checks a chunk of bytes that are there already.
+fn again(
+    expected: u64,
+    offset: u64,
+    declared: Option<u32>,
+    data: &Segments,
+) -> Result<(), ChunkError> {
+    if offset != expected {
+        return Err(ChunkError::Offset { offset, expected });
+    }
+    match declared {
+        Some(declared) if data.crc32c() != declared => Err(ChunkError::Checksum {
+            offset,
+            found: data.crc32c(),
+            declared,
+        }),
+        _ => Ok(()),
     }
 }

@@ -1,191 +1,241 @@
 //! Images as files under one folder.
 //!
 //! `incoming/` holds what is being written, `images/` and `quarantine/` what is complete, by the
-//! UTC day of its arrival. All three lie in one file system, so that a complete image appears at
-//! its place by one atomic rename.
+//! UTC day of its arrival. All lie in one file system, so that a complete image appears at its
+//! place by one atomic rename. `orphans/` has files that no receipt was given for, because their
+//! receiver died between placing and cataloguing them.
 
+mod batch;
 mod folders;
+mod group;
+mod location;
+mod part;
+mod partial;
+mod sidecar;
+mod space;
+mod unsettled;
 mod writer;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use shared::clock::UnixNanos;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shared::disk::{Disk, OsDisk};
 use shared::image::ImageId;
 use shared::receipt::Durability;
 
 use crate::store::lock::DataLock;
-use crate::store::{Area, ImageStore, ImageWriter, Placement, StoreError};
-use folders::{Folders, sync_folder};
+use crate::store::{About, Area, ImageStore, ImageWriter, Partial, Room, StoreError, Unsettled};
+use folders::Folders;
+pub use location::Location;
+use partial::FilePartial;
+use space::Space;
 use writer::FileWriter;
 
-const INCOMING: &str = "incoming";
-
-impl Area {
-    /// Name of its folder.
-    fn folder(self) -> &'static str {
-        match self {
-            Self::Images => "images",
-            Self::Quarantine => "quarantine",
-        }
-    }
-}
+pub(crate) const INCOMING: &str = "incoming";
+pub(crate) const ORPHANS: &str = "orphans";
 
 /// Keeps images as files; the only user of its folder.
 #[derive(Debug)]
 pub struct FileStore {
     root: Arc<Root>,
+    partials: Mutex<Vec<FilePartial>>,
 }
 
 #[derive(Debug)]
 struct Root {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     durability: Durability,
     folders: Folders,
+    space: Space,
     /// Tells uploads of the same image apart.
     uploads: AtomicU64,
-    _lock: DataLock,
+    _lock: Option<DataLock>,
 }
 
 impl FileStore {
-    /// Takes the folder `root`, which is made when it is not there, and removes what an earlier
-    /// process left unfinished. [`Durability::Memory`] is taken as [`Durability::Written`].
+    /// Takes the folder `root`, which is made when it is not there, and finds what an earlier
+    /// process left unfinished. No image begins while fewer than `min_free` bytes are free.
+    /// [`Durability::Memory`] is taken as [`Durability::Written`].
     ///
     /// # Errors
     /// When another receiver works on the folder, or it cannot be made, read or written.
-    pub fn open(root: &Path, durability: Durability) -> Result<Self, StoreError> {
+    pub fn open(root: &Path, durability: Durability, min_free: u64) -> Result<Self, StoreError> {
         let lock = DataLock::acquire(root)?;
-        let folders = Folders::new(durability == Durability::Synced);
         if let (Durability::Synced, Some(parent)) = (durability, root.parent()) {
-            sync_folder(parent)?;
+            OsDisk
+                .sync_folder(parent)
+                .map_err(|source| StoreError::io("syncing folder", parent, source))?;
         }
+        Self::on(Arc::new(OsDisk), root, durability, min_free, Some(lock))
+    }
+
+    /// The same on a file system of the caller's, who sees to it that nobody else uses the folder,
+    /// which is there.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn on(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        durability: Durability,
+        min_free: u64,
+        lock: Option<DataLock>,
+    ) -> Result<Self, StoreError> {
+        let folders = Folders::new(Arc::clone(&disk), root, durability == Durability::Synced);
         for name in [Area::Images.folder(), Area::Quarantine.folder(), INCOMING] {
-            folders.ensure(&root.join(name))?;
+            folders.make(name)?;
         }
-        let removed = clear(&root.join(INCOMING))?;
-        if removed > 0 {
-            tracing::info!(
-                removed,
-                "unfinished images of an earlier process were removed"
-            );
-        }
-        let root = Root {
+        let incoming = root.join(INCOMING);
+        let (found, next) = partial::find(&*disk, &incoming)?;
+        folders.begin()?;
+        let trial = incoming.join("trial");
+        let space = Space::new(Arc::clone(&disk), root.to_path_buf(), trial, min_free);
+        let root = Arc::new(Root {
+            disk,
             path: root.to_path_buf(),
             durability,
             folders,
-            uploads: AtomicU64::new(0),
+            space,
+            uploads: AtomicU64::new(next),
             _lock: lock,
-        };
+        });
+        let partials = found
+            .into_iter()
+            .map(|found| FilePartial::new(Arc::clone(&root), found))
+            .collect();
         Ok(Self {
-            root: Arc::new(root),
+            root,
+            partials: Mutex::new(partials),
         })
     }
 }
 
 impl Root {
-    /// A name in `incoming/` that no other upload has: the lock keeps other processes out, and the
-    /// folder was empty when this one began.
-    fn incoming(&self, name: impl std::fmt::Display) -> PathBuf {
+    /// The beginning of names in `incoming/` that no other upload has: the lock keeps other
+    /// processes out, and counting goes on where what was found there ends.
+    fn stem(&self, id: ImageId) -> String {
         let upload = self.uploads.fetch_add(1, Ordering::Relaxed);
-        self.path
-            .join(INCOMING)
-            .join(format!("{name}.{upload}.part"))
+        format!("{id}.{upload}")
+    }
+
+    fn incoming(&self, name: &str) -> PathBuf {
+        self.path.join(INCOMING).join(name)
     }
 
     fn is_synced(&self) -> bool {
         self.durability == Durability::Synced
     }
+
+    /// Takes note if the error is for want of space.
+    fn noting(&self, error: StoreError) -> StoreError {
+        if error.is_full() {
+            self.space.found_full();
+        }
+        error
+    }
+
+    fn noting_space<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        result.map_err(|error| self.noting(error))
+    }
 }
 
 #[async_trait]
 impl ImageStore for FileStore {
-    async fn create(&self, id: ImageId) -> Result<Box<dyn ImageWriter>, StoreError> {
-        Ok(Box::new(FileWriter::new(Arc::clone(&self.root), id)))
+    async fn create(&self, about: About) -> Result<Box<dyn ImageWriter>, StoreError> {
+        Ok(Box::new(FileWriter::new(Arc::clone(&self.root), about)))
     }
 
     async fn open(&self, location: &str) -> Result<Option<File>, StoreError> {
-        let path = resolve(&self.root.path, location)?;
-        blocking(move || match File::open(&path) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StoreError::io("opening", &path, source)),
+        let path = self.root.path.join(Location::read(location)?.text());
+        let disk = Arc::clone(&self.root.disk);
+        blocking(move || {
+            let opened = match disk.open(&path, false) {
+                Ok(file) => file.as_os().map(File::try_clone).transpose(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            };
+            opened.map_err(|source| StoreError::io("opening", &path, source))
         })
         .await
+    }
+
+    async fn size(&self, location: &str) -> Result<Option<u64>, StoreError> {
+        let path = self.root.path.join(Location::read(location)?.text());
+        let disk = Arc::clone(&self.root.disk);
+        blocking(move || {
+            disk.length(&path)
+                .map_err(|source| StoreError::io("looking at", &path, source))
+        })
+        .await
+    }
+
+    async fn discard(&self, location: &str) -> Result<(), StoreError> {
+        let path = self.root.path.join(Location::read(location)?.text());
+        let disk = Arc::clone(&self.root.disk);
+        blocking(move || match disk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("removing", &path, error))
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    fn partials(&self) -> Vec<Box<dyn Partial>> {
+        let found = std::mem::take(&mut *self.partials.lock());
+        found
+            .into_iter()
+            .map(|partial| Box::new(partial) as Box<dyn Partial>)
+            .collect()
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        self.root.space.room()
+    }
+
+    async fn look_for_room(&self) -> Option<Room> {
+        let root = Arc::clone(&self.root);
+        let looked = blocking(move || {
+            root.space.look();
+            Ok(root.space.figures())
+        });
+        looked.await.ok()
+    }
+
+    fn unsettled(&self) -> Option<Arc<dyn Unsettled>> {
+        unsettled::of(&self.root)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let root = Arc::clone(&self.root);
+        blocking(move || root.folders.end()).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let path = self.root.incoming("check");
-        blocking(move || {
-            let written = fs::write(&path, b"ready");
-            let removed = fs::remove_file(&path);
+        self.room()?;
+        let path = self.root.incoming(&format!(
+            "check.{}",
+            self.root.uploads.fetch_add(1, Ordering::Relaxed)
+        ));
+        let disk = Arc::clone(&self.root.disk);
+        let checked = blocking(move || {
+            let written = disk
+                .create(&path)
+                .and_then(|file| file.write_at(&[Bytes::from_static(b"ready")], 0));
+            let removed = disk.remove(&path);
             written
                 .and(removed)
                 .map_err(|source| StoreError::io("writing", &path, source))
-        })
-        .await
+        });
+        self.root.noting_space(checked.await)
     }
-}
-
-/// The location of an image, relative to the store's folder.
-fn locate(placement: &Placement) -> String {
-    let Placement {
-        id,
-        area,
-        extension,
-        received,
-    } = placement;
-    format!("{}/{}/{id}.{extension}", area.folder(), day(*received))
-}
-
-/// The UTC day, for example `2026-01-02`.
-fn day(time: UnixNanos) -> jiff::civil::Date {
-    jiff::Timestamp::from_nanosecond(i128::from(time.0))
-        .expect("64-bit nanoseconds lie between the years 1677 and 2262")
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .date()
-}
-
-/// The path of a location, if it is one that [`locate`] can give: locations come from the
-/// catalogue, and a damaged one must not reach outside.
-fn resolve(root: &Path, location: &str) -> Result<PathBuf, StoreError> {
-    let refused = || StoreError::Location {
-        location: location.chars().take(128).collect(),
-    };
-    let mut parts = Vec::with_capacity(3);
-    for component in Path::new(location).components() {
-        match component {
-            Component::Normal(part) if parts.len() < 3 => parts.push(part),
-            _ => return Err(refused()),
-        }
-    }
-    let known = [Area::Images, Area::Quarantine]
-        .iter()
-        .any(|area| parts.first().is_some_and(|first| *first == area.folder()));
-    if parts.len() != 3 || !known || location.contains('\0') {
-        return Err(refused());
-    }
-    Ok(parts
-        .iter()
-        .fold(root.to_path_buf(), |path, part| path.join(part)))
-}
-
-/// Removes all files in `folder` and tells their number.
-fn clear(folder: &Path) -> Result<u64, StoreError> {
-    let reading = |source| StoreError::io("reading folder", folder, source);
-    let mut removed = 0;
-    for entry in fs::read_dir(folder).map_err(reading)? {
-        let entry = entry.map_err(reading)?;
-        if !entry.file_type().map_err(reading)?.is_dir() {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(|source| StoreError::io("removing", &path, source))?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
 }
 
 /// Runs `work` where it may block.

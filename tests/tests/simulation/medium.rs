@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pantelegraph_receiver::store::{ImageStore, ImageWriter, Placement, StoreError};
+use pantelegraph_receiver::store::{About, ImageStore, ImageWriter, Placement, StoreError};
 use shared::chunk::Segments;
+use shared::digest::Digest;
 use shared::image::ImageId;
 
 use crate::random::Random;
@@ -117,7 +118,7 @@ impl Medium {
 
 #[async_trait]
 impl ImageStore for Medium {
-    async fn create(&self, _id: ImageId) -> Result<Box<dyn ImageWriter>, StoreError> {
+    async fn create(&self, _about: About) -> Result<Box<dyn ImageWriter>, StoreError> {
         self.pause().await;
         self.room()?;
         Ok(Box::new(Writer {
@@ -129,6 +130,19 @@ impl ImageStore for Medium {
     async fn open(&self, _location: &str) -> Result<Option<File>, StoreError> {
         Ok(None)
     }
+
+    async fn size(&self, location: &str) -> Result<Option<u64>, StoreError> {
+        let state = self.0.lock().unwrap();
+        Ok(state
+            .files
+            .get(location)
+            .map(|file| file.bytes.len() as u64))
+    }
+
+    async fn discard(&self, location: &str) -> Result<(), StoreError> {
+        self.0.lock().unwrap().files.remove(location);
+        Ok(())
+    }
 }
 
 struct Writer {
@@ -138,7 +152,7 @@ struct Writer {
 
 #[async_trait]
 impl ImageWriter for Writer {
-    async fn write(&mut self, data: Segments) -> Result<(), StoreError> {
+    async fn write(&mut self, data: Segments, _digest: Digest) -> Result<(), StoreError> {
         self.medium.pause().await;
         self.medium.room()?;
         for piece in data.pieces() {
@@ -147,7 +161,7 @@ impl ImageWriter for Writer {
         Ok(())
     }
 
-    async fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
+    async fn truncate(&mut self, length: u64, _digest: Digest) -> Result<(), StoreError> {
         self.bytes.truncate(usize::try_from(length).unwrap());
         Ok(())
     }
@@ -155,6 +169,12 @@ impl ImageWriter for Writer {
     async fn reopen(&mut self) -> Result<Option<File>, StoreError> {
         Ok(None)
     }
+
+    async fn park(&mut self, _digest: Digest) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn leave(&mut self) {}
 
     async fn commit(self: Box<Self>, placement: Placement) -> Result<String, StoreError> {
         self.medium.pause().await;

@@ -54,6 +54,8 @@ fn limits() -> Limits {
         max_memory: ByteSize::kib(8),
         idle_timeout: IDLE_TIMEOUT,
         partial_ttl: Duration::from_secs(3_600),
+        partial_limit: ByteSize::mib(64),
+        min_free: ByteSize(0),
         max_pixels: 1_000_000,
     }
 }
@@ -280,6 +282,15 @@ impl Catalog for SlowCatalog {
         let inserted = at_once(self.real.insert(entry));
         self.pause().await;
         inserted
+    }
+
+    async fn remove(
+        &self,
+        id: ImageId,
+        location: &str,
+        reason: &str,
+    ) -> Result<bool, CatalogError> {
+        at_once(self.real.remove(id, location, reason))
     }
 
     fn insert_later(&self, entry: Entry) {

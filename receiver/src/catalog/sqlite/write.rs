@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
+use shared::image::ImageId;
 use shared::report::RunAccount;
 use shared::wire::LossReport;
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +33,12 @@ pub(super) enum Job {
         done: Option<Done<Inserted>>,
     },
     Tally(Tally),
+    Remove {
+        id: ImageId,
+        location: String,
+        reason: String,
+        done: Done<bool>,
+    },
     Account {
         account: Box<RunAccount>,
         done: Done<()>,
@@ -96,6 +103,7 @@ pub(super) struct Writer {
 /// What a job came to, told after the commit.
 enum Outcome {
     Inserted(Inserted),
+    Removed(bool),
     Kept(Kept),
     Done,
 }
@@ -290,14 +298,18 @@ impl Writer {
             ) => {
                 let _ = done.send(outcome.map(|outcome| match outcome {
                     Outcome::Inserted(inserted) => inserted,
-                    Outcome::Kept(_) | Outcome::Done => Inserted::New,
+                    Outcome::Removed(_) | Outcome::Kept(_) | Outcome::Done => Inserted::New,
                 }));
             }
             (Job::Losses { done, .. }, outcome) => {
                 let _ = done.send(outcome.map(|outcome| match outcome {
                     Outcome::Kept(kept) => kept,
-                    Outcome::Inserted(_) | Outcome::Done => Kept::default(),
+                    Outcome::Inserted(_) | Outcome::Removed(_) | Outcome::Done => Kept::default(),
                 }));
+            }
+            (Job::Remove { done, .. }, outcome) => {
+                let removed = |outcome| matches!(outcome, Outcome::Removed(true));
+                let _ = done.send(outcome.map(removed));
             }
             (Job::Insert { done: None, .. } | Job::Tally(_), Ok(_)) => {
                 self.counts.unwaited.fetch_sub(1, Ordering::AcqRel);

@@ -69,7 +69,7 @@ impl Receiver {
         let database = folder.path().join("catalogue.sqlite");
         Self {
             catalog: Arc::new(SqliteCatalog::open(&database, Durability::Written).unwrap()),
-            store: Arc::new(FileStore::open(folder.path(), Durability::Written).unwrap()),
+            store: Arc::new(FileStore::open(folder.path(), Durability::Written, 0).unwrap()),
             metrics: ReceiverMetrics::new("0.0.0"),
             draining: CancellationToken::new(),
             folder,
@@ -88,8 +88,18 @@ impl Receiver {
 
     /// Stores `bytes` as the image of `entry`.
     async fn keep(&self, mut entry: Entry, bytes: &[u8]) -> Entry {
-        let mut writer = self.store.create(entry.meta.id).await.unwrap();
-        writer.write(Segments::from(bytes.to_vec())).await.unwrap();
+        let about = crate::store::About {
+            meta: entry.meta.clone(),
+            transmitter: entry.transmitter.as_str().into(),
+            outbox: None,
+            transport: entry.transport,
+            algorithm: entry.digest.algorithm(),
+        };
+        let mut writer = self.store.create(about).await.unwrap();
+        writer
+            .write(Segments::from(bytes.to_vec()), entry.digest)
+            .await
+            .unwrap();
         let area = match entry.verdict {
             Verdict::Stored => Area::Images,
             Verdict::Quarantined { .. } => Area::Quarantine,

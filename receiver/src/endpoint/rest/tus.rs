@@ -4,8 +4,8 @@
 //! upload is the id of its image, which the client may give in `Upload-Metadata` ([`metadata`]).
 //!
 //! - **Bytes** lie with the intake like those of every transport, so that an upload that was begun
-//!   over gRPC can be gone on with here, and the other way round; an upload that another
-//!   connection is sending is answered by 423.
+//!   over gRPC can be gone on with here, and the other way round. HEAD and PATCH take an upload
+//!   from whichever connection has it, which may be dead without this side's knowing.
 //! - **One request at a time**: a newer request of an upload, HEAD included, takes over from an
 //!   open PATCH, which keeps what has come (or, with `Upload-Checksum`, nothing) and is answered by
 //!   409. A connection that died unnoticed therefore blocks nobody.
@@ -29,6 +29,7 @@ mod request;
 mod table;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -39,7 +40,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use shared::clock::UnixNanos;
 use shared::image::ImageId;
-use shared::receipt::Receipt;
+use shared::receipt::{Receipt, Reject, RejectReason};
 
 use super::body;
 use crate::catalog::Verdict;
@@ -52,6 +53,9 @@ use table::{Fate, Table};
 const VERSION: &str = "1.0.0";
 
 const EXTENSIONS: &str = "creation,creation-with-upload,checksum,termination,expiration";
+
+/// Time for an image that is being stored to be.
+const STORING: Duration = Duration::from_secs(60);
 
 /// What a path names.
 enum Target {
@@ -212,7 +216,7 @@ impl Tus {
     async fn head(&self, id: ImageId) -> Result<Response, Refusal> {
         let turn = self.table.turn(id).await;
         let metadata = self.table.record(id).and_then(|record| record.metadata);
-        let progress = match self.intake.parked(id) {
+        let progress = match self.intake.seize(id).await {
             Some(held) if held.received < held.size => Progress::Held(held),
             // All of it is there, and its sender went away before it could say so.
             Some(_) => self.complete(id, turn).await?,
@@ -235,7 +239,7 @@ impl Tus {
     /// Ends the upload.
     async fn delete(&self, id: ImageId) -> Result<Response, Refusal> {
         let _turn = self.table.turn(id).await;
-        if !self.intake.forget(id) {
+        if !self.intake.forget(id).await {
             self.stored(id).await?;
         }
         let fate = Fate::Gone("it was terminated".into());
@@ -245,12 +249,11 @@ impl Tus {
 
     /// The stored image of an upload that is not under way.
     async fn stored(&self, id: ImageId) -> Result<Stored, Problem> {
-        if self.intake.is_busy(id) {
-            let detail = "another connection is sending this image; try again when it is done";
-            let busy = "the upload is busy";
-            let mut problem = Problem::new(StatusCode::LOCKED, "busy", busy, detail);
-            problem.retry_after = Some(1);
-            return Err(problem);
+        // It ends by itself, whatever becomes of its connection.
+        let stored = tokio::time::timeout(STORING, self.intake.settled(id)).await;
+        if stored.is_err() {
+            let message = "the image is being stored; try again later";
+            return Err(Reject::new(id, RejectReason::Unavailable, message).into());
         }
         let record = self.table.record(id);
         let known = record.is_some();

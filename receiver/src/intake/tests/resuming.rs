@@ -1,14 +1,24 @@
 //! Uploads that are left, and gone on with or not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use shared::chunk::Segments;
 use shared::digest::DigestAlgorithm;
-use shared::image::{ImageId, ImageMeta, Transport};
+use shared::image::{ImageMeta, Transport};
 use shared::receipt::{ReceiptStatus, RejectReason};
+use shared::settings::units::ByteSize;
 
-use crate::intake::Resumed;
 use crate::intake::sample::{Rig, meta, picture, push};
 use crate::store::memory::MemoryStore;
+
+/// The file of the only unfinished image.
+fn part(rig: &Rig) -> PathBuf {
+    let mut files = rig.files("incoming");
+    files.retain(|file| file.extension().is_some_and(|kind| kind == "part"));
+    assert_eq!(files.len(), 1);
+    files.remove(0)
+}
 
 #[tokio::test]
 async fn a_parked_upload_goes_on_at_the_byte_it_left() {
@@ -18,15 +28,13 @@ async fn a_parked_upload_goes_on_at_the_byte_it_left() {
     let mut upload = rig.upload(meta.clone()).await;
     push(&mut upload, &bytes[..300]).await.unwrap();
     rig.intake.park(upload).await;
-    assert_eq!(rig.intake.held(meta.id), Some(300));
+    assert_eq!(rig.intake.held(meta.id).await, Some(300));
     // What is parked takes no memory: its bytes are in the file.
-    let file = &rig.files("incoming")[0];
-    assert_eq!(std::fs::read(file).unwrap(), bytes[..300]);
+    assert_eq!(std::fs::read(part(&rig)).unwrap(), bytes[..300]);
 
     meta.attempt = 2;
     meta.digest = Some(DigestAlgorithm::Xxh3.digest(&bytes));
     let mut upload = rig.upload_from(meta.clone(), 300).await;
-    assert_eq!(rig.intake.held(meta.id), None);
     push(&mut upload, &bytes[300..]).await.unwrap();
     let receipt = upload.finish(None).await.unwrap();
     assert_eq!(receipt.status, ReceiptStatus::Stored);
@@ -45,12 +53,10 @@ async fn an_offset_that_is_not_held_is_refused_and_the_bytes_stay() {
     let mut upload = rig.upload(meta.clone()).await;
     push(&mut upload, &bytes[..300]).await.unwrap();
     rig.intake.park(upload).await;
-    for offset in [299, 301] {
-        let reject = rig.begin(meta.clone(), offset).await.err().unwrap();
-        assert_eq!(reject.reason, RejectReason::Offset);
-        assert!(reject.message.contains("300 bytes are held"), "{reject}");
-    }
-    assert_eq!(rig.intake.held(meta.id), Some(300));
+    let reject = rig.begin(meta.clone(), 301).await.err().unwrap();
+    assert_eq!(reject.reason, RejectReason::Offset);
+    assert!(reject.message.contains("300 bytes are held"), "{reject}");
+    assert_eq!(rig.intake.held(meta.id).await, Some(300));
     assert!(!rig.intake.is_busy(meta.id));
 }
 
@@ -61,7 +67,8 @@ async fn an_offset_that_is_not_held_takes_the_image_from_nobody() {
     let meta = meta(&bytes);
     let mut upload = rig.upload(meta.clone()).await;
     push(&mut upload, &bytes[..300]).await.unwrap();
-    assert!(rig.begin(meta, 300).await.is_err());
+    let reject = rig.begin(meta, 301).await.err().unwrap();
+    assert!(reject.message.contains("300 bytes are held"), "{reject}");
     push(&mut upload, &bytes[300..]).await.unwrap();
     upload.finish(None).await.unwrap();
 }
@@ -102,7 +109,8 @@ async fn bytes_of_another_announcement_are_not_gone_on_with() {
             "{before:?} {now:?}"
         );
         // Otherwise the sender would be told to go on with them for ever.
-        assert_eq!(rig.intake.held(announced.id), None);
+        let held = rig.intake.held(announced.id).await;
+        assert_eq!(held, fits.then_some(300));
     }
 }
 
@@ -116,7 +124,7 @@ async fn a_new_begin_drops_what_was_parked() {
     rig.intake.park(upload).await;
     meta.size = other.len() as u64;
     rig.send(meta.clone(), &other).await.unwrap();
-    assert_eq!(rig.intake.held(meta.id), None);
+    assert_eq!(rig.intake.held(meta.id).await, None);
     assert!(rig.files("incoming").is_empty());
     assert_eq!(std::fs::read(&rig.files("images")[0]).unwrap(), other);
 }
@@ -134,7 +142,7 @@ async fn the_newest_begin_owns_the_image() {
     push(&mut new, &bytes[..200]).await.unwrap();
     // Neither its end nor its parking touches the newer one.
     rig.intake.park(old).await;
-    assert_eq!(rig.intake.held(meta.id), None);
+    assert_eq!(rig.intake.held(meta.id).await, Some(200));
     push(&mut new, &bytes[200..]).await.unwrap();
     new.finish(None).await.unwrap();
     assert_eq!(std::fs::read(&rig.files("images")[0]).unwrap(), bytes);
@@ -165,13 +173,10 @@ async fn parked_uploads_expire() {
     push(&mut upload, &bytes[..300]).await.unwrap();
     rig.intake.park(upload).await;
     // Also before anybody clears up.
-    assert_eq!(rig.files("incoming").len(), 1);
-    assert_eq!(rig.intake.held(meta.id), None);
+    assert_eq!(rig.files("incoming").len(), 2);
+    assert_eq!(rig.intake.held(meta.id).await, None);
     assert!(rig.begin(meta.clone(), 300).await.is_err());
-    assert!(matches!(
-        rig.intake.resume(meta.id, Transport::Rest),
-        Resumed::Absent
-    ));
+    assert!(rig.intake.resume(meta.id, Transport::Rest).await.is_none());
     rig.intake.expire();
     rig.assert_empty();
 }
@@ -187,9 +192,12 @@ async fn parked_uploads_are_limited_in_number_and_the_oldest_gives_way() {
         ids.push(upload.meta().id);
         rig.intake.park(upload).await;
     }
-    let held = |id: &ImageId| rig.intake.held(*id).is_some();
-    assert_eq!(ids.iter().filter(|id| held(id)).count(), 1_024);
-    assert!(!held(&ids[0]));
+    let mut held = Vec::new();
+    for id in &ids {
+        held.push(rig.intake.held(*id).await.is_some());
+    }
+    assert_eq!(held.iter().filter(|held| **held).count(), 1_024);
+    assert!(!held[0]);
 }
 
 #[tokio::test]
@@ -198,17 +206,17 @@ async fn an_upload_without_bytes_is_kept_only_on_request() {
     let first = rig.upload(meta(b"x")).await;
     let id = first.meta().id;
     rig.intake.park(first).await;
-    assert_eq!(rig.intake.parked(id), None);
+    assert_eq!(rig.intake.unfinished(id).await, None);
     let second = rig.upload(meta(b"x")).await;
     let id = second.meta().id;
     rig.intake.keep(second).await;
-    assert_eq!(rig.intake.parked(id).map(|held| held.received), Some(0));
+    assert_eq!(
+        rig.intake.unfinished(id).await.map(|held| held.received),
+        Some(0)
+    );
     // A session would gain nothing by it.
-    assert_eq!(rig.intake.held(id), None);
-    assert!(matches!(
-        rig.intake.resume(id, Transport::Rest),
-        Resumed::Upload(_)
-    ));
+    assert_eq!(rig.intake.held(id).await, None);
+    assert!(rig.intake.resume(id, Transport::Rest).await.is_some());
 }
 
 #[tokio::test]
@@ -219,7 +227,7 @@ async fn an_upload_goes_back_to_a_checkpoint() {
     assert!(bytes.len() > 2 << 20);
     let mut upload = rig.upload(meta(&bytes)).await;
     push(&mut upload, &bytes[..100]).await.unwrap();
-    let checkpoint = upload.checkpoint();
+    let checkpoint = upload.checkpoint().await.unwrap();
     for piece in bytes[100..].chunks(1 << 20) {
         let wrong: Vec<u8> = piece.iter().map(|byte| !byte).collect();
         push(&mut upload, &wrong).await.unwrap();
@@ -237,15 +245,234 @@ async fn an_upload_goes_back_to_a_checkpoint() {
 }
 
 #[tokio::test]
-async fn a_closed_intake_keeps_nothing() {
+async fn a_newer_connection_goes_on_where_an_open_one_is() {
     let rig = Rig::new();
-    let mut early = rig.upload(meta(b"xx")).await;
-    push(&mut early, b"x").await.unwrap();
-    let mut late = rig.upload(meta(b"xx")).await;
-    push(&mut late, b"x").await.unwrap();
+    let bytes = picture(900, 1);
+    let meta = meta(&bytes);
+    let mut old = rig.upload(meta.clone()).await;
+    push(&mut old, &bytes[..300_000]).await.unwrap();
+    // To be told is to take nothing.
+    assert_eq!(rig.intake.held(meta.id).await, Some(300_000));
+    push(&mut old, &bytes[300_000..400_000]).await.unwrap();
+    // What came since it was told comes again, in chunks of its own, and is passed over.
+    let mut new = rig.upload_from(meta.clone(), 300_000).await;
+    let reject = push(&mut old, &bytes[400_000..]).await.unwrap_err();
+    assert_eq!(reject.reason, RejectReason::Superseded);
+    drop(old);
+    for chunk in [300_000..350_000, 350_000..500_000, 500_000..bytes.len()] {
+        let data = Segments::from(bytes[chunk.clone()].to_vec());
+        let sum = data.crc32c();
+        let offset = chunk.start as u64;
+        let wrong = new.push(offset, Some(!sum), data.clone()).await;
+        assert_eq!(wrong.unwrap_err().reason, RejectReason::ChunkChecksum);
+        let elsewhere = new.push(offset + 1, None, data.clone()).await;
+        assert_eq!(elsewhere.unwrap_err().reason, RejectReason::Offset);
+        new.push(offset, Some(sum), data).await.unwrap();
+    }
+    let receipt = new.finish(None).await.unwrap();
+    assert_eq!(receipt.digest, DigestAlgorithm::Xxh3.digest(&bytes));
+    assert_eq!(std::fs::read(&rig.files("images")[0]).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_claim_waits_for_the_write_that_is_under_way() {
+    let rig = Rig::new();
+    let bytes = vec![7; 3 << 20];
+    let meta = meta(&bytes);
+    let mut old = rig.upload(meta.clone()).await;
+    push(&mut old, &bytes[..1 << 20]).await.unwrap();
+    // More than the writer gathers, so that a blocking thread writes.
+    let data = Segments::from(bytes[1 << 20..2 << 20].to_vec());
+    let mut write = Box::pin(old.push(1 << 20, None, data));
+    let written = futures_util::poll!(&mut write).is_ready();
+    let mut seize = Box::pin(rig.intake.seize(meta.id));
+    if !written {
+        assert!(futures_util::poll!(&mut seize).is_pending());
+        // It was the owner when it began.
+        write.await.unwrap();
+    }
+    assert_eq!(seize.await.map(|held| held.received), Some(2 << 20));
+    assert_eq!(std::fs::read(part(&rig)).unwrap(), bytes[..2 << 20]);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_given_up_while_it_waits_loses_nothing() {
+    let rig = Rig::new();
+    let bytes = vec![7; 3 << 20];
+    let meta = meta(&bytes);
+    let mut old = rig.upload(meta.clone()).await;
+    let data = Segments::from(bytes[..2 << 20].to_vec());
+    let mut write = Box::pin(old.push(0, None, data));
+    let written = futures_util::poll!(&mut write).is_ready();
+    let mut seize = Box::pin(rig.intake.seize(meta.id));
+    let seized = futures_util::poll!(&mut seize).is_ready();
+    drop(seize);
+    match written {
+        true => drop(write),
+        false => write.await.unwrap(),
+    }
+    drop(old);
+    if !seized {
+        assert_eq!(rig.intake.held(meta.id).await, Some(2 << 20));
+    }
+}
+
+#[tokio::test]
+async fn what_is_parked_holds_no_file_open() {
+    let rig = Rig::new();
+    let open = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap();
+        let folder = rig.folder.path();
+        files
+            .filter_map(|file| std::fs::read_link(file.unwrap().path()).ok())
+            .filter(|path| path.starts_with(folder.join("incoming")))
+            .count()
+    };
+    let bytes = vec![7; 3 << 20];
+    for _ in 0..3 {
+        let mut upload = rig.upload(meta(&bytes)).await;
+        push(&mut upload, &bytes[..2 << 20]).await.unwrap();
+        assert!(open() > 0);
+        rig.intake.park(upload).await;
+        assert_eq!(open(), 0);
+    }
+}
+
+#[tokio::test]
+async fn parked_uploads_are_limited_in_bytes() {
+    let rig = Rig::with(|parts| parts.limits.partial_limit = ByteSize(1_000));
+    let bytes = picture(20, 1);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let mut upload = rig.upload(meta(&bytes)).await;
+        push(&mut upload, &bytes[..400]).await.unwrap();
+        ids.push(upload.meta().id);
+        rig.intake.park(upload).await;
+    }
+    assert_eq!(rig.intake.held(ids[0]).await, None);
+    assert_eq!(rig.intake.held(ids[1]).await, Some(400));
+    assert_eq!(rig.files("incoming").len(), 4);
+    // One that is larger than all there may be goes at once.
+    let mut upload = rig.upload(meta(&bytes)).await;
+    push(&mut upload, &bytes[..1_001]).await.unwrap();
+    rig.intake.park(upload).await;
+    rig.assert_empty();
+}
+
+#[tokio::test]
+async fn a_closed_intake_leaves_everything_to_the_next_process() {
+    let rig = Rig::new();
+    let bytes = picture(20, 1);
+    let (first, second) = (meta(&bytes), meta(&bytes));
+    let mut early = rig.upload(first.clone()).await;
+    push(&mut early, &bytes[..100]).await.unwrap();
+    let mut late = rig.upload(second.clone()).await;
+    push(&mut late, &bytes[..200]).await.unwrap();
     rig.intake.park(early).await;
     rig.intake.close().await;
     rig.intake.park(late).await;
-    rig.assert_empty();
     assert_eq!(std::sync::Arc::strong_count(&rig.intake), 1);
+    let rig = rig.again(|_| {}).await;
+    assert_eq!(rig.intake.held(first.id).await, Some(100));
+    for (meta, held) in [(first, 100), (second, 200)] {
+        let mut upload = rig.upload_from(meta, held).await;
+        push(&mut upload, &bytes[held as usize..]).await.unwrap();
+        upload.finish(None).await.unwrap();
+    }
+    assert!(rig.files("incoming").is_empty());
+    for file in rig.files("images") {
+        assert_eq!(std::fs::read(file).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_had_is_gone_on_with_as_far_as_it_is_right() {
+    let bytes = picture(1_200, 1);
+    assert!(bytes.len() > 4 << 20);
+    // Torn where the process or the power left it: (bytes that are cut off, byte that is wrong).
+    for (cut, wrong, held) in [
+        (0, None, 3 << 20),
+        (1, None, 2 << 20),
+        ((1 << 20) + 1, None, 1 << 20),
+        (0, Some((3 << 20) - 1), 2 << 20),
+        (0, Some(1 << 20), 1 << 20),
+        (0, Some(0), 0),
+    ] {
+        let rig = Rig::with(|parts| parts.limits.max_image_size = ByteSize::mib(8));
+        let meta = meta(&bytes);
+        let mut upload = rig.upload(meta.clone()).await;
+        for piece in bytes[..3 << 20].chunks(1 << 19) {
+            push(&mut upload, piece).await.unwrap();
+        }
+        let path = part(&rig);
+        let rig = rig
+            .killed(
+                upload,
+                |parts| parts.limits.max_image_size = ByteSize::mib(8),
+                || {
+                    let mut left = std::fs::read(&path).unwrap();
+                    left.truncate(left.len() - cut);
+                    if let Some(wrong) = wrong {
+                        left[wrong] ^= 1;
+                    }
+                    std::fs::write(&path, left).unwrap();
+                },
+            )
+            .await;
+        let case = format!("cut {cut}, wrong {wrong:?}");
+        assert_eq!(rig.intake.held(meta.id).await.unwrap_or(0), held, "{case}");
+        let mut upload = rig.upload_from(meta, held).await;
+        for piece in bytes[held as usize..].chunks(1 << 20) {
+            push(&mut upload, piece).await.unwrap();
+        }
+        let receipt = upload.finish(None).await.unwrap();
+        assert_eq!(
+            receipt.digest,
+            DigestAlgorithm::Xxh3.digest(&bytes),
+            "{case}"
+        );
+        assert_eq!((receipt.width, receipt.height), (1_200, 1_200), "{case}");
+        assert_eq!(std::fs::read(&rig.files("images")[0]).unwrap(), bytes);
+        assert!(rig.files("incoming").is_empty(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_left_expires_too() {
+    let rig = Rig::new();
+    let bytes = picture(20, 1);
+    let mut upload = rig.upload(meta(&bytes)).await;
+    push(&mut upload, &bytes[..300]).await.unwrap();
+    let id = upload.meta().id;
+    rig.intake.park(upload).await;
+    rig.intake.close().await;
+    let rig = rig
+        .again(|parts| parts.limits.partial_ttl = Duration::from_nanos(1))
+        .await;
+    assert_eq!(rig.intake.held(id).await, None);
+    rig.assert_empty();
+}
+
+#[tokio::test]
+async fn what_was_stored_meanwhile_is_not_gone_on_with() {
+    let rig = Rig::new();
+    let bytes = picture(20, 1);
+    let meta = meta(&bytes);
+    let mut upload = rig.upload(meta.clone()).await;
+    push(&mut upload, &bytes[..300]).await.unwrap();
+    rig.intake.park(upload).await;
+    let left: Vec<_> = rig.files("incoming");
+    let left: Vec<_> = left
+        .iter()
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
+    rig.send(meta.clone(), &bytes).await.unwrap();
+    // As after a power loss that brought the names back.
+    for (path, content) in left {
+        std::fs::write(path, content).unwrap();
+    }
+    let rig = rig.again(|_| {}).await;
+    assert_eq!(rig.intake.held(meta.id).await, None);
+    assert!(rig.files("incoming").is_empty());
+    assert_eq!(rig.files("images").len(), 1);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use shared::chunk::Segments;
+use shared::digest::Digest;
 use shared::image::ImageId;
 use shared::receipt::{ReceiptStatus, RejectReason};
 use tokio::sync::Semaphore;
@@ -11,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::catalog::{Catalog, CatalogError};
 use crate::intake::Begun;
 use crate::intake::sample::{Rig, meta, picture, push};
-use crate::store::{ImageStore, ImageWriter, Placement, StoreError};
+use crate::store::{About, ImageStore, ImageWriter, Placement, StoreError};
 
 /// A store in which each placement of an image waits for a permit.
 struct Gated {
@@ -26,8 +27,8 @@ struct GatedWriter {
 
 #[async_trait]
 impl ImageStore for Gated {
-    async fn create(&self, id: ImageId) -> Result<Box<dyn ImageWriter>, StoreError> {
-        let writer = self.store.create(id).await?;
+    async fn create(&self, about: About) -> Result<Box<dyn ImageWriter>, StoreError> {
+        let writer = self.store.create(about).await?;
         let gate = Arc::clone(&self.gate);
         Ok(Box::new(GatedWriter { writer, gate }))
     }
@@ -35,16 +36,32 @@ impl ImageStore for Gated {
     async fn open(&self, location: &str) -> Result<Option<std::fs::File>, StoreError> {
         self.store.open(location).await
     }
+
+    async fn size(&self, location: &str) -> Result<Option<u64>, StoreError> {
+        self.store.size(location).await
+    }
+
+    async fn discard(&self, location: &str) -> Result<(), StoreError> {
+        self.store.discard(location).await
+    }
 }
 
 #[async_trait]
 impl ImageWriter for GatedWriter {
-    async fn write(&mut self, data: Segments) -> Result<(), StoreError> {
-        self.writer.write(data).await
+    async fn write(&mut self, data: Segments, digest: Digest) -> Result<(), StoreError> {
+        self.writer.write(data, digest).await
     }
 
-    async fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
-        self.writer.truncate(length).await
+    async fn truncate(&mut self, length: u64, digest: Digest) -> Result<(), StoreError> {
+        self.writer.truncate(length, digest).await
+    }
+
+    async fn park(&mut self, digest: Digest) -> Result<(), StoreError> {
+        self.writer.park(digest).await
+    }
+
+    fn leave(&mut self) {
+        self.writer.leave();
     }
 
     async fn reopen(&mut self) -> Result<Option<std::fs::File>, StoreError> {
@@ -160,6 +177,10 @@ impl Catalog for Broken {
         &self,
         _: crate::catalog::Entry,
     ) -> Result<crate::catalog::Inserted, CatalogError> {
+        Err(broken())
+    }
+
+    async fn remove(&self, _: ImageId, _: &str, _: &str) -> Result<bool, CatalogError> {
         Err(broken())
     }
 

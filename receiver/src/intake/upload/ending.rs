@@ -6,18 +6,44 @@ use std::time::Duration;
 
 use shared::chunk::AssemblyError;
 use shared::clock::UnixNanos;
-use shared::digest::Digest;
+use shared::digest::{Digest, Hasher};
+use shared::image::ImageMeta;
 use shared::receipt::{Durability, Receipt, ReceiverTimeline, Reject, RejectReason};
+use shared::sabotage::{self, Sabotage};
 
-use super::Upload;
+use super::Body;
 use crate::catalog::{Entry, Inserted, Verdict};
 use crate::config::Verify;
 use crate::intake::inspect::{Facts, Finding, decode_fully};
 use crate::intake::{catalog_failed, quarantine_reject, store_failed};
 use crate::store::{Area, Placement};
 
-impl Upload {
-    pub(super) fn verified_digest(&mut self, declared: Option<Digest>) -> Result<Digest, Reject> {
+impl Body {
+    pub(super) async fn complete(&mut self, declared: Option<Digest>) -> Result<Receipt, Reject> {
+        if self.open_ended {
+            let received = self.received();
+            Arc::make_mut(&mut self.meta).size = received;
+            self.state.assembler.end_here();
+        }
+        let digest = self.verified_digest(declared)?;
+        if let Some(known) = self.known.take() {
+            let found = self.state.second.as_ref().map_or(digest, Hasher::finish);
+            return self
+                .intake
+                .seen_before(&self.meta, &self.origin, found, *known)
+                .await;
+        }
+        let inspector = &self.state.inspector;
+        let finding = match inspector.finish(self.meta.content_type.as_deref()) {
+            Ok(facts) => self.look_closer(&facts).await?.map_or(Ok(facts), Err),
+            Err(finding) => Err(finding),
+        };
+        let verified = UnixNanos::now();
+        let entry = self.place(digest, finding, verified).await?;
+        self.catalogue(entry).await
+    }
+
+    fn verified_digest(&mut self, declared: Option<Digest>) -> Result<Digest, Reject> {
         let assembler = &self.state.assembler;
         let algorithm = assembler.algorithm();
         let expected = self.meta.digest.or(declared);
@@ -56,7 +82,7 @@ impl Upload {
     }
 
     /// Decodes the whole image, if that is wanted.
-    pub(super) async fn look_closer(&mut self, facts: &Facts) -> Result<Option<Finding>, Reject> {
+    async fn look_closer(&mut self, facts: &Facts) -> Result<Option<Finding>, Reject> {
         if self.intake.parts.verify != Verify::Full {
             return Ok(None);
         }
@@ -86,7 +112,7 @@ impl Upload {
         }
     }
 
-    pub(super) async fn place(
+    async fn place(
         &mut self,
         digest: Digest,
         finding: Result<Facts, Finding>,
@@ -122,7 +148,7 @@ impl Upload {
             }
         };
         Ok(Entry {
-            meta: self.meta.clone(),
+            meta: ImageMeta::clone(&self.meta),
             transmitter: self.origin.transmitter.to_string(),
             outbox: self.origin.outbox,
             transport: self.origin.transport,
@@ -143,20 +169,25 @@ impl Upload {
         })
     }
 
-    pub(super) async fn catalogue(&mut self, mut entry: Entry) -> Result<Receipt, Reject> {
+    async fn catalogue(&mut self, mut entry: Entry) -> Result<Receipt, Reject> {
         let intake = Arc::clone(&self.intake);
         if entry.durability == Durability::Memory {
             intake.parts.catalog.insert_later(entry.clone());
         } else {
-            let inserted = intake.parts.catalog.insert(entry.clone()).await;
-            match inserted
-                .map_err(|error| self.turned_down(catalog_failed(self.meta.id, &error)))?
-            {
-                Inserted::New => entry.timeline.durable = UnixNanos::now(),
-                Inserted::Present(known) => {
+            match intake.parts.catalog.insert(entry.clone()).await {
+                Ok(Inserted::New) => entry.timeline.durable = UnixNanos::now(),
+                Ok(Inserted::Present(_)) if sabotage::is(Sabotage::ForgetDuplicates) => {}
+                Ok(Inserted::Present(known)) => {
+                    if known.location != entry.location {
+                        self.take_back(&entry.location).await;
+                    }
                     return intake
                         .seen_before(&self.meta, &self.origin, entry.digest, *known)
                         .await;
+                }
+                Err(error) => {
+                    self.take_back(&entry.location).await;
+                    return Err(self.turned_down(catalog_failed(self.meta.id, &error)));
                 }
             }
         }
@@ -191,6 +222,16 @@ impl Upload {
         );
         intake.announce(&self.meta, &self.origin, Ok(receipt.clone()));
         Ok(receipt)
+    }
+}
+
+impl Body {
+    /// The image was placed and is not catalogued: it must not stay, because nobody knows of it.
+    async fn take_back(&self, location: &str) {
+        if let Err(error) = self.intake.parts.store.discard(location).await {
+            // What an unclean stop leaves is found at the next start.
+            tracing::error!(image = %self.meta.id, location, %error, "not catalogued, stays behind");
+        }
     }
 }
 

@@ -1,49 +1,59 @@
 //! One image on its way into a file.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use shared::chunk::Segments;
+use shared::digest::Digest;
 use shared::image::ImageId;
 
-use super::folders::sync_folder;
-use super::{Root, blocking, locate};
-use crate::store::{ImageWriter, Placement, StoreError};
+use super::batch::Batch;
+use super::part::Part;
+use super::{Location, Root, blocking};
+use crate::store::{About, ImageWriter, Placement, StoreError};
 
 /// Bytes that are gathered before a blocking thread is asked to write them: the hand-over costs
 /// microseconds, which a batch of this size makes negligible.
 const BATCH: usize = 1 << 20;
-
-/// Pieces below this size are copied together, lest a small piece keeps a large network buffer
-/// alive and a batch becomes thousands of slices.
-const SMALL: usize = 4 << 10;
 
 pub(super) struct FileWriter {
     root: Arc<Root>,
     id: ImageId,
     state: State,
     batch: Batch,
+    /// Digest of all bytes, those of the batch included.
+    digest: Digest,
 }
 
 enum State {
     /// Nothing is on disk yet; a small image goes there in one step at commit.
-    Fresh,
+    Fresh(Box<About>),
     /// The file holds all bytes but those of the batch.
-    Open(Incoming),
+    Open(Box<Part>),
     /// Bytes were lost, or are under way on a blocking thread whose waiter was dropped.
     Broken,
 }
 
 impl FileWriter {
-    pub(super) fn new(root: Arc<Root>, id: ImageId) -> Self {
+    pub(super) fn new(root: Arc<Root>, about: About) -> Self {
+        Self {
+            root,
+            id: about.meta.id,
+            digest: about.algorithm.digest(b""),
+            state: State::Fresh(Box::new(about)),
+            batch: Batch::default(),
+        }
+    }
+
+    /// Goes on with a file.
+    pub(super) fn reopened(root: Arc<Root>, id: ImageId, part: Part, digest: Digest) -> Self {
         Self {
             root,
             id,
-            state: State::Fresh,
+            digest,
+            state: State::Open(Box::new(part)),
             batch: Batch::default(),
         }
     }
@@ -51,46 +61,57 @@ impl FileWriter {
     /// Takes what is needed to go on from a blocking thread. Until it comes back the writer is
     /// broken, so that a cancelled call cannot leave a hole.
     fn begin(&mut self) -> Result<Work, StoreError> {
-        let file = match std::mem::replace(&mut self.state, State::Broken) {
-            State::Fresh => None,
-            State::Open(file) => Some(file),
+        let ground = match std::mem::replace(&mut self.state, State::Broken) {
+            State::Fresh(about) => Ground::New(about),
+            State::Open(part) => Ground::There(part),
             State::Broken => return Err(StoreError::Broken { id: self.id }),
         };
         Ok(Work {
             root: Arc::clone(&self.root),
-            id: self.id,
-            file,
+            ground,
             pieces: std::mem::take(&mut self.batch).finish(),
+            digest: self.digest,
         })
     }
 
     async fn flush(&mut self) -> Result<(), StoreError> {
         let work = self.begin()?;
-        self.state = State::Open(blocking(move || work.write()).await?);
+        self.state = State::Open(self.run(move || work.write()).await?);
         Ok(())
+    }
+
+    /// Runs `work` where it may block; a full disk is told.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = blocking(work).await;
+        self.root.noting_space(done)
     }
 }
 
 #[async_trait]
 impl ImageWriter for FileWriter {
-    async fn write(&mut self, data: Segments) -> Result<(), StoreError> {
+    async fn write(&mut self, data: Segments, digest: Digest) -> Result<(), StoreError> {
         if matches!(self.state, State::Broken) {
             return Err(StoreError::Broken { id: self.id });
         }
         for piece in data.pieces() {
             self.batch.push(piece);
         }
-        if self.batch.len >= BATCH {
+        self.digest = digest;
+        if self.batch.len() >= BATCH {
             self.flush().await
         } else {
             Ok(())
         }
     }
 
-    async fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
+    async fn truncate(&mut self, length: u64, digest: Digest) -> Result<(), StoreError> {
+        self.digest = digest;
         let on_disk = match &self.state {
-            State::Fresh => 0,
-            State::Open(file) => file.length,
+            State::Fresh(_) => 0,
+            State::Open(part) => part.length(),
             State::Broken => return Err(StoreError::Broken { id: self.id }),
         };
         if let Some(kept) = length.checked_sub(on_disk) {
@@ -99,193 +120,93 @@ impl ImageWriter for FileWriter {
             return Ok(());
         }
         self.batch = Batch::default();
-        let mut work = self.begin()?;
+        let work = self.begin()?;
         let cut = move || {
-            work.length(length)?;
-            work.write()
+            let mut part = work.write()?;
+            part.cut(length)?;
+            Ok(part)
         };
-        self.state = State::Open(blocking(cut).await?);
+        self.state = State::Open(self.run(cut).await?);
         Ok(())
     }
 
     async fn reopen(&mut self) -> Result<Option<File>, StoreError> {
         let work = self.begin()?;
-        let (file, reader) = blocking(move || {
-            let file = work.write()?;
-            let reader = File::open(&file.path)
-                .map_err(|source| StoreError::io("opening", &file.path, source))?;
-            Ok((file, reader))
-        })
-        .await?;
-        self.state = State::Open(file);
-        Ok(Some(reader))
+        let read = move || {
+            let root = Arc::clone(&work.root);
+            let part = work.write()?;
+            let opening = |source| StoreError::io("opening", part.path(), source);
+            let reader = root.disk.open(part.path(), false).map_err(opening)?;
+            let reader = reader.as_os().map(File::try_clone).transpose();
+            let reader = reader.map_err(opening)?;
+            Ok((part, reader))
+        };
+        let (part, reader) = self.run(read).await?;
+        self.state = State::Open(part);
+        Ok(reader)
+    }
+
+    async fn park(&mut self, digest: Digest) -> Result<(), StoreError> {
+        self.digest = digest;
+        let work = self.begin()?;
+        let parked = move || {
+            let mut part = work.write()?;
+            part.park(digest);
+            Ok(part)
+        };
+        self.state = State::Open(self.run(parked).await?);
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        if let State::Open(part) = &mut self.state {
+            part.stay();
+        }
     }
 
     async fn commit(mut self: Box<Self>, placement: Placement) -> Result<String, StoreError> {
         let work = self.begin()?;
-        blocking(move || {
-            let root = Arc::clone(&work.root);
-            let location = locate(&placement);
-            work.write()?.place(&root, &root.path.join(&location))?;
-            Ok(location)
-        })
-        .await
+        let location = Location::new(&placement);
+        let text = location.text();
+        let placed = self.run(move || work.write()?.place(&location)).await?;
+        if let Err(error) = placed.end().await {
+            // Not durable, hence not receipted: it must not be visible either.
+            let root = Arc::clone(&self.root);
+            let path = root.path.join(&text);
+            let removed = blocking(move || {
+                root.disk
+                    .remove(&path)
+                    .map_err(|source| StoreError::io("removing", &path, source))
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!(%error, "an image that is not durable stays behind");
+            }
+            return Err(self.root.noting(error));
+        }
+        Ok(text)
     }
 }
 
 /// What a blocking thread needs to bring the gathered bytes to the file.
 struct Work {
     root: Arc<Root>,
-    id: ImageId,
-    file: Option<Incoming>,
+    ground: Ground,
     pieces: Vec<Bytes>,
+    digest: Digest,
+}
+
+enum Ground {
+    New(Box<About>),
+    There(Box<Part>),
 }
 
 impl Work {
-    fn write(self) -> Result<Incoming, StoreError> {
-        let mut file = match self.file {
-            Some(file) => file,
-            None => Incoming::create(self.root.incoming(self.id))?,
+    fn write(self) -> Result<Box<Part>, StoreError> {
+        let mut part = match self.ground {
+            Ground::New(about) => Box::new(Part::create(self.root, *about)?),
+            Ground::There(part) => part,
         };
-        file.append(&self.pieces)?;
-        Ok(file)
-    }
-
-    fn length(&mut self, length: u64) -> Result<(), StoreError> {
-        self.file.as_mut().map_or(Ok(()), |file| file.cut(length))
-    }
-}
-
-/// A file in `incoming/`, which is removed on drop unless it was placed.
-struct Incoming {
-    path: PathBuf,
-    file: File,
-    length: u64,
-    placed: bool,
-}
-
-impl Incoming {
-    fn create(path: PathBuf) -> Result<Self, StoreError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|source| StoreError::io("making", &path, source))?;
-        Ok(Self {
-            path,
-            file,
-            length: 0,
-            placed: false,
-        })
-    }
-
-    fn append(&mut self, pieces: &[Bytes]) -> Result<(), StoreError> {
-        write_all(&mut self.file, pieces)
-            .map_err(|source| StoreError::io("writing", &self.path, source))?;
-        self.length += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        Ok(())
-    }
-
-    fn cut(&mut self, length: u64) -> Result<(), StoreError> {
-        self.file
-            .set_len(length)
-            .and_then(|()| self.file.seek(SeekFrom::Start(length)))
-            .map_err(|source| StoreError::io("cutting", &self.path, source))?;
-        self.length = length;
-        Ok(())
-    }
-
-    /// Moves the file to `target`, as durably as the store promises.
-    fn place(mut self, root: &Root, target: &Path) -> Result<(), StoreError> {
-        if root.is_synced() {
-            self.file
-                .sync_data()
-                .map_err(|source| StoreError::io("syncing", &self.path, source))?;
-        }
-        let folder = target.parent().expect("a location has a folder");
-        root.folders.ensure(folder)?;
-        let mut renamed = fs::rename(&self.path, target);
-        if matches!(&renamed, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            // The day's folder was removed while this process knew it.
-            root.folders.forget(folder);
-            root.folders.ensure(folder)?;
-            renamed = fs::rename(&self.path, target);
-        }
-        renamed.map_err(|source| StoreError::io("placing", target, source))?;
-        self.placed = true;
-        if root.is_synced()
-            && let Err(error) = sync_folder(folder)
-        {
-            // Not durable, hence not receipted: it must not be visible either.
-            let _ = fs::remove_file(target);
-            return Err(error);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if !self.placed
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "unfinished image stays behind");
-        }
-    }
-}
-
-fn write_all(file: &mut File, pieces: &[Bytes]) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-    let mut rest = slices.as_mut_slice();
-    while !rest.is_empty() {
-        match file.write_vectored(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Bytes that wait for a blocking thread.
-#[derive(Default)]
-struct Batch {
-    pieces: Vec<Bytes>,
-    tail: BytesMut,
-    len: usize,
-}
-
-impl Batch {
-    fn push(&mut self, piece: &Bytes) {
-        self.len += piece.len();
-        if piece.len() < SMALL {
-            self.tail.extend_from_slice(piece);
-        } else {
-            self.close_tail();
-            self.pieces.push(piece.clone());
-        }
-    }
-
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.pieces.push(self.tail.split().freeze());
-        }
-    }
-
-    fn truncate(&mut self, length: usize) {
-        self.close_tail();
-        let mut left = length;
-        self.pieces.retain_mut(|piece| {
-            piece.truncate(left);
-            left -= piece.len();
-            !piece.is_empty()
-        });
-        self.len = self.len.min(length);
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        self.close_tail();
-        self.pieces
+        part.append(&self.pieces, self.digest)?;
+        Ok(part)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 use shared::clock::UnixNanos;
-use shared::image::Transport;
+use shared::image::{ImageId, Transport};
 use shared::report::RunAccount;
 
 use super::meter::Used;
@@ -78,6 +78,15 @@ impl Changes {
                 let inserted = self.insert(connection, entry, done.is_some())?;
                 return Ok(Outcome::Inserted(inserted));
             }
+            Job::Remove {
+                id,
+                location,
+                reason,
+                ..
+            } => {
+                let removed = self.remove(connection, *id, location, reason)?;
+                return Ok(Outcome::Removed(removed));
+            }
             Job::Tally(tally) => self.tally(connection, tally)?,
             Job::Account { account, .. } => self.account(connection, account)?,
             Job::Losses { report, .. } => {
@@ -129,6 +138,36 @@ impl Changes {
         let present =
             read::find(connection, entry.meta.id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         Ok(Inserted::Present(Box::new(present.entry)))
+    }
+
+    fn remove(
+        &mut self,
+        connection: &Connection,
+        id: ImageId,
+        location: &str,
+        reason: &str,
+    ) -> rusqlite::Result<bool> {
+        let Some(known) = read::find(connection, id)? else {
+            return Ok(false);
+        };
+        let entry = known.entry;
+        if entry.location != location {
+            return Ok(false);
+        }
+        connection
+            .prepare_cached("DELETE FROM images WHERE number = ?1")?
+            .execute(params![known.number])?;
+        let key = Key::of_entry(&entry);
+        let change = self.change(connection, key, entry.timeline.last_byte)?;
+        match entry.verdict {
+            Verdict::Stored => {
+                change.stored -= 1;
+                change.bytes = change.bytes.saturating_sub_unsigned(entry.meta.size);
+            }
+            Verdict::Quarantined { .. } => change.quarantined -= 1,
+        }
+        super::streams::lose(connection, &entry, reason)?;
+        Ok(true)
     }
 
     fn tally(&mut self, connection: &Connection, tally: &Tally) -> rusqlite::Result<()> {

@@ -16,7 +16,7 @@ use shared::image::{ImageId, OutboxId};
 use shared::wire::{LossReport, Standing};
 
 use crate::catalog::sqlite::row::{id_bytes, outbox_bytes};
-use crate::catalog::{Kept, Repeat};
+use crate::catalog::{Entry, FILE_MISSING, Kept, Repeat};
 
 pub(super) use gaps::check;
 
@@ -285,6 +285,9 @@ impl Stream {
         if arrival.sequence <= self.highest {
             let others = self.others(connection, arrival)?;
             is_taken = !others.is_empty();
+            if arrival.is_image && others.contains(&arrival.image_id) {
+                self.found_again(connection, arrival)?;
+            }
             if let Some(other) = others.into_iter().find(|other| *other != arrival.image_id) {
                 self.reused(connection, arrival, other)?;
             }
@@ -293,6 +296,23 @@ impl Stream {
         if !is_taken && arrival.sequence < self.checked {
             gaps::close(connection, self.number, arrival.sequence)?;
         }
+        Ok(())
+    }
+
+    /// An image whose bytes were lost here has come again.
+    fn found_again(&self, connection: &Connection, arrival: &Arrival<'_>) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached(
+                "DELETE FROM losses WHERE transmitter = ?1 AND outbox = ?2 AND sequence = ?3
+                     AND image_id = ?4 AND reason = ?5",
+            )?
+            .execute(params![
+                self.transmitter,
+                outbox_bytes(self.outbox),
+                arrival.sequence,
+                arrival.image_id,
+                FILE_MISSING
+            ])?;
         Ok(())
     }
 
@@ -396,6 +416,32 @@ impl Stream {
             ])?;
         Ok(())
     }
+}
+
+/// Keeps an image as a loss that was in the catalogue and whose bytes are gone. If it comes again,
+/// it is none any more.
+pub(super) fn lose(connection: &Connection, entry: &Entry, reason: &str) -> rusqlite::Result<()> {
+    let outbox = entry.outbox.map(outbox_bytes);
+    let now = UnixNanos::now().0;
+    connection
+        .prepare_cached(
+            "INSERT INTO losses (transmitter, outbox, sequence, image_id, digest, reason, at, run,
+                 received)
+             VALUES (:transmitter, :outbox, :sequence, :image_id, :digest, :reason, :now, :run,
+                 :now)
+             ON CONFLICT (transmitter, outbox, sequence, image_id) DO NOTHING",
+        )?
+        .execute(named_params! {
+            ":transmitter": entry.transmitter,
+            ":outbox": outbox.as_ref().map_or(&[][..], |outbox| &outbox[..]),
+            ":sequence": entry.meta.sequence.cast_signed(),
+            ":image_id": id_bytes(entry.meta.id),
+            ":digest": entry.digest.as_bytes(),
+            ":reason": reason,
+            ":run": entry.meta.run,
+            ":now": now,
+        })?;
+    Ok(())
 }
 
 /// Reads how far a stream is walked over; whether that is up to its floor.

@@ -46,7 +46,7 @@ impl Delivery {
         let task = tokio::spawn(async move {
             let progress = self.run(&mut moved).await;
             if progress.is_err() && !named {
-                tus.intake.forget(id);
+                tus.intake.forget(id).await;
                 tus.table.forget(id);
             }
             (progress, moved)
@@ -62,7 +62,13 @@ impl Delivery {
 
     async fn run(mut self, body: &mut Body) -> Result<Progress, Refusal> {
         let start = self.upload.received();
-        let checkpoint = self.checksum.is_some().then(|| self.upload.checkpoint());
+        let checkpoint = match self.checksum {
+            Some(_) => match self.upload.checkpoint().await {
+                Ok(checkpoint) => Some(checkpoint),
+                Err(reject) => return Err(self.give_up(reject)),
+            },
+            None => None,
+        };
         match self.stream(start, body).await {
             Ok(()) => {}
             Err(Stopped::Rejected(reject)) => return Err(self.give_up(reject)),
@@ -144,7 +150,7 @@ impl Delivery {
         let id = upload.meta().id;
         tus.intake.keep(upload).await;
         tus.table.touch(id);
-        let held = tus.intake.parked(id);
+        let held = tus.intake.unfinished(id).await;
         drop(turn);
         // Not kept: it failed, expired at once, or the receiver is stopping.
         held.map(Progress::Held).ok_or_else(|| {

@@ -16,7 +16,7 @@ use super::request::{self, invalid};
 use super::table::{Fate, Turn};
 use super::{Refusal, Tus, describe};
 use crate::endpoint::rest::body;
-use crate::intake::{Begun, Origin, Resumed, Upload};
+use crate::intake::{Begun, Origin, Upload};
 use crate::problem::Problem;
 
 impl Tus {
@@ -134,7 +134,7 @@ impl Tus {
         if turn.is_interrupted() {
             return Err(interrupted(id));
         }
-        let Some(held) = self.intake.parked(id) else {
+        let Some(held) = self.intake.unfinished(id).await else {
             let has_body = request::has_body(headers, body);
             return self.patch_stored(id, offset, has_body, body).await;
         };
@@ -147,6 +147,7 @@ impl Tus {
             return Err(Reject::new(id, RejectReason::Overflow, message).into());
         }
         let upload = self.resume(id).await?;
+        let held = upload.received();
         let delivery = Delivery {
             tus: self.clone(),
             turn,
@@ -155,6 +156,11 @@ impl Tus {
             length,
             named: true,
         };
+        if held != offset {
+            // The former connection brought more until it let go.
+            delivery.keep().await?;
+            return Err(wrong_offset(id, offset, held));
+        }
         let progress = delivery.detached(body).await?;
         Ok(no_content(&progress))
     }
@@ -178,12 +184,12 @@ impl Tus {
         Ok(no_content(&Progress::Complete(stored.receipt)))
     }
 
-    /// Takes a parked upload.
+    /// Takes an unfinished upload, from whichever connection has it.
     async fn resume(&self, id: ImageId) -> Result<Upload, Problem> {
-        match self.intake.resume(id, Transport::Rest) {
-            Resumed::Upload(upload) => Ok(*upload),
-            // Another connection was faster, hence not even a stored image can be told of now.
-            Resumed::Busy | Resumed::Absent => match self.stored(id).await {
+        match self.intake.resume(id, Transport::Rest).await {
+            Some(upload) => Ok(upload),
+            // Another connection was faster, and the image may be stored by now.
+            None => match self.stored(id).await {
                 Ok(stored) => Err(*wrong_offset(id, 0, stored.receipt.size).problem),
                 Err(problem) => Err(problem),
             },

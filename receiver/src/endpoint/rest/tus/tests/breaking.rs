@@ -39,7 +39,7 @@ async fn what_came_before_the_connection_broke_is_kept() {
     let answer = station.patch(&path, 0, broken(&bytes[..150_000])).await;
     answer.problem(503, "unavailable");
     assert_eq!(station.head(&path).await.offset(), Some(150_000));
-    assert_eq!(station.rig.intake.held(id_of(&path)), Some(150_000));
+    assert_eq!(station.rig.intake.held(id_of(&path)).await, Some(150_000));
     let answer = station
         .patch(&path, 150_000, bytes[150_000..].to_vec())
         .await;
@@ -185,7 +185,7 @@ async fn a_handler_that_is_dropped_leaves_the_upload_to_the_next_request() {
         .await
         .unwrap();
     drop(pieces);
-    while station.rig.intake.held(id_of(&path)).is_none() {
+    while station.rig.intake.held(id_of(&path)).await.is_none() {
         tokio::task::yield_now().await;
     }
     assert_eq!(station.head(&path).await.offset(), Some(100));

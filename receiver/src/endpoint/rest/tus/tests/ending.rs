@@ -40,7 +40,7 @@ async fn an_upload_that_is_no_longer_held_is_gone() {
     let station = Station::new();
     let path = station.create(10, &[]).await;
     // As when it expires, or gives way to newer ones.
-    assert!(station.rig.intake.forget(id_of(&path)));
+    assert!(station.rig.intake.forget(id_of(&path)).await);
     assert_eq!(station.head(&path).await.status, 410);
     let answer = station.patch(&path, 0, "x").await;
     let problem = answer.problem(410, "gone");

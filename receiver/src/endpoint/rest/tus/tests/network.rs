@@ -60,7 +60,10 @@ impl Station {
     /// Waits until the receiver holds the upload, and no connection does.
     async fn parked(&self, id: ImageId) -> u64 {
         loop {
-            if let Some(held) = self.receiver.intake().parked(id) {
+            let intake = self.receiver.intake();
+            if !intake.is_busy(id)
+                && let Some(held) = intake.unfinished(id).await
+            {
                 return held.received;
             }
             tokio::task::yield_now().await;

@@ -2,6 +2,8 @@
 
 use axum::body::Body;
 
+use shared::receipt::RejectReason;
+
 use super::{BYTES, Station};
 use crate::intake::sample::{picture, push};
 
@@ -129,22 +131,41 @@ async fn a_method_may_stand_in_a_header() {
 }
 
 #[tokio::test]
-async fn an_upload_that_another_connection_sends_is_busy() {
+async fn an_upload_that_another_connection_sends_is_taken_over() {
+    let station = Station::new();
+    let bytes = picture(20, 1);
+    let meta = crate::intake::sample::meta(&bytes);
+    let path = format!("/v1/uploads/{}", meta.id);
+    let mut upload = station.rig.upload(meta.clone()).await;
+    push(&mut upload, &bytes[..300]).await.unwrap();
+    // A wrong offset takes it from nobody.
+    let answer = station.patch(&path, 299, bytes.clone()).await;
+    assert_eq!(answer.problem(409, "offset")["offset"], 300);
+    push(&mut upload, &bytes[300..310]).await.unwrap();
+    let answer = station.head(&path).await;
+    assert_eq!((answer.status.as_u16(), answer.offset()), (200, Some(310)));
+    let reject = push(&mut upload, &bytes[310..]).await.unwrap_err();
+    assert_eq!(reject.reason, RejectReason::Superseded);
+    // Its end touches nothing of what was taken.
+    station.rig.intake.park(upload).await;
+    let answer = station.patch(&path, 310, bytes[310..].to_vec()).await;
+    assert_eq!(answer.offset(), Some(meta.size));
+    assert_eq!(station.rig.entries().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_termination_ends_an_upload_whoever_has_it() {
     let station = Station::new();
     let bytes = picture(20, 1);
     let meta = crate::intake::sample::meta(&bytes);
     let path = format!("/v1/uploads/{}", meta.id);
     let mut upload = station.rig.upload(meta).await;
     push(&mut upload, &bytes[..300]).await.unwrap();
-    assert_eq!(station.head(&path).await.status, 423);
-    let answer = station.patch(&path, 0, bytes.clone()).await;
-    answer.problem(423, "busy");
-    assert_eq!(answer.header("retry-after"), "1");
     let answer = station.tus("DELETE", &path, &[], Body::empty()).await;
-    answer.problem(423, "busy");
-    // It noticed nothing of this.
-    push(&mut upload, &bytes[300..]).await.unwrap();
-    upload.finish(None).await.unwrap();
+    assert_eq!(answer.status, 204);
+    assert!(push(&mut upload, &bytes[300..]).await.is_err());
+    drop(upload);
+    station.rig.assert_empty();
 }
 
 #[tokio::test]
@@ -158,12 +179,12 @@ async fn what_a_session_left_is_gone_on_with_and_the_other_way_round() {
     push(&mut upload, &bytes[..300]).await.unwrap();
     intake.park(upload).await;
     let answer = station.head(&path).await;
-    assert_eq!(answer.offset(), intake.held(meta.id));
+    assert_eq!(answer.offset(), intake.held(meta.id).await);
     assert_eq!(answer.header("upload-length"), bytes.len().to_string());
 
     let answer = station.patch(&path, 300, bytes[300..400].to_vec()).await;
     assert_eq!(answer.offset(), Some(400));
-    assert_eq!(intake.held(meta.id), Some(400));
+    assert_eq!(intake.held(meta.id).await, Some(400));
 
     let mut upload = station.rig.upload_from(meta.clone(), 400).await;
     push(&mut upload, &bytes[400..]).await.unwrap();

@@ -1,0 +1,144 @@
+//! Becoming the owner of an image.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::image::ImageId;
+use tokio::sync::OwnedMutexGuard;
+
+use super::{Cell, Content, Owner, Phase};
+use crate::intake::Intake;
+
+/// Time for an owner to end the write that is under way when its image is claimed. After it, its
+/// bytes are given up: the image begins anew, and the write may end when it will.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A fresh ownership, with what came of the image; there is one at a time. Dropped, it is given
+/// back, and what came is parked.
+pub(in crate::intake) struct Claim {
+    intake: Arc<Intake>,
+    id: ImageId,
+    owner: Option<u64>,
+    cell: Arc<Cell>,
+    /// `None` once it is given up.
+    content: Option<OwnedMutexGuard<Option<Content>>>,
+    /// Since when it was parked.
+    since: Option<Instant>,
+}
+
+/// What is claimed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Any,
+    /// Only an image of which something came.
+    Begun,
+}
+
+impl Claim {
+    /// Makes the caller the owner of `id`, once nobody is storing it. Whoever owned it before no
+    /// longer does.
+    pub(in crate::intake) async fn of(intake: &Arc<Intake>, id: ImageId) -> Self {
+        loop {
+            // Without a condition there is always one.
+            if let Some(claim) = Self::attempt(intake, id, Which::Any).await {
+                return claim;
+            }
+        }
+    }
+
+    /// The same if something came of the image.
+    pub(in crate::intake) async fn of_begun(intake: &Arc<Intake>, id: ImageId) -> Option<Self> {
+        Self::attempt(intake, id, Which::Begun).await
+    }
+
+    async fn attempt(intake: &Arc<Intake>, id: ImageId, which: Which) -> Option<Self> {
+        let this = &intake.unfinished;
+        let (owner, cell, parked) = loop {
+            this.not_exclusive(id).await;
+            let mut state = this.state.lock();
+            let owner = state.owner(id);
+            if owner.is_some_and(|owner| owner.phase.is_exclusive()) {
+                continue;
+            }
+            if which == Which::Begun && !state.slots.contains_key(&id) {
+                return None;
+            }
+            let number = this.next_owner();
+            let parked = state.unpark(id);
+            let slot = state.slots.entry(id).or_default();
+            let phase = Phase::Taking;
+            slot.owner = Some(Owner { number, phase });
+            break (number, Arc::clone(&slot.cell), parked);
+        };
+        let mut claim = Self {
+            intake: Arc::clone(intake),
+            id,
+            owner: Some(owner),
+            cell: Arc::clone(&cell),
+            content: None,
+            since: parked.map(|parked| parked.since),
+        };
+        match tokio::time::timeout(PATIENCE, Arc::clone(&cell).lock_owned()).await {
+            Ok(content) => claim.content = Some(content),
+            Err(_) => claim.begin_anew(owner),
+        }
+        if parked.is_some_and(|parked| !this.is_fresh(&parked)) {
+            drop(claim.take());
+        }
+        Some(claim)
+    }
+
+    /// The former owner does not let go.
+    fn begin_anew(&mut self, owner: u64) {
+        tracing::warn!(image = %self.id, "a write does not end: the image is begun anew");
+        self.cell = Arc::default();
+        self.content = Arc::clone(&self.cell).try_lock_owned().ok();
+        let mut state = self.intake.unfinished.state.lock();
+        if state.owns(self.id, owner)
+            && let Some(slot) = state.slots.get_mut(&self.id)
+        {
+            // The former owner has another reference, so nothing is dropped here.
+            slot.cell = Arc::clone(&self.cell);
+        }
+    }
+
+    /// What came.
+    pub(in crate::intake) fn content(&mut self) -> Option<&mut Option<Content>> {
+        self.content.as_deref_mut()
+    }
+
+    /// What came, for good.
+    pub(in crate::intake) fn take(&mut self) -> Option<Content> {
+        self.content.as_mut().and_then(|content| content.take())
+    }
+
+    /// Puts `content` in the cell and keeps the ownership.
+    pub(in crate::intake) fn keep(mut self, content: Content) -> Option<(u64, Arc<Cell>)> {
+        **self.content.as_mut()? = Some(content);
+        self.content = None;
+        let owner = self.owner.take()?;
+        self.intake.unfinished.begin_sending(self.id, owner);
+        Some((owner, Arc::clone(&self.cell)))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let Some(owner) = self.owner.take() else {
+            return;
+        };
+        let unfinished = &self.intake.unfinished;
+        let bytes = match self.content.take() {
+            Some(content) => content.as_ref().map(|content| content.sizes().0),
+            // Given up before it was known what is there: whoever claims it next will find out.
+            None => Some(0),
+        };
+        match bytes {
+            Some(bytes) => {
+                let since = self.since.unwrap_or_else(Instant::now);
+                unfinished.park(self.id, owner, bytes, since);
+            }
+            None => unfinished.release(self.id, owner),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What came of an image, and what becomes of it.
+
+use std::sync::Arc;
+
+use shared::chunk::{Assembler, ChunkError, Segments};
+use shared::clock::UnixNanos;
+use shared::digest::{DigestAlgorithm, Hasher};
+use shared::image::{ImageMeta, Transport};
+use shared::receipt::{Reject, RejectReason};
+
+use crate::catalog::Entry;
+use crate::intake::inspect::Inspector;
+use crate::intake::{Intake, Origin, store_failed};
+use crate::store::{About, ImageWriter, StoreError};
+
+/// What came of an image so far. Dropped, it leaves nothing behind.
+pub(in crate::intake) struct Body {
+    pub(super) intake: Arc<Intake>,
+    pub(super) meta: Arc<ImageMeta>,
+    pub(super) origin: Origin,
+    pub(super) state: Checkpoint,
+    /// `None` once it is committed.
+    pub(super) writer: Option<Box<dyn ImageWriter>>,
+    /// The catalogued image with this id, when only the bytes can tell whether it is the same.
+    pub(super) known: Option<Box<Entry>>,
+    /// Size is what comes.
+    pub(super) open_ended: bool,
+    pub(super) first_byte: Option<UnixNanos>,
+    pub(super) last_byte: Option<UnixNanos>,
+}
+
+/// How far an upload was, to go back to.
+#[derive(Clone)]
+pub struct Checkpoint {
+    pub(super) assembler: Assembler,
+    pub(super) inspector: Inspector,
+    /// Digest with the algorithm of the catalogued image, when that is another.
+    pub(super) second: Option<Hasher>,
+}
+
+impl Checkpoint {
+    /// Takes bytes whose place has been checked.
+    pub(super) fn look_at(&mut self, data: &Segments) {
+        for piece in data.pieces() {
+            self.inspector.update(piece);
+            if let Some(second) = &mut self.second {
+                second.update(piece);
+            }
+        }
+    }
+}
+
+/// The beginning of an upload.
+pub(in crate::intake) struct Opening {
+    pub(in crate::intake) meta: ImageMeta,
+    pub(in crate::intake) origin: Origin,
+    pub(in crate::intake) known: Option<Box<Entry>>,
+    pub(in crate::intake) open_ended: bool,
+}
+
+impl Opening {
+    fn known_algorithm(&self) -> Option<DigestAlgorithm> {
+        self.known.as_ref().map(|entry| entry.digest.algorithm())
+    }
+
+    fn algorithm(&self) -> DigestAlgorithm {
+        let declared = self.meta.digest.map(|digest| digest.algorithm());
+        declared.or(self.known_algorithm()).unwrap_or_default()
+    }
+
+    /// What the store is to know of it.
+    pub(in crate::intake) fn about(&self) -> About {
+        About {
+            meta: self.meta.clone(),
+            transmitter: Arc::clone(&self.origin.transmitter),
+            outbox: self.origin.outbox,
+            transport: self.origin.transport,
+            algorithm: self.algorithm(),
+        }
+    }
+}
+
+impl Body {
+    pub(in crate::intake) fn new(
+        intake: Arc<Intake>,
+        opening: Opening,
+        writer: Box<dyn ImageWriter>,
+    ) -> Self {
+        let algorithm = opening.algorithm();
+        let second = opening.known_algorithm();
+        let second = second.filter(|known| *known != algorithm);
+        let mut body = Self::begun(intake, opening.meta, opening.origin, algorithm);
+        body.state.second = second.map(DigestAlgorithm::hasher);
+        body.writer = Some(writer);
+        body.known = opening.known;
+        body.open_ended = opening.open_ended;
+        body
+    }
+
+    /// Of what an earlier process left, with no bytes and no writer yet.
+    pub(super) fn of_partial(intake: Arc<Intake>, about: About) -> Self {
+        let origin = Origin::new(about.transport, &about.transmitter).with_outbox(about.outbox);
+        // As the records were made, whatever is known of the image by now.
+        Self::begun(intake, about.meta, origin, about.algorithm)
+    }
+
+    fn begun(
+        intake: Arc<Intake>,
+        meta: ImageMeta,
+        origin: Origin,
+        algorithm: DigestAlgorithm,
+    ) -> Self {
+        let max_chunks = intake.limits().max_chunks;
+        Self {
+            state: Checkpoint {
+                assembler: Assembler::new(meta.size, max_chunks, algorithm),
+                inspector: Inspector::default(),
+                second: None,
+            },
+            intake,
+            meta: Arc::new(meta),
+            origin,
+            writer: None,
+            known: None,
+            open_ended: false,
+            first_byte: None,
+            last_byte: None,
+        }
+    }
+
+    pub(super) fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+
+    pub(in crate::intake) fn meta(&self) -> &Arc<ImageMeta> {
+        &self.meta
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(in crate::intake) fn received(&self) -> u64 {
+        self.state.assembler.received()
+    }
+
+    pub(in crate::intake) fn size(&self) -> u64 {
+        self.state.assembler.size()
+    }
+
+    /// Whether somebody else can go on with it, who would have to know its size.
+    pub(in crate::intake) fn can_be_left(&self) -> bool {
+        !self.open_ended
+    }
+
+    /// Somebody goes on with it as it is, over `transport`.
+    pub(in crate::intake) fn comes_by(&mut self, transport: Transport) {
+        self.origin.transport = transport;
+    }
+
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        self.state.clone()
+    }
+
+    /// A sender that announced the image again goes on with it.
+    ///
+    /// # Errors
+    /// When the new announcement is of other bytes, or has a digest that can no longer be made.
+    pub(in crate::intake) fn adopt(
+        &mut self,
+        meta: &ImageMeta,
+        origin: &Origin,
+    ) -> Result<(), Reject> {
+        let other_digest = match (self.meta.digest, meta.digest) {
+            (Some(before), Some(now)) => before != now,
+            (None, Some(now)) => now.algorithm() != self.state.assembler.algorithm(),
+            (_, None) => false,
+        };
+        if meta.size != self.size() || other_digest || self.open_ended {
+            let message = format!(
+                "the {} bytes held were announced with another size or digest and are dropped; \
+                 send the image from byte 0",
+                self.received()
+            );
+            return Err(Reject::new(self.meta.id, RejectReason::Offset, message));
+        }
+        self.origin = origin.clone();
+        let known = Arc::make_mut(&mut self.meta);
+        known.attempt = meta.attempt;
+        known.clock = meta.clock.or(known.clock);
+        known.digest = known.digest.or(meta.digest);
+        Ok(())
+    }
+
+    /// Hands all bytes to the store's medium, so that a parked upload takes no memory for them,
+    /// and holds nothing open.
+    pub(in crate::intake) async fn park(&mut self) -> Result<(), StoreError> {
+        let digest = self.state.assembler.digest_so_far();
+        match &mut self.writer {
+            Some(writer) => writer.park(digest).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What is there stays for the next process.
+    pub(in crate::intake) fn leave(&mut self) {
+        if let Some(writer) = &mut self.writer
+            && !self.open_ended
+        {
+            writer.leave();
+        }
+    }
+
+    pub(super) async fn roll_back(&mut self, checkpoint: Checkpoint) -> Result<(), Reject> {
+        let length = checkpoint.assembler.received();
+        let digest = checkpoint.assembler.digest_so_far();
+        self.state = checkpoint;
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        let truncated = writer.truncate(length, digest).await;
+        truncated.map_err(|error| self.turned_down(store_failed(self.meta.id, &error)))
+    }
+
+    pub(super) async fn push(
+        &mut self,
+        now: UnixNanos,
+        offset: u64,
+        crc32c: Option<u32>,
+        data: Segments,
+    ) -> Result<(), Reject> {
+        let id = self.meta.id;
+        self.first_byte.get_or_insert(now);
+        self.last_byte = Some(now);
+        if let Err(error) = self.state.assembler.push(offset, crc32c, &data) {
+            return Err(self.turned_down(self.chunk_reject(error)));
+        }
+        self.state.look_at(&data);
+        let digest = self.state.assembler.digest_so_far();
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        let written = writer.write(data, digest).await;
+        written.map_err(|error| self.turned_down(store_failed(id, &error)))
+    }
+
+    pub(super) fn chunk_reject(&self, error: ChunkError) -> Reject {
+        let id = self.meta.id;
+        let (reason, advice) = match error {
+            ChunkError::Offset { .. } => (RejectReason::Offset, ""),
+            ChunkError::Overflow { .. } if self.open_ended => {
+                let limit = self.intake.limits().max_image_size;
+                let message = format!(
+                    "image exceeds the receiver's limit of {limit} ({} bytes); \
+                     raise RECEIVER_MAX_IMAGE_SIZE",
+                    limit.0
+                );
+                return Reject::new(id, RejectReason::Limit, message);
+            }
+            ChunkError::Overflow { .. } => (RejectReason::Overflow, ""),
+            ChunkError::Checksum { .. } => (RejectReason::ChunkChecksum, ""),
+            ChunkError::Count { .. } => (
+                RejectReason::Limit,
+                "; send larger chunks (TRANSMITTER_CHUNK_SIZE) or raise RECEIVER_MAX_CHUNKS",
+            ),
+        };
+        Reject::new(id, reason, format!("{error}{advice}"))
+    }
+
+    pub(super) fn turned_down(&self, reject: Reject) -> Reject {
+        self.intake.turn_down(&self.meta, &self.origin, reject)
+    }
+}

@@ -1,0 +1,63 @@
+//! Files that an earlier process may have placed without cataloguing them.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::location::image_of;
+use super::{Location, ORPHANS, Root};
+use crate::store::{Found, StoreError, Unsettled};
+
+/// The folders that the journal named.
+struct Folders {
+    root: Arc<Root>,
+    names: Vec<String>,
+}
+
+/// Those of a store; `None` when there are none.
+pub(super) fn of(root: &Arc<Root>) -> Option<Arc<dyn Unsettled>> {
+    let names = root.folders.unsettled();
+    let root = Arc::clone(root);
+    (!names.is_empty()).then(|| Arc::new(Folders { root, names }) as Arc<dyn Unsettled>)
+}
+
+impl Unsettled for Folders {
+    fn files(&self, each: &mut dyn FnMut(Found) -> ControlFlow<()>) -> Result<(), StoreError> {
+        for folder in &self.names {
+            let path = self.root.path.join(folder);
+            let reading = |source| StoreError::io("reading folder", &path, source);
+            let entries = match self.root.disk.list(&path) {
+                Ok(entries) => entries,
+                // Its making was not on the medium when the power went.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(reading(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(reading)?;
+                let Some(name) = entry.name.to_str().filter(|_| !entry.is_folder) else {
+                    continue;
+                };
+                let Some(id) = image_of(name) else { continue };
+                let location = format!("{folder}/{name}");
+                if each(Found { id, location }).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_aside(&self, location: &str) -> Result<(), StoreError> {
+        let location = Location::read(location)?;
+        let text = location.text();
+        self.root.folders.make(ORPHANS)?;
+        let from = self.root.path.join(&text);
+        let to = self.root.path.join(ORPHANS).join(text.replace('/', "."));
+        let moving = |source| StoreError::io("moving", &from, source);
+        self.root.disk.rename(&from, &to).map_err(moving)
+    }
+
+    fn settled(&self) -> Result<(), StoreError> {
+        self.root.folders.settle()
+    }
+}

@@ -138,7 +138,7 @@ impl Stand {
                 value.extend(digest(*number));
                 value.extend((content(*number).len() as u64).to_le_bytes());
                 value.extend(1_u32.to_le_bytes());
-                value.extend([0; 7]);
+                value.extend([0; 8]);
                 table.insert(*number, &value[..]).unwrap();
             }
             let ledger: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ledger");

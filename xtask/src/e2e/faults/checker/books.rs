@@ -271,15 +271,22 @@ impl Books {
             .filter(|numbered| numbered.outbox == Some(outbox))
             .map(|numbered| numbered.sequence)
             .collect();
-        let missing: Vec<u64> = (1..self.outbox.next)
+        let mut missing = (1..self.outbox.next)
             .filter(|number| !known.contains(number))
-            .collect();
-        for number in missing {
-            let image = history.sequences.get(&(outbox, number));
-            let image = image.map_or_else(|| "unknown".to_owned(), id_text);
-            findings.push(format!(
-                "number {number} was given and nobody has its image ({image})"
-            ));
+            .peekable();
+        while let Some(first) = missing.next() {
+            let mut last = first;
+            while let Some(next) = missing.next_if_eq(&(last + 1)) {
+                last = next;
+            }
+            let image = history.sequences.get(&(outbox, first));
+            let image = image.map_or_else(|| "never seen".to_owned(), id_text);
+            findings.push(match first == last {
+                true => format!("number {first} was given and nobody has its image ({image})"),
+                false => format!(
+                    "numbers {first} to {last} were given and nobody has their images ({image})"
+                ),
+            });
         }
     }
 

@@ -14,8 +14,9 @@ use pantelegraph_receiver::catalog::{
 use pantelegraph_receiver::config::{Limits, Verify};
 use pantelegraph_receiver::intake::{Intake, Parts};
 use pantelegraph_receiver::metrics::ReceiverMetrics;
-use pantelegraph_receiver::store::{ImageStore, ImageWriter, Placement, StoreError};
+use pantelegraph_receiver::store::{About, ImageStore, ImageWriter, Placement, StoreError};
 use shared::chunk::Segments;
+use shared::digest::Digest;
 use shared::image::ImageId;
 use shared::receipt::{Durability, Receipt};
 use shared::report::RunAccount;
@@ -79,6 +80,8 @@ impl Rig {
                 max_memory: ByteSize::kib(16),
                 idle_timeout: Duration::from_secs(60),
                 partial_ttl: Duration::from_secs(3_600),
+                partial_limit: ByteSize::mib(1),
+                min_free: ByteSize(0),
                 max_pixels: 1_000_000,
             },
         });
@@ -103,13 +106,26 @@ struct Shelf(Stored);
 
 #[async_trait]
 impl ImageStore for Shelf {
-    async fn create(&self, _id: ImageId) -> Result<Box<dyn ImageWriter>, StoreError> {
+    async fn create(&self, _about: About) -> Result<Box<dyn ImageWriter>, StoreError> {
         let (shelf, bytes) = (Arc::clone(&self.0), Vec::new());
         Ok(Box::new(Writer { shelf, bytes }))
     }
 
     async fn open(&self, _location: &str) -> Result<Option<File>, StoreError> {
         Ok(None)
+    }
+
+    async fn size(&self, location: &str) -> Result<Option<u64>, StoreError> {
+        let stored = self.0.lock().expect("nobody panics with it");
+        Ok(stored.get(location).map(|bytes| bytes.len() as u64))
+    }
+
+    async fn discard(&self, location: &str) -> Result<(), StoreError> {
+        self.0
+            .lock()
+            .expect("nobody panics with it")
+            .remove(location);
+        Ok(())
     }
 }
 
@@ -120,14 +136,14 @@ struct Writer {
 
 #[async_trait]
 impl ImageWriter for Writer {
-    async fn write(&mut self, data: Segments) -> Result<(), StoreError> {
+    async fn write(&mut self, data: Segments, _digest: Digest) -> Result<(), StoreError> {
         for piece in data.pieces() {
             self.bytes.extend_from_slice(piece);
         }
         Ok(())
     }
 
-    async fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
+    async fn truncate(&mut self, length: u64, _digest: Digest) -> Result<(), StoreError> {
         let length = usize::try_from(length).expect("it was written");
         assert!(length <= self.bytes.len(), "only what is there can be cut");
         self.bytes.truncate(length);
@@ -137,6 +153,12 @@ impl ImageWriter for Writer {
     async fn reopen(&mut self) -> Result<Option<File>, StoreError> {
         Ok(None)
     }
+
+    async fn park(&mut self, _digest: Digest) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn leave(&mut self) {}
 
     async fn commit(self: Box<Self>, placement: Placement) -> Result<String, StoreError> {
         let location = format!("{:?}/{}", placement.area, placement.id);
@@ -168,6 +190,22 @@ impl Catalog for Memory {
         }
         entries.insert(entry.meta.id, entry);
         Ok(Inserted::New)
+    }
+
+    async fn remove(
+        &self,
+        id: ImageId,
+        location: &str,
+        _reason: &str,
+    ) -> Result<bool, CatalogError> {
+        let mut entries = self.0.lock().expect("nobody panics with it");
+        let known = entries
+            .get(&id)
+            .is_some_and(|entry| entry.location == location);
+        if known {
+            entries.remove(&id);
+        }
+        Ok(known)
     }
 
     fn insert_later(&self, _entry: Entry) {}

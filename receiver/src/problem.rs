@@ -162,6 +162,7 @@ impl From<Reject> for Problem {
             message,
             retryable,
             quarantined,
+            held,
         } = reject;
         let status = if quarantined {
             StatusCode::UNPROCESSABLE_ENTITY
@@ -172,6 +173,10 @@ impl From<Reject> for Problem {
             .with("reason", reason.key())
             .with("retryable", retryable)
             .with("quarantined", quarantined);
+        let problem = match held {
+            Some(held) => problem.with("offset", held),
+            None => problem,
+        };
         match image_id {
             Some(id) => problem
                 .with("image_id", id.to_string())

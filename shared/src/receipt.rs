@@ -253,6 +253,9 @@ pub struct Reject {
     pub retryable: bool,
     /// Whether the bytes were kept, apart from the good images.
     pub quarantined: bool,
+    /// With [`RejectReason::Offset`]: verified bytes that are held, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
 }
 
 impl Reject {
@@ -268,6 +271,7 @@ impl Reject {
             message: message.into(),
             retryable: reason.retryable(),
             quarantined: false,
+            held: None,
         }
     }
 }

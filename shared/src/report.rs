@@ -100,6 +100,13 @@ pub struct RunAccount {
     pub wire_bytes_sent: u64,
     /// Bytes read from sockets, framing included.
     pub wire_bytes_received: u64,
+    /// Bytes of images, without framing, that were handed to the transport, those sent more than
+    /// once included.
+    #[serde(default)]
+    pub image_bytes_sent: u64,
+    /// How many of them had been sent before.
+    #[serde(default)]
+    pub image_bytes_resent: u64,
     /// CPU time, user and system, of the transmitter's process during the run.
     pub cpu_seconds: f64,
     /// Highest resident memory of the transmitter's process so far, bytes.

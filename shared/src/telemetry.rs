@@ -124,11 +124,13 @@ mod rustix {
     }
 }
 
-/// Counts of bytes that went through sockets.
+/// Counts of bytes that went through sockets, and of those of images among them.
 #[derive(Debug, Clone, Default)]
 pub struct WireCount {
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
+    image_bytes_sent: Arc<AtomicU64>,
+    image_bytes_resent: Arc<AtomicU64>,
 }
 
 impl WireCount {
@@ -140,6 +142,23 @@ impl WireCount {
     /// Bytes read so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes of an image that were handed to the transport, `again` of which had been sent
+    /// before.
+    pub fn add_image_bytes(&self, bytes: u64, again: u64) {
+        self.image_bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        self.image_bytes_resent.fetch_add(again, Ordering::Relaxed);
+    }
+
+    /// Bytes of images, without framing, those sent more than once included.
+    pub fn image_bytes_sent(&self) -> u64 {
+        self.image_bytes_sent.load(Ordering::Relaxed)
+    }
+
+    /// How many of them had been sent before.
+    pub fn image_bytes_resent(&self) -> u64 {
+        self.image_bytes_resent.load(Ordering::Relaxed)
     }
 }
 

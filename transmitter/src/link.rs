@@ -3,7 +3,6 @@
 //! A [`Link`] makes [`Connection`]s; a connection carries whole images and answers each with the
 //! receiver's verdict. gRPC and WebSocket share the session of [`session`].
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,9 +20,13 @@ use crate::outbox::Owed;
 
 mod body;
 pub mod grpc;
+mod portions;
 pub mod rest;
 pub mod session;
+mod unfinished;
 pub mod websocket;
+
+pub use unfinished::{MAX_UNFINISHED, UnfinishedImages};
 
 /// Makes connections to one receiver over one transport.
 #[async_trait]
@@ -42,6 +45,10 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// When the receiver cannot be reached or does not speak the protocol.
     async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError>;
+
+    /// The image will not be sent any more, whatever became of it: what links remember of it in
+    /// order to go on where it broke off is forgotten.
+    fn forget(&self, _id: ImageId) {}
 }
 
 /// A connection to a receiver.
@@ -105,27 +112,6 @@ pub struct Identity {
     pub wire: WireCount,
     /// The receiver's clock: what all connections to it have measured.
     pub clock: SharedClock,
-}
-
-/// Images that were begun over any connection and have no answer yet. Bounded by what is in flight.
-#[derive(Debug, Clone, Default)]
-pub struct UnfinishedImages(Arc<Mutex<BTreeSet<ImageId>>>);
-
-impl UnfinishedImages {
-    /// The image is being sent.
-    pub fn begin(&self, id: ImageId) {
-        self.0.lock().insert(id);
-    }
-
-    /// The image has its answer, or will not be sent again.
-    pub fn end(&self, id: ImageId) {
-        self.0.lock().remove(&id);
-    }
-
-    /// All of them.
-    pub fn list(&self) -> Vec<ImageId> {
-        self.0.lock().iter().copied().collect()
-    }
 }
 
 /// Measurements of one receiver's clock, shared by the connections to it.

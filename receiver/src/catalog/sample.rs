@@ -79,6 +79,8 @@ pub(crate) fn account(images: Vec<ImageAccount>) -> RunAccount {
         retries: 2,
         wire_bytes_sent: u64::MAX,
         wire_bytes_received: 77,
+        image_bytes_sent: 5_000,
+        image_bytes_resent: 12,
         cpu_seconds: 0.25,
         peak_memory_bytes: 9 << 20,
         delay_ns: 1_000_000_000,

@@ -173,7 +173,8 @@ impl Intake {
             "upload to go on at byte {}, but {held} bytes are held",
             begin.offset
         );
-        let reject = Reject::new(begin.meta.id, RejectReason::Offset, message);
+        let mut reject = Reject::new(begin.meta.id, RejectReason::Offset, message);
+        reject.held = Some(held);
         self.turn_down(&begin.meta, origin, reject)
     }
 }

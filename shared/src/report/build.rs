@@ -303,6 +303,8 @@ impl ReportBuilder {
         (sent > 0 || received > 0).then(|| Wire {
             sent,
             received,
+            image_bytes_sent: self.sum(|account| account.image_bytes_sent),
+            image_bytes_resent: self.sum(|account| account.image_bytes_resent),
             overhead_percent: (images > 0).then(|| overhead / images as f64 * 100.0),
         })
     }

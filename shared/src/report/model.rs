@@ -120,6 +120,13 @@ pub struct Wire {
     pub sent: u64,
     /// Read.
     pub received: u64,
+    /// Bytes of images that were handed to the transport, those sent more than once included; 0
+    /// when the transmitter does not tell.
+    #[serde(default)]
+    pub image_bytes_sent: u64,
+    /// How many of them had been sent before.
+    #[serde(default)]
+    pub image_bytes_resent: u64,
     /// Bytes written beyond those of the images that arrived, in percent of the latter: framing,
     /// metadata and what was sent more than once.
     pub overhead_percent: Option<f64>,

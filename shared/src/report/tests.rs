@@ -64,6 +64,8 @@ fn account(delivered: u64) -> RunAccount {
         retries: 0,
         wire_bytes_sent: delivered * 1_010,
         wire_bytes_received: 120,
+        image_bytes_sent: delivered * 1_000,
+        image_bytes_resent: 0,
         cpu_seconds: 0.5,
         peak_memory_bytes: 20_000_000,
         delay_ns: 1_000_000_000,

@@ -161,6 +161,16 @@ impl Report {
             }),
         );
         lines.optional(
+            "Image bytes sent",
+            self.wire
+                .filter(|wire| wire.image_bytes_resent > 0)
+                .map(|wire| {
+                    let [sent, again] =
+                        [wire.image_bytes_sent, wire.image_bytes_resent].map(format::bytes);
+                    format!("{sent}, of which {again} again")
+                }),
+        );
+        lines.optional(
             "Clock offset",
             self.clock.map(|clock| {
                 let (offset, error) = (

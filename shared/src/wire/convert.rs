@@ -324,6 +324,7 @@ pub fn reject_to_proto(reject: &Reject) -> proto::Reject {
         message: reject.message.clone(),
         retryable: reject.retryable,
         quarantined: reject.quarantined,
+        held: reject.held,
     }
 }
 
@@ -347,6 +348,7 @@ pub fn reject_from_proto(reject: proto::Reject) -> Result<Reject, InvalidMessage
         message: reject.message,
         retryable: reject.retryable,
         quarantined: reject.quarantined,
+        held: reject.held,
     })
 }
 
@@ -364,6 +366,8 @@ pub(super) fn account_to_proto(account: RunAccount) -> proto::RunAccount {
         retries: account.retries,
         wire_bytes_sent: account.wire_bytes_sent,
         wire_bytes_received: account.wire_bytes_received,
+        image_bytes_sent: account.image_bytes_sent,
+        image_bytes_resent: account.image_bytes_resent,
         cpu_seconds: account.cpu_seconds,
         peak_memory_bytes: account.peak_memory_bytes,
         delay_ns: account.delay_ns,
@@ -408,6 +412,8 @@ pub(super) fn account_from_proto(account: proto::RunAccount) -> Result<RunAccoun
         retries: account.retries,
         wire_bytes_sent: account.wire_bytes_sent,
         wire_bytes_received: account.wire_bytes_received,
+        image_bytes_sent: account.image_bytes_sent,
+        image_bytes_resent: account.image_bytes_resent,
         cpu_seconds: account.cpu_seconds,
         peak_memory_bytes: account.peak_memory_bytes,
         delay_ns: account.delay_ns,

@@ -214,8 +214,7 @@ impl Link for SimLink {
         };
         tokio::spawn(writer.run(outgoing, outbound));
         tokio::spawn(read(pipe.clone(), inbound, credit));
-        let timeout = self.options.connect_timeout;
-        let connection = pipe.greet(&self.identity, timeout).await?;
+        let connection = pipe.greet().await?;
         Ok(Arc::new(Watched {
             connection,
             evidence: self.evidence.clone(),

@@ -1,5 +1,9 @@
 //! gRPC: the session over `Exchange`, or one `Put` an image.
 
+mod put;
+
+pub use put::PutLink;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,21 +12,12 @@ use async_trait::async_trait;
 use http::{HeaderValue, Request, Uri, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
-use shared::chunk::crc32c;
-use shared::clock::ClockEstimate;
-use shared::image::Transport;
-use shared::receipt::{Receipt, Reject, RejectReason};
-use shared::report::RunAccount;
+use shared::image::{ImageId, Transport};
 use shared::telemetry::{Counted, chain};
 use shared::wire::framing::{Deframer, Frame};
-use shared::wire::{
-    Begin, EXCHANGE_PATH, begin_to_proto, decode_server, proto, receipt_from_proto,
-};
-use shared::wire::{Loss, Standing};
+use shared::wire::{EXCHANGE_PATH, decode_server};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
@@ -30,9 +25,8 @@ use url::Url;
 
 use super::body::MessageBody;
 use super::session::{Session, SessionConnection, queue_length};
-use super::{AGENT, Attempt, Connection, DeliveryError, Identity, Link, LinkError, unreadable};
+use super::{AGENT, Connection, Identity, Link, LinkError};
 use crate::config::LinkOptions;
-use crate::outbox::Owed;
 
 /// Largest message that is taken from a receiver.
 const MAX_REPLY: usize = 1 << 20;
@@ -82,10 +76,12 @@ impl Link for ExchangeLink {
             }),
         });
         tokio::spawn(converse(channel, body, Arc::clone(&session)));
-        session
-            .greet(&self.identity, self.options.connect_timeout)
-            .await?;
+        session.greet().await?;
         Ok(Arc::new(SessionConnection(session)))
+    }
+
+    fn forget(&self, id: ImageId) {
+        self.identity.unfinished.end(id);
     }
 }
 
@@ -219,161 +215,4 @@ async fn call(channel: Channel, body: Body, session: &Session) -> Result<(), Str
         }
     }
     Ok(())
-}
-
-/// Sends each image by one unary `Put`.
-pub struct PutLink {
-    url: Url,
-    options: LinkOptions,
-    identity: Identity,
-}
-
-impl PutLink {
-    /// A link to `url`.
-    pub fn new(url: Url, options: LinkOptions, identity: Identity) -> Self {
-        Self {
-            url,
-            options,
-            identity,
-        }
-    }
-}
-
-#[async_trait]
-impl Link for PutLink {
-    fn transport(&self) -> Transport {
-        Transport::Grpc
-    }
-
-    async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
-        // The clock and the accounts go over a session; the images do not.
-        let exchange = ExchangeLink::new(
-            self.url.clone(),
-            self.options.clone(),
-            self.identity.clone(),
-        );
-        let side = exchange.connect().await?;
-        let channel = channel(&self.url, &self.options, &self.identity).await?;
-        Ok(Arc::new(PutConnection {
-            channel,
-            side,
-            limit: self.options.message_size.0,
-            transmitter: self.identity.transmitter.clone(),
-            lost: CancellationToken::new(),
-            why: Mutex::default(),
-        }))
-    }
-}
-
-struct PutConnection {
-    channel: Channel,
-    side: Arc<dyn Connection>,
-    limit: u64,
-    transmitter: String,
-    lost: CancellationToken,
-    why: Mutex<String>,
-}
-
-impl PutConnection {
-    fn lose(&self, reason: &str) -> DeliveryError {
-        reason.clone_into(&mut self.why.lock());
-        self.lost.cancel();
-        DeliveryError::Lost(reason.to_owned())
-    }
-}
-
-#[async_trait]
-impl Connection for PutConnection {
-    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
-        let size = image.payload.size();
-        if size > self.limit {
-            let message = format!(
-                "image of {size} bytes does not go into one message of {} bytes; raise \
-                 TRANSMITTER_MESSAGE_SIZE and RECEIVER_MAX_MESSAGE_SIZE, or use \
-                 TRANSMITTER_GRPC_CALL=exchange",
-                self.limit
-            );
-            return Err(Reject::new(image.meta.id, RejectReason::Limit, message).into());
-        }
-        let reader = image.payload.open().await.map_err(unreadable)?;
-        let len = u32::try_from(size).unwrap_or(u32::MAX);
-        let data = reader.read(0, len).await.map_err(unreadable)?;
-        let mut meta = image.meta.clone();
-        meta.attempt = attempt.number;
-        meta.clock = self.side.clock();
-        meta.send_started = Some(attempt.started);
-        let request = proto::PutRequest {
-            outbox: String::new(),
-            begin: Some(begin_to_proto(&Begin { meta, offset: 0 })),
-            crc32c: Some(crc32c(&data)),
-            data,
-            transmitter: self.transmitter.clone(),
-        };
-        let mut client =
-            proto::transfer_service_client::TransferServiceClient::new(self.channel.clone());
-        match client.put(request).await {
-            Ok(response) => {
-                let receipt = response.into_inner().receipt.unwrap_or_default();
-                receipt_from_proto(receipt).map_err(|error| self.lose(&error.to_string()))
-            }
-            Err(status) => Err(self.failed(image, &status)),
-        }
-    }
-
-    fn parallel(&self) -> usize {
-        8
-    }
-
-    fn clock(&self) -> Option<ClockEstimate> {
-        self.side.clock()
-    }
-
-    async fn account(&self, account: RunAccount) -> Result<(), LinkError> {
-        self.side.account(account).await
-    }
-
-    async fn losses(&self, _losses: Vec<Loss>, _standing: Standing) -> Result<(), LinkError> {
-        Ok(())
-    }
-
-    async fn closed(&self) -> String {
-        tokio::select! {
-            reason = self.side.closed() => reason,
-            () = self.lost.cancelled() => self.why.lock().clone(),
-        }
-    }
-
-    async fn close(&self) {
-        self.side.close().await;
-    }
-}
-
-impl PutConnection {
-    /// The receiver's rejections carry their reason in the metadata; anything else is the
-    /// transport's.
-    fn failed(&self, image: &Owed, status: &tonic::Status) -> DeliveryError {
-        let text = |key| {
-            status
-                .metadata()
-                .get(key)
-                .and_then(|value| value.to_str().ok())
-        };
-        let reason = text("pantelegraph-reason").and_then(|reason| reason.parse().ok());
-        let Some(reason) = reason else {
-            if status.code() == tonic::Code::OutOfRange
-                || status.code() == tonic::Code::ResourceExhausted
-            {
-                let message = format!(
-                    "{}; lower TRANSMITTER_MESSAGE_SIZE or raise RECEIVER_MAX_MESSAGE_SIZE",
-                    status.message()
-                );
-                return Reject::new(image.meta.id, RejectReason::Limit, message).into();
-            }
-            return self.lose(&chain(status));
-        };
-        let mut reject = Reject::new(image.meta.id, reason, status.message());
-        reject.retryable = text("pantelegraph-retryable") == Some("true");
-        reject.quarantined = text("pantelegraph-quarantined") == Some("true");
-        reject.into()
-    }
 }

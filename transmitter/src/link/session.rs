@@ -1,41 +1,40 @@
 //! The session protocol as the transmitter speaks it, over any pipe of messages.
 
+mod connection;
+mod flow;
+mod losses;
+mod pipe;
+mod resume;
+mod sending;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use shared::chunk::{crc32c, slices};
-use shared::clock::{ClockEstimate, ClockSample, UnixNanos};
+use shared::clock::{ClockSample, UnixNanos};
 use shared::image::ImageId;
 use shared::receipt::{Receipt, Reject, RejectReason};
-use shared::report::RunAccount;
 use shared::wire::{
-    Begin, Chunk, ClientMessage, Encoded, Hello, PROTOCOL_VERSION, ServerMessage, Welcome,
+    ClientMessage, Encoded, Hello, PROTOCOL_VERSION, ServerMessage, Standing, Welcome,
     encode_client,
 };
-use shared::wire::{Loss, Standing};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, SharedClock, unreadable,
-};
+use super::{AGENT, Identity, LinkError};
 use crate::config::LinkOptions;
-use crate::outbox::Owed;
+use flow::Flow;
+use losses::Told;
+use resume::Known;
 
-mod pipe;
-
+pub(super) use connection::SessionConnection;
 pub use pipe::Pipe;
 
 /// A message on its way to the transport.
 pub(super) type Outgoing = mpsc::Sender<Encoded>;
-
-/// Images on their way at once over one session, whatever the window.
-const PARALLEL: usize = 32;
 
 /// Clock measurements before the first image, and the time for all of them.
 const FIRST_PINGS: u32 = 7;
@@ -43,6 +42,10 @@ const FIRST_LOOK: Duration = Duration::from_millis(20);
 
 /// Time between the measurements that follow.
 const EARLY_PING_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Set in the id of a ping that asks for no time, but follows chunks to learn that they were taken
+/// ([`flow`]). Its round trip is that of the chunks and would spoil the measurements.
+const PROBE: u64 = 1 << 63;
 
 /// Messages that may wait for the transport: enough to keep it busy, few enough that memory stays
 /// below the window.
@@ -55,16 +58,26 @@ pub(super) fn queue_length(options: &LinkOptions) -> usize {
 pub(super) struct Session {
     outgoing: Outgoing,
     address: String,
+    identity: Identity,
     chunk_size: u32,
+    window: u64,
+    idle_timeout: Duration,
+    clock_interval: Duration,
+    /// Time for the receiver to answer what it answers at once.
+    patience: Duration,
     /// In order, as everything that decides who wakes up first: simulations replay.
     pending: Mutex<BTreeMap<ImageId, oneshot::Sender<Result<Receipt, Reject>>>>,
-    sent: AtomicU64,
-    allowed: AtomicU64,
-    more_credit: Notify,
-    clock: SharedClock,
-    clock_interval: Duration,
+    flow: Mutex<Flow>,
+    flow_moved: Notify,
+    /// What the receiver was asked for, and whoever asks has the turn.
+    known: Mutex<Known>,
+    asking: tokio::sync::Mutex<()>,
     welcome: Mutex<Option<oneshot::Sender<Welcome>>>,
+    /// Largest message that the receiver takes.
+    max_message: AtomicU64,
+    told: Told,
     first_pong: Notify,
+    heard: Mutex<Instant>,
     pub(super) lost: CancellationToken,
     why_lost: Mutex<String>,
     /// The receiver has answered everything and closed its side.
@@ -83,15 +96,23 @@ impl Session {
         Arc::new(Self {
             outgoing,
             address,
+            identity: identity.clone(),
             chunk_size: u32::try_from(options.chunk_size.0).unwrap_or(u32::MAX),
+            window: options.window.0,
+            idle_timeout: options.idle_timeout,
+            // Signs of life on both sides, whatever the interval of the measurements.
+            clock_interval: options.clock_interval.min(options.idle_timeout / 3),
+            patience: options.connect_timeout,
             pending: Mutex::default(),
-            sent: AtomicU64::new(0),
-            allowed: AtomicU64::new(0),
-            more_credit: Notify::new(),
-            clock: identity.clock.clone(),
-            clock_interval: options.clock_interval,
+            flow: Mutex::new(Flow::new(options.window.0, options.idle_timeout / 8)),
+            flow_moved: Notify::new(),
+            known: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
             welcome: Mutex::default(),
+            max_message: AtomicU64::new(0),
+            told: Told::default(),
             first_pong: Notify::new(),
+            heard: Mutex::new(Instant::now()),
             lost: CancellationToken::new(),
             why_lost: Mutex::default(),
             ended: CancellationToken::new(),
@@ -100,49 +121,28 @@ impl Session {
     }
 
     /// Says hello and waits to be welcomed, with a first look at the receiver's clock.
-    pub(super) async fn greet(
-        self: &Arc<Self>,
-        identity: &Identity,
-        timeout: Duration,
-    ) -> Result<(), LinkError> {
-        let (sender, welcomed) = oneshot::channel();
-        *self.welcome.lock() = Some(sender);
+    pub(super) async fn greet(self: &Arc<Self>) -> Result<(), LinkError> {
         let first_pong = self.first_pong.notified();
         // Without a welcome the transport's tasks, which hold this session, must not live on.
         let abandoned = self.lost.clone().drop_guard();
-        let hello = Hello {
-            protocol_version: PROTOCOL_VERSION,
-            transmitter: identity.transmitter.clone(),
-            agent: AGENT.to_owned(),
-            ..Hello::default()
+        let greeting = async {
+            let unfinished = self.identity.unfinished.list();
+            let welcomed = self.hello(unfinished);
+            let pinged = self.ping(0);
+            tokio::try_join!(welcomed, pinged)
         };
-        self.send(ClientMessage::Hello(hello)).await?;
-        self.ping(0).await?;
-        let protocol = |problem: String| LinkError::Protocol {
-            address: self.address.clone(),
-            problem,
-        };
-        let welcome = tokio::select! {
-            biased;
-            welcome = tokio::time::timeout(timeout, welcomed) => match welcome {
-                Ok(Ok(welcome)) => welcome,
-                Ok(Err(_)) => return Err(LinkError::Lost(self.reason())),
-                Err(_) => return Err(protocol(format!("no welcome within {timeout:?}"))),
-            },
-            () = self.lost.cancelled() => return Err(protocol(self.reason())),
-        };
+        let (welcome, ()) = greeting.await?;
         let largest = u64::from(self.chunk_size);
-        if welcome.limits.max_message_bytes > 0 && largest > welcome.limits.max_message_bytes {
-            return Err(protocol(format!(
-                "chunks of {largest} bytes exceed its limit of {} bytes; lower \
+        let limit = welcome.limits.max_message_bytes;
+        if limit > 0 && largest > limit {
+            return Err(self.protocol(format!(
+                "chunks of {largest} bytes exceed its limit of {limit} bytes; lower \
                  TRANSMITTER_CHUNK_SIZE or raise RECEIVER_MAX_MESSAGE_SIZE",
-                welcome.limits.max_message_bytes
             )));
         }
-        self.allowed.fetch_max(welcome.credit, Ordering::AcqRel);
         tracing::debug!(receiver = welcome.receiver, durability = %welcome.durability, "welcomed");
         // Answered right behind the welcome; a receiver that never does has no clock for us.
-        let _ = tokio::time::timeout(timeout, first_pong).await;
+        let _ = tokio::time::timeout(self.patience, first_pong).await;
         // The first round trip is a slow one (everything is cold). Where round trips are short, a
         // few more before the first image make the offset sharp.
         let begin = Instant::now();
@@ -156,16 +156,64 @@ impl Session {
         }
         abandoned.disarm();
         let session = Arc::clone(self);
-        tokio::spawn(async move { session.watch_clock().await });
+        tokio::spawn(async move { session.watch().await });
         Ok(())
     }
 
-    async fn watch_clock(&self) {
+    fn protocol(&self, problem: String) -> LinkError {
+        LinkError::Protocol {
+            address: self.address.clone(),
+            problem,
+        }
+    }
+
+    /// Says hello, for the first time or to ask what the receiver holds of `unfinished` images, and
+    /// takes in what the welcome says.
+    async fn hello(&self, unfinished: Vec<(ImageId, u64)>) -> Result<Welcome, LinkError> {
+        let (sender, welcomed) = oneshot::channel();
+        *self.welcome.lock() = Some(sender);
+        let hello = Hello {
+            protocol_version: PROTOCOL_VERSION,
+            transmitter: self.identity.transmitter.clone(),
+            unfinished: unfinished.iter().map(|(id, _)| *id).collect(),
+            losses: Vec::new(),
+            agent: AGENT.to_owned(),
+            // Which outbox it is. Where it stands is told with the losses, which the outbox knows.
+            standing: Some(Standing {
+                outbox: self.identity.outbox,
+                first_owed: 0,
+                next_sequence: 0,
+            }),
+            window: self.window,
+        };
+        self.send(ClientMessage::Hello(hello)).await?;
+        let timeout = self.patience;
+        let welcome = tokio::select! {
+            biased;
+            welcome = tokio::time::timeout(timeout, welcomed) => match welcome {
+                Ok(Ok(welcome)) => welcome,
+                Ok(Err(_)) => return Err(LinkError::Lost(self.reason())),
+                Err(_) => return Err(self.protocol(format!("no welcome within {timeout:?}"))),
+            },
+            () = self.lost.cancelled() => return Err(self.protocol(self.reason())),
+        };
+        self.flow
+            .lock()
+            .grant(welcome.credit, Instant::now().into_std());
+        self.flow_moved.notify_waiters();
+        self.max_message
+            .store(welcome.limits.max_message_bytes, Ordering::Relaxed);
+        self.known.lock().learn(&unfinished, &welcome.held);
+        Ok(welcome)
+    }
+
+    /// Looks at the clock now and then, and for signs of life.
+    async fn watch(&self) {
         for id in 1.. {
             // Close together at first, while the estimate is young.
             let early = id <= FIRST_PINGS;
             let pause = if early {
-                EARLY_PING_INTERVAL
+                EARLY_PING_INTERVAL.min(self.clock_interval)
             } else {
                 self.clock_interval
             };
@@ -175,8 +223,22 @@ impl Session {
                 () = self.lost.cancelled() => return,
                 () = self.goodbye.cancelled() => return,
             }
-            if self.ping(u64::from(id)).await.is_err() {
+            // Every ping is answered, so silence means that nobody is there, whatever stands
+            // between here and there and keeps its own connection alive.
+            let silence = self
+                .idle_timeout
+                .saturating_sub(self.heard.lock().elapsed());
+            if silence.is_zero() {
+                self.lose(format!(
+                    "no sign of the receiver for {:?}",
+                    self.idle_timeout
+                ));
                 return;
+            }
+            // Where the transport is stuck there is no place for a ping.
+            match tokio::time::timeout(silence, self.ping(u64::from(id))).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(_)) => return,
             }
         }
     }
@@ -185,7 +247,7 @@ impl Session {
         // A place in the queue first: the time is taken when nothing is in front of the ping but
         // what the transport itself holds.
         let place = tokio::select! {
-            biased;
+           biased;
             () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
             place = self.outgoing.reserve() => place,
         };
@@ -201,7 +263,7 @@ impl Session {
 
     async fn send(&self, message: ClientMessage) -> Result<(), LinkError> {
         let sent = tokio::select! {
-            biased;
+           biased;
             // A transport that is stuck takes nothing more, and may stay stuck for ever.
             () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
             sent = self.outgoing.send(encode_client(message)) => sent,
@@ -220,6 +282,7 @@ impl Session {
 
     /// A message of the receiver.
     pub(super) fn take(&self, message: ServerMessage) {
+        *self.heard.lock() = Instant::now();
         match message {
             ServerMessage::Welcome(welcome) => {
                 if let Some(waiting) = self.welcome.lock().take() {
@@ -228,8 +291,8 @@ impl Session {
                 }
             }
             ServerMessage::Credit { total } => {
-                self.allowed.fetch_max(total, Ordering::AcqRel);
-                self.more_credit.notify_waiters();
+                self.flow.lock().grant(total, Instant::now().into_std());
+                self.flow_moved.notify_waiters();
             }
             ServerMessage::Receipt(receipt) => self.answer(receipt.image_id, Ok(receipt)),
             ServerMessage::Reject(reject) => match reject.image_id {
@@ -237,10 +300,19 @@ impl Session {
                 None if reject.reason == RejectReason::Protocol => {
                     self.lose(format!("refused by the receiver: {reject}"));
                 }
-                None => tracing::warn!(reason = %reject.reason, "the receiver says: {reject}"),
+                None => {
+                    tracing::warn!(reason = %reject.reason, "the receiver says: {reject}");
+                    self.told.refused(&reject);
+                }
             },
+            ServerMessage::ClockPong { id, .. } if id & PROBE != 0 => {
+                self.flow
+                    .lock()
+                    .pong(id & !PROBE, Instant::now().into_std());
+                self.flow_moved.notify_waiters();
+            }
             ServerMessage::ClockPong { t1, t2, t3, .. } => {
-                self.clock.add(ClockSample {
+                self.identity.clock.add(ClockSample {
                     t1,
                     t2,
                     t3,
@@ -248,8 +320,7 @@ impl Session {
                 });
                 self.first_pong.notify_waiters();
             }
-            // Nothing is told yet.
-            ServerMessage::LossesKept { .. } => {}
+            ServerMessage::LossesKept { id } => self.told.kept(id),
             ServerMessage::Goodbye { reason } => {
                 self.lose(format!("the receiver said goodbye: {reason}"));
             }
@@ -274,174 +345,7 @@ impl Session {
         self.lost.cancel();
         self.ended.cancel();
         self.pending.lock().clear();
-    }
-
-    /// Waits until `len` more chunk bytes may be sent, and counts them as sent.
-    async fn take_credit(&self, len: u64) -> Result<(), DeliveryError> {
-        loop {
-            let more = self.more_credit.notified();
-            let sent = self.sent.load(Ordering::Acquire);
-            // A chunk larger than all credit goes when nothing else is on its way.
-            if sent < self.allowed.load(Ordering::Acquire) {
-                if self
-                    .sent
-                    .compare_exchange(sent, sent + len, Ordering::AcqRel, Ordering::Acquire)
-                    .is_ok()
-                {
-                    return Ok(());
-                }
-                continue;
-            }
-            tokio::select! {
-                biased;
-                () = more => {}
-                () = self.lost.cancelled() => return Err(DeliveryError::Lost(self.reason())),
-            }
-        }
-    }
-
-    /// Chunk bytes that were counted will not be sent: the receiver, which never sees them, could
-    /// not give new credit for them.
-    fn return_credit(&self, len: u64) {
-        self.sent.fetch_sub(len, Ordering::AcqRel);
-        self.more_credit.notify_waiters();
-    }
-
-    async fn send_image(
-        &self,
-        image: &Owed,
-        attempt: Attempt,
-        answered: &mut oneshot::Receiver<Result<Receipt, Reject>>,
-    ) -> Result<Option<Result<Receipt, Reject>>, DeliveryError> {
-        let lost = |_| DeliveryError::Lost(self.reason());
-        let reader = image.payload.open().await.map_err(unreadable)?;
-        let mut meta = image.meta.clone();
-        let id = meta.id;
-        meta.attempt = attempt.number;
-        meta.clock = self.clock.estimate();
-        meta.send_started = Some(attempt.started);
-        self.send(ClientMessage::Begin(Begin { meta, offset: 0 }))
-            .await
-            .map_err(lost)?;
-        let alone = self.pending.lock().len() == 1;
-        if alone {
-            // Lets the announcement go out by itself: the receiver wakes up while the first chunk
-            // is being made.
-            tokio::task::yield_now().await;
-        }
-        for (offset, len) in slices(image.payload.size(), 0, self.chunk_size) {
-            let data = match reader.read(offset, len).await {
-                Ok(data) => data,
-                Err(error) => {
-                    self.abort(id, "the image can no longer be read").await;
-                    return Err(unreadable(error));
-                }
-            };
-            let crc32c = Some(crc32c(&data));
-            self.take_credit(u64::from(len)).await?;
-            if let Ok(answer) = answered.try_recv() {
-                // Known already, or refused: the rest need not travel.
-                self.return_credit(u64::from(len));
-                self.abort(id, "answered").await;
-                return Ok(Some(answer));
-            }
-            let chunk = Chunk {
-                image_id: id,
-                offset,
-                crc32c,
-                data: data.into(),
-            };
-            self.send(ClientMessage::Chunk(chunk)).await.map_err(lost)?;
-        }
-        self.send(ClientMessage::End {
-            image_id: id,
-            digest: None,
-        })
-        .await
-        .map_err(lost)?;
-        Ok(None)
-    }
-
-    async fn abort(&self, image_id: ImageId, reason: &str) {
-        let reason = reason.to_owned();
-        // When the connection is gone there is nothing to abort.
-        let _ = self.send(ClientMessage::Abort { image_id, reason }).await;
-    }
-}
-
-/// Forgets an attempt that was given up.
-struct Pending<'a>(&'a Session, ImageId);
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.0.pending.lock().remove(&self.1);
-    }
-}
-
-/// A session as a connection.
-pub(super) struct SessionConnection(pub(super) Arc<Session>);
-
-/// Time for the receiver to take in what was sent before goodbye.
-const CLOSING: Duration = Duration::from_secs(10);
-
-#[async_trait]
-impl Connection for SessionConnection {
-    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
-        let session = &self.0;
-        let id = image.meta.id;
-        let (sender, mut answered) = oneshot::channel();
-        session.pending.lock().insert(id, sender);
-        let _pending = Pending(session, id);
-        if session.lost.is_cancelled() {
-            return Err(DeliveryError::Lost(session.reason()));
-        }
-        let answer = match session.send_image(image, attempt, &mut answered).await? {
-            Some(answer) => answer,
-            None => answered
-                .await
-                .map_err(|_| DeliveryError::Lost(session.reason()))?,
-        };
-        Ok(answer?)
-    }
-
-    fn parallel(&self) -> usize {
-        PARALLEL
-    }
-
-    fn clock(&self) -> Option<ClockEstimate> {
-        self.0.clock.estimate()
-    }
-
-    async fn account(&self, account: RunAccount) -> Result<(), LinkError> {
-        self.0.send(ClientMessage::Account(account)).await
-    }
-
-    async fn losses(&self, _losses: Vec<Loss>, _standing: Standing) -> Result<(), LinkError> {
-        Ok(())
-    }
-
-    async fn closed(&self) -> String {
-        self.0.lost.cancelled().await;
-        self.0.reason()
-    }
-
-    async fn close(&self) {
-        let session = &self.0;
-        let reason = "nothing more to send".to_owned();
-        if session
-            .send(ClientMessage::Goodbye { reason })
-            .await
-            .is_err()
-        {
-            return;
-        }
-        session.goodbye.cancel();
-        if tokio::time::timeout(CLOSING, session.ended.cancelled())
-            .await
-            .is_err()
-        {
-            tracing::warn!("the receiver did not close the session in time");
-        }
+        self.told.forget();
     }
 }
 

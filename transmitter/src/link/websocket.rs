@@ -13,7 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, header};
-use shared::image::Transport;
+use shared::image::{ImageId, Transport};
 use shared::telemetry::{Counted, WireCount};
 use shared::wire::{Encoded, WEBSOCKET_SUBPROTOCOL, decode_server};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -133,6 +133,10 @@ impl Link for WebSocketLink {
         )
         .await
     }
+
+    fn forget(&self, id: ImageId) {
+        self.identity.unfinished.end(id);
+    }
 }
 
 /// Runs a session over a socket whose handshake is done.
@@ -156,7 +160,7 @@ async fn start(
         Arc::clone(&session),
     ));
     tokio::spawn(read(socket, Arc::clone(&session), options.idle_timeout));
-    session.greet(identity, options.connect_timeout).await?;
+    session.greet().await?;
     Ok(Arc::new(SessionConnection(session)))
 }
 

@@ -192,6 +192,8 @@ impl Carried {
             sum.retries += account.retries;
             sum.wire_bytes_sent += account.wire_bytes_sent;
             sum.wire_bytes_received += account.wire_bytes_received;
+            sum.image_bytes_sent += account.image_bytes_sent;
+            sum.image_bytes_resent += account.image_bytes_resent;
             sum.cpu_seconds += account.cpu_seconds;
             sum.peak_memory_bytes = sum.peak_memory_bytes.max(account.peak_memory_bytes);
             sum.started = sum.started.min(account.started);
@@ -313,6 +315,8 @@ fn empty(key: &SeriesKey, name: &str) -> RunAccount {
         retries: 0,
         wire_bytes_sent: 0,
         wire_bytes_received: 0,
+        image_bytes_sent: 0,
+        image_bytes_resent: 0,
         cpu_seconds: 0.0,
         peak_memory_bytes: 0,
         delay_ns: 0,

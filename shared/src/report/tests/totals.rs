@@ -110,6 +110,23 @@ fn an_image_whose_receipt_got_lost_is_a_duplicate_in_the_account_and_a_row_all_t
 }
 
 #[test]
+fn image_bytes_that_were_sent_again_are_told() {
+    let account = RunAccount {
+        image_bytes_sent: 3_500_000,
+        image_bytes_resent: 500_000,
+        ..account(3)
+    };
+    let report = build(&[row(1, 1)], Some(&account));
+    let wire = report.wire.expect("an account came");
+    assert_eq!(
+        (wire.image_bytes_sent, wire.image_bytes_resent),
+        (3_500_000, 500_000)
+    );
+    let line = "3.50 MB, of which 500 kB again";
+    assert!(report.table().contains(line), "{}", report.table());
+}
+
+#[test]
 fn a_later_account_replaces_the_earlier_one_and_other_transmitters_add_up() {
     let rows: Vec<ImageRow> = (1..=5).map(|n| row(n, 1)).collect();
     let mut builder = ReportBuilder::new(header(Transport::Grpc));

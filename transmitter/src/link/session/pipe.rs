@@ -2,7 +2,6 @@
 //! simulated networks, which have neither.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use shared::wire::{Encoded, ServerMessage};
 use tokio::sync::mpsc;
@@ -31,13 +30,9 @@ impl Pipe {
     /// run meanwhile.
     ///
     /// # Errors
-    /// When nobody answers as a receiver within `timeout`.
-    pub async fn greet(
-        &self,
-        identity: &Identity,
-        timeout: Duration,
-    ) -> Result<Arc<dyn Connection>, LinkError> {
-        self.0.greet(identity, timeout).await?;
+    /// When nobody answers as a receiver within the time to connect.
+    pub async fn greet(&self) -> Result<Arc<dyn Connection>, LinkError> {
+        self.0.greet().await?;
         Ok(Arc::new(SessionConnection(Arc::clone(&self.0))))
     }
 

@@ -1,6 +1,12 @@
 //! A session at a transport that does what the test wants.
 
+mod losses;
+mod resuming;
+mod window;
+
 use super::*;
+use crate::link::{Attempt, Connection, DeliveryError};
+use crate::outbox::Owed;
 use crate::payload::Payload;
 use bytes::Bytes;
 use shared::chunk::Segments;
@@ -8,7 +14,7 @@ use shared::digest::DigestAlgorithm;
 use shared::image::ImageMeta;
 use shared::receipt::{Durability, ReceiptStatus, ReceiverTimeline};
 use shared::settings::units::ByteSize;
-use shared::wire::{Limits, decode_client};
+use shared::wire::{Begin, Limits, decode_client};
 
 const CHUNK: u64 = 1 << 10;
 const CREDIT: u64 = 4 * CHUNK;
@@ -43,9 +49,18 @@ fn identity() -> Identity {
 }
 
 fn session(queue: usize) -> (Arc<Session>, mpsc::Receiver<Encoded>) {
+    let (session, messages) = session_of(queue, &options(), &identity());
+    session.flow.lock().grant(CREDIT, Instant::now().into_std());
+    (session, messages)
+}
+
+fn session_of(
+    queue: usize,
+    options: &LinkOptions,
+    identity: &Identity,
+) -> (Arc<Session>, mpsc::Receiver<Encoded>) {
     let (outgoing, messages) = mpsc::channel(queue);
-    let session = Session::new(outgoing, "test".to_owned(), &options(), &identity());
-    session.allowed.store(CREDIT, Ordering::Release);
+    let session = Session::new(outgoing, "test".to_owned(), options, identity);
     (session, messages)
 }
 
@@ -88,6 +103,108 @@ fn duplicate(meta: &ImageMeta) -> Receipt {
         },
         receiver: "test".to_owned(),
     }
+}
+
+fn welcome(held: Vec<(ImageId, u64)>) -> ServerMessage {
+    ServerMessage::Welcome(Welcome {
+        protocol_version: PROTOCOL_VERSION,
+        receiver: "test".to_owned(),
+        limits: Limits::default(),
+        credit: 1 << 30,
+        held,
+        durability: Durability::Synced,
+    })
+}
+
+fn stored(begin: &Begin) -> ServerMessage {
+    ServerMessage::Receipt(Receipt {
+        status: ReceiptStatus::Stored,
+        ..duplicate(&begin.meta)
+    })
+}
+
+/// What a receiver got, in order.
+#[derive(Default, Clone)]
+struct Got(Arc<Mutex<Vec<ClientMessage>>>);
+
+impl Got {
+    /// All announcements.
+    fn begins(&self) -> Vec<Begin> {
+        let got = self.0.lock();
+        let begins = got.iter().filter_map(|message| match message {
+            ClientMessage::Begin(begin) => Some(begin.clone()),
+            _ => None,
+        });
+        begins.collect()
+    }
+
+    /// From which byte each image was begun.
+    fn offsets(&self) -> Vec<u64> {
+        self.begins().iter().map(|begin| begin.offset).collect()
+    }
+
+    /// All chunks, by image and offset.
+    fn chunks(&self) -> Vec<(ImageId, u64)> {
+        let got = self.0.lock();
+        let chunks = got.iter().filter_map(|message| match message {
+            ClientMessage::Chunk(chunk) => Some((chunk.image_id, chunk.offset)),
+            _ => None,
+        });
+        chunks.collect()
+    }
+
+    fn hellos(&self) -> Vec<Hello> {
+        let got = self.0.lock();
+        let hellos = got.iter().filter_map(|message| match message {
+            ClientMessage::Hello(hello) => Some(hello.clone()),
+            _ => None,
+        });
+        hellos.collect()
+    }
+}
+
+/// A receiver that pongs every ping and else answers by `script`, which sees everything it got.
+fn play(
+    session: &Arc<Session>,
+    mut messages: mpsc::Receiver<Encoded>,
+    mut script: impl FnMut(&ClientMessage, &Got) -> Vec<ServerMessage> + Send + 'static,
+) -> Got {
+    let (session, got) = (Arc::clone(session), Got::default());
+    let shared = got.clone();
+    tokio::spawn(async move {
+        while let Some(message) = messages.recv().await {
+            let message = decoded(message);
+            got.0.lock().push(message.clone());
+            if let ClientMessage::ClockPing { id, t1 } = message {
+                let (t2, t3) = (t1, t1);
+                session.take(ServerMessage::ClockPong { id, t1, t2, t3 });
+            }
+            for answer in script(&message, &got) {
+                session.take(answer);
+            }
+        }
+    });
+    shared
+}
+
+/// Answers hello with `held`, and every image whose end has come with a receipt.
+fn orderly(
+    held: impl Fn(&Hello) -> Vec<(ImageId, u64)> + Send + 'static,
+) -> impl FnMut(&ClientMessage, &Got) -> Vec<ServerMessage> + Send + 'static {
+    move |message, got| match message {
+        ClientMessage::Hello(hello) => vec![welcome(held(hello))],
+        ClientMessage::End { image_id, .. } => {
+            let begins = got.begins();
+            let begin = begins.iter().rfind(|begin| begin.meta.id == *image_id);
+            begin.map(stored).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+async fn delivered(connection: &SessionConnection, image: &Owed) -> Result<Receipt, DeliveryError> {
+    let delivering = tokio::time::timeout(GUARD, connection.deliver(image, attempt()));
+    delivering.await.expect("an answer")
 }
 
 fn decoded(message: Encoded) -> ClientMessage {
@@ -143,8 +260,7 @@ async fn nobody_waits_for_a_transport_that_is_stuck_once_the_connection_is_lost(
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_not_welcomed_is_lost() {
     let (session, _silent) = session(4);
-    let identity = identity();
-    let greeted = session.greet(&identity, Duration::from_secs(5)).await;
+    let greeted = session.greet().await;
     assert!(greeted.is_err());
     assert!(session.lost.is_cancelled());
 }
@@ -152,19 +268,11 @@ async fn a_session_that_is_not_welcomed_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_welcomed_is_not_lost() {
     let (session, _silent) = session(4);
-    let identity = identity();
-    let welcome = async {
+    let welcomed = async {
         tokio::task::yield_now().await;
-        session.take(ServerMessage::Welcome(Welcome {
-            protocol_version: PROTOCOL_VERSION,
-            receiver: "test".to_owned(),
-            limits: Limits::default(),
-            credit: CREDIT,
-            held: Vec::new(),
-            durability: Durability::Synced,
-        }));
+        session.take(welcome(Vec::new()));
     };
-    let (greeted, ()) = tokio::join!(session.greet(&identity, Duration::from_secs(5)), welcome);
+    let (greeted, ()) = tokio::join!(session.greet(), welcomed);
     greeted.expect("welcomed");
     assert!(!session.lost.is_cancelled());
 }

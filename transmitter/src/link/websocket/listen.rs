@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::header;
-use shared::image::Transport;
+use shared::image::{ImageId, Transport};
 use shared::wire::{WEBSOCKET_PATH, WEBSOCKET_SUBPROTOCOL};
 use tokio::net::TcpListener;
 use tokio_tungstenite::accept_hdr_async_with_config;
@@ -72,6 +72,10 @@ impl Link for ListenLink {
                 Err(_) => tracing::warn!(%peer, "handshake not finished within {timeout:?}"),
             }
         }
+    }
+
+    fn forget(&self, id: ImageId) {
+        self.identity.unfinished.end(id);
     }
 }
 

@@ -1,0 +1,193 @@
+//! gRPC `Put`: one image in one message.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use shared::chunk::crc32c;
+use shared::clock::ClockEstimate;
+use shared::image::{ImageId, Transport};
+use shared::receipt::{Receipt, Reject, RejectReason};
+use shared::report::RunAccount;
+use shared::telemetry::chain;
+use shared::wire::{Begin, Loss, Standing, begin_to_proto, proto, receipt_from_proto};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use url::Url;
+
+use super::{ExchangeLink, channel};
+use crate::config::LinkOptions;
+use crate::link::{Attempt, Connection, DeliveryError, Identity, Link, LinkError, unreadable};
+use crate::outbox::Owed;
+
+/// Sends each image by one unary `Put`; an image that is larger than one message, or than the
+/// window, goes over the session beside, because a broken `Put` begins at the first byte again.
+pub struct PutLink {
+    url: Url,
+    options: LinkOptions,
+    identity: Identity,
+}
+
+impl PutLink {
+    /// A link to `url`.
+    pub fn new(url: Url, options: LinkOptions, identity: Identity) -> Self {
+        Self {
+            url,
+            options,
+            identity,
+        }
+    }
+}
+
+#[async_trait]
+impl Link for PutLink {
+    fn transport(&self) -> Transport {
+        Transport::Grpc
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
+        // The clock and the accounts go over a session; the images do not.
+        let exchange = ExchangeLink::new(
+            self.url.clone(),
+            self.options.clone(),
+            self.identity.clone(),
+        );
+        let side = exchange.connect().await?;
+        let channel = channel(&self.url, &self.options, &self.identity).await?;
+        Ok(Arc::new(PutConnection {
+            channel,
+            side,
+            limit: self.options.message_size.0.min(self.options.window.0),
+            identity: self.identity.clone(),
+            lost: CancellationToken::new(),
+            why: Mutex::default(),
+        }))
+    }
+
+    fn forget(&self, id: ImageId) {
+        self.identity.unfinished.end(id);
+    }
+}
+
+struct PutConnection {
+    channel: Channel,
+    side: Arc<dyn Connection>,
+    /// Largest image that goes in one message.
+    limit: u64,
+    identity: Identity,
+    lost: CancellationToken,
+    why: Mutex<String>,
+}
+
+impl PutConnection {
+    fn lose(&self, reason: &str) -> DeliveryError {
+        reason.clone_into(&mut self.why.lock());
+        self.lost.cancel();
+        DeliveryError::Lost(reason.to_owned())
+    }
+}
+
+#[async_trait]
+impl Connection for PutConnection {
+    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
+        let (id, size) = (image.meta.id, image.payload.size());
+        if size > self.limit {
+            return self.side.deliver(image, attempt).await;
+        }
+        let reader = image.payload.open().await.map_err(unreadable)?;
+        let len = u32::try_from(size).unwrap_or(u32::MAX);
+        let data = reader.read(0, len).await.map_err(unreadable)?;
+        let mut meta = image.meta.clone();
+        meta.attempt = attempt.number;
+        meta.clock = self.side.clock();
+        meta.send_started = Some(attempt.started);
+        let request = proto::PutRequest {
+            outbox: self.identity.outbox.to_string(),
+            begin: Some(begin_to_proto(&Begin { meta, offset: 0 })),
+            crc32c: Some(crc32c(&data)),
+            data,
+            transmitter: self.identity.transmitter.clone(),
+        };
+        self.identity.unfinished.begin(id);
+        self.identity.limiter.take(size).await;
+        let again = self.identity.unfinished.sent(id, 0, size);
+        self.identity.wire.add_image_bytes(size, again);
+        let mut client =
+            proto::transfer_service_client::TransferServiceClient::new(self.channel.clone());
+        let called = tokio::select! {
+            called = client.put(request) => called,
+            // A call has no end of its own when nobody answers any more.
+            why = self.closed() => return Err(DeliveryError::Lost(why)),
+        };
+        let answer = match called {
+            Ok(response) => {
+                let receipt = response.into_inner().receipt.unwrap_or_default();
+                receipt_from_proto(receipt).map_err(|error| self.lose(&error.to_string()))
+            }
+            Err(status) => Err(self.failed(image, &status)),
+        };
+        let retried = matches!(&answer, Err(DeliveryError::Lost(_)))
+            || matches!(&answer, Err(DeliveryError::Rejected(reject)) if reject.retryable);
+        if !retried {
+            self.identity.unfinished.end(id);
+        }
+        answer
+    }
+
+    fn parallel(&self) -> usize {
+        8
+    }
+
+    fn clock(&self) -> Option<ClockEstimate> {
+        self.side.clock()
+    }
+
+    async fn account(&self, account: RunAccount) -> Result<(), LinkError> {
+        self.side.account(account).await
+    }
+
+    async fn losses(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError> {
+        self.side.losses(losses, standing).await
+    }
+
+    async fn closed(&self) -> String {
+        tokio::select! {
+            reason = self.side.closed() => reason,
+            () = self.lost.cancelled() => self.why.lock().clone(),
+        }
+    }
+
+    async fn close(&self) {
+        self.side.close().await;
+    }
+}
+
+impl PutConnection {
+    /// The receiver's rejections carry their reason in the metadata; anything else is the
+    /// transport's.
+    fn failed(&self, image: &Owed, status: &tonic::Status) -> DeliveryError {
+        let text = |key| {
+            status
+                .metadata()
+                .get(key)
+                .and_then(|value| value.to_str().ok())
+        };
+        let reason = text("pantelegraph-reason").and_then(|reason| reason.parse().ok());
+        let Some(reason) = reason else {
+            if status.code() == tonic::Code::OutOfRange
+                || status.code() == tonic::Code::ResourceExhausted
+            {
+                let message = format!(
+                    "{}; lower TRANSMITTER_MESSAGE_SIZE or raise RECEIVER_MAX_MESSAGE_SIZE",
+                    status.message()
+                );
+                return Reject::new(image.meta.id, RejectReason::Limit, message).into();
+            }
+            return self.lose(&chain(status));
+        };
+        let mut reject = Reject::new(image.meta.id, reason, status.message());
+        reject.retryable = text("pantelegraph-retryable") == Some("true");
+        reject.quarantined = text("pantelegraph-quarantined") == Some("true");
+        reject.into()
+    }
+}

@@ -136,11 +136,20 @@ impl State {
         }
     }
 
+    /// Bytes of all files that have a name; each counts once, however many it has.
     fn used(&self) -> u64 {
-        self.files
+        let mut named: Vec<u64> = self
+            .names
             .values()
-            .map(|file| file.content.len() as u64)
-            .sum()
+            .filter_map(|node| match node {
+                Node::File(file) => Some(*file),
+                Node::Folder => None,
+            })
+            .collect();
+        named.sort_unstable();
+        named.dedup();
+        let files = named.iter().filter_map(|file| self.files.get(file));
+        files.map(|file| file.content.len() as u64).sum()
     }
 
     fn file(&self, path: &Path) -> io::Result<u64> {

@@ -6,7 +6,7 @@
 //! is atomic: a file never loses both names. But where the folders of the two names are synced one
 //! by one, the old name may come back beside the new one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ struct State {
     failing_syncs: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Node {
     Folder,
     File(u64),
@@ -136,20 +136,12 @@ impl State {
         }
     }
 
-    /// Bytes of all files that have a name; each counts once, however many it has.
+    /// Bytes of all files that have a name.
     fn used(&self) -> u64 {
-        let mut named: Vec<u64> = self
-            .names
-            .values()
-            .filter_map(|node| match node {
-                Node::File(file) => Some(*file),
-                Node::Folder => None,
-            })
-            .collect();
-        named.sort_unstable();
-        named.dedup();
-        let files = named.iter().filter_map(|file| self.files.get(file));
-        files.map(|file| file.content.len() as u64).sum()
+        let named: BTreeSet<&Node> = self.names.values().collect();
+        let files = self.files.iter();
+        let files = files.filter(|(number, _)| named.contains(&Node::File(**number)));
+        files.map(|(_, file)| file.content.len() as u64).sum()
     }
 
     fn file(&self, path: &Path) -> io::Result<u64> {

@@ -3,7 +3,7 @@
 //! It is small and apart from the index so that it survives whatever happens to that.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -82,7 +82,7 @@ impl Mark {
     /// file's name is not synced yet.
     pub(super) fn open(
         disk: &Arc<dyn Disk>,
-        path: &PathBuf,
+        path: &Path,
     ) -> io::Result<(MarkFile, Option<MarkState>)> {
         let file = match disk.open(path, true) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -117,7 +117,7 @@ impl Mark {
     pub(super) fn write(&mut self, state: MarkState) -> io::Result<()> {
         let generation = self.generation + 1;
         let slot = Bytes::copy_from_slice(&encode(generation, &state));
-        let offset = SLOT_OFFSETS[usize::from(generation % 2 == 0)];
+        let offset = SLOT_OFFSETS[usize::from(generation.is_multiple_of(2))];
         self.file.write_at(&[slot], offset)?;
         self.file.sync()?;
         self.generation = generation;
@@ -167,7 +167,6 @@ pub(super) fn boot() -> u128 {
 mod tests {
     use super::*;
     use shared::disk::sim::SimDisk;
-    use std::path::Path;
 
     fn state(reserved: u64) -> MarkState {
         MarkState {
@@ -181,7 +180,7 @@ mod tests {
 
     fn read(disk: &SimDisk) -> Option<MarkState> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let (_, state) = Mark::open(&disk, &PathBuf::from("/o/mark")).expect("a disk");
+        let (_, state) = Mark::open(&disk, Path::new("/o/mark")).expect("a disk");
         state
     }
 
@@ -189,7 +188,7 @@ mod tests {
     fn a_power_loss_leaves_the_former_word_or_the_new_one() {
         let sim = SimDisk::new(&[Path::new("/o")]);
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-        let (file, nothing) = Mark::open(&disk, &PathBuf::from("/o/mark")).expect("new");
+        let (file, nothing) = Mark::open(&disk, Path::new("/o/mark")).expect("new");
         assert_eq!(nothing, None);
         let mut mark = file.say(state(1)).expect("power");
         disk.sync_folder(Path::new("/o")).expect("power");
@@ -215,7 +214,7 @@ mod tests {
     fn garbage_says_nothing() {
         let sim = SimDisk::new(&[Path::new("/o")]);
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-        let (file, _) = Mark::open(&disk, &PathBuf::from("/o/mark")).expect("new");
+        let (file, _) = Mark::open(&disk, Path::new("/o/mark")).expect("new");
         file.say(state(5)).expect("power");
         assert_eq!(read(&sim), Some(state(5)));
         for byte in 0..SLOT {

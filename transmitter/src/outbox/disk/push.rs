@@ -197,7 +197,7 @@ impl DiskOutbox {
         admission: Admission,
     ) -> Result<Result<u64, NotPushed>, OutboxError> {
         let series = self.present(&image.meta).await?;
-        let staged = match self.stage(image).await {
+        let (staged, admission) = match self.stage(image, admission).await {
             Ok(staged) => staged,
             Err(NotStaged::Unreadable(error)) => return Err(OutboxError::Unreadable(error)),
             Err(NotStaged::Unwritable(error)) if is_full(&error) => {
@@ -232,12 +232,21 @@ impl DiskOutbox {
         }
     }
 
-    async fn stage(&self, image: &Owed) -> Result<Staged, NotStaged> {
+    async fn stage(
+        &self,
+        image: &Owed,
+        admission: Admission,
+    ) -> Result<(Staged, Admission), NotStaged> {
         let intake = self.intake.clone();
         let payload = image.payload.clone();
         let (id, digest) = (image.meta.id, image.meta.digest);
         // A file whose writing nobody waits for any more is removed when it is written.
-        let staged = tokio::task::spawn_blocking(move || intake.stage(&payload, id, digest)).await;
+        let staged = tokio::task::spawn_blocking(move || {
+            let staged = intake.stage(&payload, id, digest)?;
+            // The room is taken until its file is removed.
+            Ok((staged, admission))
+        });
+        let staged = staged.await;
         staged.unwrap_or_else(|error| Err(NotStaged::Unwritable(std::io::Error::other(error))))
     }
 }

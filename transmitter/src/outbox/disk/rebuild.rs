@@ -7,7 +7,7 @@ use shared::disk::Disk;
 use shared::image::OutboxId;
 
 use super::core::failed;
-use super::index::{Change, Index, IndexError};
+use super::index::{Change, Index, IndexError, View};
 use super::layout::{FileName, Layout};
 use super::mark::{BLOCK, MarkState};
 use super::record::{Entry, MarkEntry, SeriesEntry};
@@ -185,7 +185,7 @@ fn renumber(
     name: &FileName,
 ) -> Result<(), OutboxError> {
     let moving = || failed("renumbering of an image");
-    let next = index.read(|view| view.counters()).map_err(broken)?.next;
+    let next = index.read(View::counters).map_err(broken)?.next;
     let renamed = FileName {
         sequence: next,
         ..*name

@@ -11,7 +11,7 @@ use shared::image::{ImageMeta, OutboxId};
 use super::ballast::Ballast;
 use super::core::{Core, CoreOptions, failed, says_full};
 use super::files;
-use super::index::{Counters, Index, IndexError};
+use super::index::{Counters, Index, IndexError, View};
 use super::layout::{FileName, Layout, segment_number};
 use super::lock::{Lock, NotLocked};
 use super::mark::{BLOCK, Mark, MarkState};
@@ -141,7 +141,7 @@ fn open_locked(
             outbox = doubt(&index, outbox, left)?;
         }
     }
-    let counters = index.read(|view| view.counters()).map_err(broken)?;
+    let counters = index.read(View::counters).map_err(broken)?;
     let reserved = state.map_or(0, |state| state.reserved);
     let mark = file
         .say(MarkState {
@@ -386,7 +386,7 @@ fn put_aside(
 /// After a power loss of an outbox that synced nothing: any file may be torn, and transactions that
 /// others had seen may be missing. Its numbers count in something new.
 fn doubt(index: &Index, outbox: OutboxId, left: Left) -> Result<OutboxId, OutboxError> {
-    let counters = index.read(|view| view.counters()).map_err(broken)?;
+    let counters = index.read(View::counters).map_err(broken)?;
     if counters.next <= 1 {
         // It is new: its maker did not come to the mark.
         return Ok(outbox);

@@ -13,6 +13,7 @@ use shared::image::{ImageId, ImageMeta, Transport};
 use shared::settings::units::ByteSize;
 
 use super::core::CoreOptions;
+use super::index::View;
 use super::layout::{FileName, Layout};
 use super::record::ENTRY_BYTES;
 use super::*;
@@ -215,6 +216,8 @@ fn account() -> RunAccount {
         owed: 2,
         lost: 1,
         retries: 3,
+        image_bytes_sent: 7,
+        image_bytes_resent: 0,
         wire_bytes_sent: 1,
         wire_bytes_received: 2,
         cpu_seconds: 0.5,
@@ -335,6 +338,9 @@ async fn a_push_that_nobody_waits_for_is_kept_or_is_not() {
     assert_eq!(sequences, expected, "what is not kept has no number");
     outbox.shut().await;
     assert_eq!(files(&disk), [] as [PathBuf; 0]);
+    while outbox.shared.state.lock().pushing > 0 {
+        tokio::task::yield_now().await;
+    }
     let incoming = Path::new(ROOT).join("incoming");
     let left: Vec<_> = disk.paths();
     assert!(!left.iter().any(|path| path.parent() == Some(&incoming)));

@@ -183,7 +183,7 @@ async fn a_process_that_was_killed_leaves_nothing_suspect() {
     drop(outbox);
     let outbox = open();
     assert_eq!(outbox.id(), id);
-    let counters = outbox.shared.index.read(|view| view.counters());
+    let counters = outbox.shared.index.read(View::counters);
     assert_eq!(counters.expect("power").suspect_to, 0);
 }
 
@@ -266,13 +266,7 @@ async fn leftovers_of_settled_images_are_swept_up() {
         &core_options(&options(), boot()),
     );
     let mut core = core.expect("an outbox");
-    assert_eq!(
-        core.index
-            .read(|view| view.counters())
-            .expect("power")
-            .images,
-        0
-    );
+    assert_eq!(core.index.read(View::counters).expect("power").images, 0);
     while core.sweep_one().expect("power") {}
     assert_eq!(files(&disk), [] as [PathBuf; 0]);
 }

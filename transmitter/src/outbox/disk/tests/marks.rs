@@ -135,7 +135,7 @@ fn marks_of_files_that_are_gone_are_forgotten_unless_the_folder_is() {
     core.index
         .write(|change| marks.iter().try_for_each(|mark| change.put_mark(1, mark)))
         .expect("power");
-    let counters = core.index.read(|view| view.counters()).expect("power");
+    let counters = core.index.read(View::counters).expect("power");
     let index = Arc::clone(&core.index);
     let shared = Arc::new(Shared {
         disk: shared_disk,

@@ -118,7 +118,7 @@ impl Model {
                 match known.fate {
                     Fate::Unsure => {}
                     Fate::Owed => assert!(
-                        is_owed || (may_give_way && is_lost),
+                        is_owed || (may_give_way && (is_lost || told)),
                         "it was kept: {:?}",
                         known.sequence
                     ),

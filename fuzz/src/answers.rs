@@ -168,7 +168,7 @@ async fn converse(welcome: Welcome, messages: Vec<ServerMessage>) {
         t2: UnixNanos(1),
         t3: UnixNanos(1),
     });
-    let greeting = pipe.greet(&identity, options.connect_timeout);
+    let greeting = pipe.greet();
     let welcoming = async {
         tokio::task::yield_now().await;
         pipe.take(ServerMessage::Welcome(welcome));

@@ -5,14 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use shared::clock::UnixNanos;
 use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::report::RunAccount;
 use shared::wire::{Loss, Standing};
 
 use crate::config::{Order, OutboxOptions, OutboxPlace};
 use crate::payload::Payload;
+use disk::DiskOutbox;
 use memory::MemoryOutbox;
+use shared::disk::OsDisk;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+pub(crate) mod conformance;
+pub mod disk;
 pub mod memory;
 
 /// An image that is owed.
@@ -52,6 +59,17 @@ pub struct Backlog {
     pub images: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// How far an outbox reaches, as far as it knows: for those who watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// Bytes that it may take.
+    pub limit: Option<u64>,
+    /// Bytes that are free where it is.
+    pub free: Option<u64>,
+    /// When the oldest image that is owed came into it.
+    pub oldest: Option<UnixNanos>,
 }
 
 /// What became of an image that is not owed any more.
@@ -199,6 +217,11 @@ pub trait Outbox: Send + Sync {
     /// Whether images can be kept just now, with what is wrong: no space, a failing medium.
     fn health(&self) -> Result<(), String>;
 
+    /// Limits and age, for metrics.
+    fn extent(&self) -> Extent {
+        Extent::default()
+    }
+
     /// Brings everything to the medium. The outbox is of no use afterwards.
     async fn shut(&self);
 }
@@ -226,9 +249,15 @@ pub async fn open(options: &OutboxOptions, order: Order) -> Result<Opened, Outbo
                 id,
             })
         }
-        // The outbox on disk takes this place.
-        OutboxPlace::Folder(_) => {
-            let outbox = MemoryOutbox::new(options.memory.0, order);
+        OutboxPlace::Folder(folder) => {
+            let (folder, options) = (folder.clone(), options.clone());
+            let opening = tokio::task::spawn_blocking(move || {
+                DiskOutbox::open(Arc::new(OsDisk), &folder, &options, order)
+            });
+            let outbox = opening.await.map_err(|error| OutboxError::Io {
+                action: "opening".to_owned(),
+                source: std::io::Error::other(error),
+            })??;
             let id = outbox.id();
             Ok(Opened {
                 outbox: Arc::new(outbox),
@@ -265,6 +294,14 @@ pub enum OutboxError {
         /// The system's error.
         #[source]
         source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("outbox {folder} is in use by {holder}; stop that, or use another folder")]
+    InUse {
+        /// The outbox.
+        folder: String,
+        /// `process 1234`.
+        holder: String,
     },
     /// The outbox was closed.
     #[error("the outbox is closed")]

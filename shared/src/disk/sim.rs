@@ -6,7 +6,7 @@
 //! is atomic: a file never loses both names. But where the folders of the two names are synced one
 //! by one, the old name may come back beside the new one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ struct State {
     failing_syncs: (u64, u64),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Node {
     Folder,
     File(u64),
@@ -148,11 +148,12 @@ impl State {
         }
     }
 
+    /// Bytes of all files that have a name.
     fn used(&self) -> u64 {
-        self.files
-            .values()
-            .map(|file| file.content.len() as u64)
-            .sum()
+        let named: BTreeSet<&Node> = self.names.values().collect();
+        let files = self.files.iter();
+        let files = files.filter(|(number, _)| named.contains(&Node::File(**number)));
+        files.map(|(_, file)| file.content.len() as u64).sum()
     }
 
     fn file(&self, path: &Path) -> io::Result<u64> {

@@ -24,7 +24,7 @@ use self::record::mark_key;
 use self::state::{Departure, Leaving, Shared, State};
 use self::writer::Writer;
 use super::{
-    Backlog, Counts, FileMark, Lost, Outbox, OutboxError, Outcome, Owed, Pushed, SeriesKey,
+    Backlog, Counts, Extent, FileMark, Lost, Outbox, OutboxError, Outcome, Owed, Pushed, SeriesKey,
 };
 use crate::config::{Order, OutboxOptions};
 
@@ -448,6 +448,26 @@ impl Outbox for DiskOutbox {
             ));
         }
         Ok(())
+    }
+
+    async fn extent(&self) -> Extent {
+        let shared = Arc::clone(&self.shared);
+        let looked = self.look(move |view| {
+            let first = match view.first_owed()? {
+                Some(sequence) => view.image(sequence)?,
+                None => None,
+            };
+            Ok((shared.free_space(), first.and_then(|entry| entry.queued)))
+        });
+        // What cannot be read is in the log and in the health already.
+        let (space, oldest) = looked.await.unwrap_or((u64::MAX, None));
+        let limit = self.shared.limit;
+        let left = limit.saturating_sub(self.backlog().bytes);
+        Extent {
+            limit: Some(limit),
+            free: Some(left.min(space)),
+            oldest,
+        }
     }
 
     async fn shut(&self) {

@@ -13,8 +13,8 @@ use shared::chunk::slices;
 use shared::image::ImageId;
 use tokio::sync::mpsc;
 
-use crate::link::Identity;
 use crate::limiter::Limiter;
+use crate::link::Identity;
 use crate::payload::Reader;
 
 /// Under a cap a piece is what may go in this part of a second, so that the receiver, which gives up
@@ -136,9 +136,9 @@ async fn feed(part: Part, limiter: Limiter, sender: mpsc::Sender<Bytes>, problem
             }
         };
         while !slice.is_empty() {
-            let most = limiter.cap().map_or(u64::MAX, |cap| {
-                (cap / PIECES_PER_SECOND).max(LEAST_PIECE)
-            });
+            let most = limiter
+                .cap()
+                .map_or(u64::MAX, |cap| (cap / PIECES_PER_SECOND).max(LEAST_PIECE));
             let len = usize::try_from(most).unwrap_or(usize::MAX).min(slice.len());
             let piece = slice.split_to(len);
             tokio::select! {

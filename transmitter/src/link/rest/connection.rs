@@ -15,9 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Answer;
 use super::body::{ImageBody, Part, Progress};
 use crate::link::portions::portions;
-use crate::link::{
-    AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, unreadable,
-};
+use crate::link::{AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, unreadable};
 use crate::outbox::Owed;
 
 pub(super) struct RestConnection {

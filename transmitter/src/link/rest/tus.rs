@@ -75,7 +75,7 @@ impl RestConnection {
             {
                 (reached, in_vain, busy) = (offset, 0, 0);
             }
-            in_vain += 1;
+            in_vain += u32::from(step != Step::Busy);
             if in_vain > MOST_IN_VAIN {
                 return Err(later(id, format!("no progress beyond byte {reached}")));
             }
@@ -155,11 +155,15 @@ impl RestConnection {
         };
         let answer = self.bring(request, part).await?;
         if answer.status.is_success() {
-            return Ok(match (answer.tus_receipt(), answer.number("upload-offset")) {
-                (Some(receipt), _) => Next::Stored(Box::new(receipt)),
-                (None, Some(next)) if next > offset && next < meta.size => Step::Send(next).into(),
-                _ => Step::Ask.into(),
-            });
+            return Ok(
+                match (answer.tus_receipt(), answer.number("upload-offset")) {
+                    (Some(receipt), _) => Next::Stored(Box::new(receipt)),
+                    (None, Some(next)) if next > offset && next < meta.size => {
+                        Step::Send(next).into()
+                    }
+                    _ => Step::Ask.into(),
+                },
+            );
         }
         self.other(meta.id, &answer)
     }
@@ -185,10 +189,7 @@ impl RestConnection {
         self.request(method, path).header(VERSION.0, VERSION.1)
     }
 
-    async fn tus_exchange(
-        &self,
-        request: http::request::Builder,
-    ) -> Result<Answer, DeliveryError> {
+    async fn tus_exchange(&self, request: http::request::Builder) -> Result<Answer, DeliveryError> {
         let lost = |error: http::Error| DeliveryError::Lost(error.to_string());
         let request = request.body(ImageBody::empty()).map_err(lost)?;
         self.ask(request).await.map_err(DeliveryError::Lost)

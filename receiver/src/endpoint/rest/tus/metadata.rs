@@ -66,7 +66,9 @@ pub(super) fn parse(header: &str, size: u64) -> Result<Declared, String> {
     let started = take(&["send_started_unix_ns"])?;
     meta.send_started = number("send_started_unix_ns", started)?.map(UnixNanos);
     meta.attempt = number("attempt", take(&["attempt"])?)?.unwrap_or(meta.attempt);
-    let clock = take(&["clock"])?.map(|clock| parse_clock(&clock)).transpose();
+    let clock = take(&["clock"])?
+        .map(|clock| parse_clock(&clock))
+        .transpose();
     meta.clock = clock.map_err(|problem| format!("Upload-Metadata: clock {problem}"))?;
     if let Some(digest) = take(&["digest"])? {
         let digest = digest.parse();

@@ -111,7 +111,9 @@ pub(super) async fn connect(
         let mut stream = BufReader::new(theirs);
         while let Some(request) = read(&mut stream).await {
             log.0.lock().push(request.clone());
-            let Some(reply) = script(&request) else { return };
+            let Some(reply) = script(&request) else {
+                return;
+            };
             let text = reply.text(request.method == "HEAD");
             if stream.get_mut().write_all(text.as_bytes()).await.is_err() {
                 return;
@@ -162,7 +164,9 @@ async fn read(stream: &mut BufReader<DuplexStream>) -> Option<Request> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let length = headers.get("content-length").and_then(|len| len.parse().ok());
+    let length = headers
+        .get("content-length")
+        .and_then(|len| len.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).await.ok()?;
     Some(Request {

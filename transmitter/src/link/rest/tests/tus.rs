@@ -112,7 +112,10 @@ async fn a_large_image_goes_a_window_at_a_time_with_all_that_is_known_of_it() {
     let expected = ["POST", "PATCH 0+4096", "PATCH 4096+4096", "PATCH 8192+2048"];
     assert_eq!(came.summaries(), expected);
     let all = came.all();
-    let sent: Vec<u8> = all.iter().flat_map(|request| request.body.clone()).collect();
+    let sent: Vec<u8> = all
+        .iter()
+        .flat_map(|request| request.body.clone())
+        .collect();
     assert!(matches!(&image.payload, Payload::Memory(bytes) if *bytes == sent));
     let metadata = all[0].header("upload-metadata");
     for (key, value) in [
@@ -124,7 +127,10 @@ async fn a_large_image_goes_a_window_at_a_time_with_all_that_is_known_of_it() {
         ("attempt", "1".to_owned()),
     ] {
         let pair = format!("{key} {}", STANDARD.encode(value));
-        assert!(metadata.split(',').any(|one| one == pair), "{key}: {metadata}");
+        assert!(
+            metadata.split(',').any(|one| one == pair),
+            "{key}: {metadata}"
+        );
     }
     assert_eq!(identity.wire.image_bytes_sent(), SIZE);
     assert_eq!(identity.wire.image_bytes_resent(), 0);
@@ -179,7 +185,9 @@ async fn an_upload_that_is_gone_is_created_anew() {
         connection.deliver(&image, SECOND).await.expect("stored");
         let requests = came.summaries();
         let methods: Vec<&str> = requests.iter().map(|one| &one[..4]).collect();
-        let expected = ["HEAD", "POST", "PATC", "PATC", "POST", "PATC", "PATC", "PATC"];
+        let expected = [
+            "HEAD", "POST", "PATC", "PATC", "POST", "PATC", "PATC", "PATC",
+        ];
         assert_eq!(methods, expected);
     }
 }
@@ -278,7 +286,11 @@ async fn a_connection_that_breaks_ends_the_attempt_at_once() {
     assert!(matches!(lost, Err(DeliveryError::Lost(_))), "{lost:?}");
     assert_eq!(begin.elapsed(), Duration::ZERO);
     assert!(connection.lost.is_cancelled());
-    assert_eq!(identity.unfinished.list().len(), 1, "it is to be gone on with");
+    assert_eq!(
+        identity.unfinished.list().len(),
+        1,
+        "it is to be gone on with"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,10 +317,20 @@ async fn under_a_cap_a_body_moves_on_all_the_time() {
         matches!(&answer, Err(DeliveryError::Rejected(reject)) if reject.retryable),
         "{answer:?}"
     );
-    assert!(begin.elapsed() > Duration::from_secs(100), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() > Duration::from_secs(100),
+        "{:?}",
+        begin.elapsed()
+    );
     let all = came.all();
     assert_eq!(all[0].body.len() as u64, WINDOW);
-    assert_eq!((all[0].method.as_str(), all[0].header("pantelegraph-sequence")), ("PUT", "7"));
+    assert_eq!(
+        (
+            all[0].method.as_str(),
+            all[0].header("pantelegraph-sequence")
+        ),
+        ("PUT", "7")
+    );
     assert!(!all[0].header("pantelegraph-outbox").is_empty());
 }
 
@@ -333,9 +355,15 @@ async fn losses_are_posted_and_a_receiver_that_cannot_keep_them_says_why() {
     let told = connection.losses(losses.clone(), standing).await;
     told.expect("kept");
     let request = &came.all()[0];
-    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/losses"));
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("POST", "/v1/losses")
+    );
     let report = decode_losses(Bytes::from(request.body.clone())).expect("a report");
-    assert_eq!((report.losses.clone(), report.standing), (losses, Some(standing)));
+    assert_eq!(
+        (report.losses.clone(), report.standing),
+        (losses, Some(standing))
+    );
     assert_eq!(report.transmitter, "camera");
     let refused = connection.losses(report.losses, standing).await;
     let text = refused.expect_err("not kept").to_string();

@@ -130,6 +130,7 @@ pub async fn transmit(config: &Config, listener: Option<TcpListener>) -> Summary
     let surroundings = Surroundings {
         listener,
         shared_process: true,
+        ..Surroundings::default()
     };
     let running = run::run(config, surroundings, CancellationToken::new());
     within("the end of the run", running)

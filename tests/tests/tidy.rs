@@ -140,6 +140,8 @@ fn transports_are_named_only_by_links_and_endpoints() {
         "transmitter/src/link",
         // HTTP cameras are a source, and no transport of ours.
         "transmitter/src/capture/snapshot",
+        // Health and metrics are asked for over HTTP, whatever the transport.
+        "transmitter/src/status/serve",
         "receiver/src/endpoint",
         "receiver/src/server/accept",
         "receiver/src/server/pull",

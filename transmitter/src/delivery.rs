@@ -4,6 +4,7 @@
 mod attempt;
 mod backoff;
 mod connections;
+mod losses;
 mod queue;
 mod retries;
 mod settled;
@@ -18,7 +19,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{LinkOptions, RetryOptions};
 use crate::link::{Connection, Link};
@@ -84,6 +85,8 @@ pub struct Delivery {
     unsettled: AtomicBool,
     /// Connections in use, the newest last.
     open: Mutex<Vec<Arc<dyn Connection>>>,
+    /// One was made.
+    connected: Notify,
     /// A receiver was reached before.
     met: AtomicBool,
     last_contact: Mutex<tokio::time::Instant>,
@@ -137,6 +140,7 @@ impl Delivery {
             changed: Notify::new(),
             unsettled: AtomicBool::new(false),
             open: Mutex::default(),
+            connected: Notify::new(),
             met: AtomicBool::new(false),
             last_contact: Mutex::new(tokio::time::Instant::now()),
             problem: Mutex::default(),
@@ -194,6 +198,9 @@ impl Delivery {
         F: FnOnce() -> Fut,
         Fut: Future<Output = ()>,
     {
+        let telling = Arc::clone(self);
+        let telling =
+            AbortOnDropHandle::new(tokio::spawn(async move { telling.tell_losses().await }));
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..self.options.connections.max(1) {
             let delivery = Arc::clone(self);
@@ -207,11 +214,17 @@ impl Delivery {
                 Err(_) => {}
             }
         }
+        drop(telling);
         self.tasks.close();
         self.tasks.wait().await;
         self.give_all_back().await;
         let parting = async {
             connections.extend(self.connect_for_last_words().await);
+            if let Some(connection) = self.connection()
+                && let Err(error) = self.tell_losses_to(&connection, &mut None).await
+            {
+                tracing::warn!("the receiver was not told of losses: {error}");
+            }
             before_goodbye().await;
             for connection in connections {
                 connection.close().await;

@@ -15,3 +15,4 @@ pub mod payload;
 pub mod progress;
 pub mod receipts;
 pub mod run;
+pub mod status;

@@ -1,6 +1,7 @@
 //! The transmitter daemon: read the settings, run, report, leave with the code `--help` documents.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -91,32 +92,37 @@ fn main() -> ExitCode {
 
 async fn transmit(config: &Config) -> Result<Summary, RunError> {
     let stop = shared::lifecycle::stop_on_signals().map_err(RunError::Signals)?;
-    let listener = match config.listen {
-        None => None,
-        Some(address) => {
-            let listener = TcpListener::bind(address)
-                .await
-                .map_err(|source| RunError::Listen {
-                    address,
-                    flag: "--listen",
-                    source,
-                })?;
-            if let Ok(address) = listener.local_addr() {
-                // Scripts wait for this line.
-                print(&format!("ready: WebSocket {address}\n"));
-            }
-            Some(listener)
-        }
+    let listener = bind(config.listen, "--listen", "WebSocket").await?;
+    let status = bind(config.status_listen, "--status-listen", "status").await?;
+    let surroundings = Surroundings {
+        listener,
+        status,
+        shared_process: false,
     };
-    run::run(
-        config,
-        Surroundings {
-            listener,
-            shared_process: false,
-        },
-        stop,
-    )
-    .await
+    run::run(config, surroundings, stop).await
+}
+
+/// Opens a listener, if one is asked for, and says where it is.
+async fn bind(
+    address: Option<SocketAddr>,
+    flag: &'static str,
+    name: &str,
+) -> Result<Option<TcpListener>, RunError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen {
+            address,
+            flag,
+            source,
+        })?;
+    if let Ok(address) = listener.local_addr() {
+        // Scripts wait for this line.
+        print(&format!("ready: {name} {address}\n"));
+    }
+    Ok(Some(listener))
 }
 
 fn save(config: &Config, summary: &Summary) -> Result<(), String> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use shared::clock::UnixNanos;
 use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::report::RunAccount;
 use shared::wire::{Loss, Standing};
@@ -52,6 +53,17 @@ pub struct Backlog {
     pub images: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// How far an outbox reaches, as far as it knows: for those who watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// Bytes that it may take.
+    pub limit: Option<u64>,
+    /// Bytes that are free where it is.
+    pub free: Option<u64>,
+    /// When the oldest image that is owed came into it.
+    pub oldest: Option<UnixNanos>,
 }
 
 /// What became of an image that is not owed any more.
@@ -198,6 +210,11 @@ pub trait Outbox: Send + Sync {
 
     /// Whether images can be kept just now, with what is wrong: no space, a failing medium.
     fn health(&self) -> Result<(), String>;
+
+    /// Limits and age, for metrics.
+    fn extent(&self) -> Extent {
+        Extent::default()
+    }
 
     /// Brings everything to the medium. The outbox is of no use afterwards.
     async fn shut(&self);

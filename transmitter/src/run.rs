@@ -18,6 +18,7 @@ use shared::image::{OutboxId, Transport};
 use shared::telemetry::WireCount;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::capture::CaptureError;
 use crate::config::{Config, LinkOptions, OutboxPlace};
@@ -25,6 +26,7 @@ use crate::limiter::Limiter;
 use crate::link::{self, Identity, Link, UnfinishedImages, websocket::ListenLink};
 use crate::outbox::{self, Outbox, OutboxError};
 use crate::receipts::ReceiptLog;
+use crate::status::{self, Status};
 use carried::Carried;
 use series::Series;
 
@@ -36,6 +38,8 @@ pub use summary::{Left, RunOutcome, Summary};
 pub struct Surroundings {
     /// Socket for `--listen`, opened by the caller.
     pub listener: Option<TcpListener>,
+    /// Socket for `--status-listen`, opened by the caller.
+    pub status: Option<TcpListener>,
     /// The receiver runs in this process too, so CPU and memory are those of both.
     pub shared_process: bool,
 }
@@ -88,6 +92,7 @@ struct Stage<'a> {
     carried: Arc<Carried>,
     receipts: Option<Arc<ReceiptLog>>,
     limiter: Limiter,
+    status: Arc<Status>,
     unfinished: UnfinishedImages,
     /// What was wrong with the outbox when it was looked at last.
     problem: Mutex<Option<String>>,
@@ -105,6 +110,11 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<Summary, RunError> {
     let stage = open(config, surroundings.shared_process).await?;
+    let listener = surroundings.status.take();
+    let _status = listener.map(|listener| {
+        let status = Arc::clone(&stage.status);
+        AbortOnDropHandle::new(tokio::spawn(status::serve(listener, status)))
+    });
     let mut summary = Summary::default();
     let last = config.transports.last().copied();
     for transport in config.transports.iter().copied() {
@@ -172,8 +182,14 @@ async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunErr
             "going on with what is owed from before"
         );
     }
+    let limiter = Limiter::new(config.link.bandwidth.clone());
     Ok(Stage {
         config,
+        status: Status::new(
+            Arc::clone(&opened.outbox),
+            receipts.clone(),
+            limiter.clone(),
+        ),
         label: config
             .run
             .clone()
@@ -182,7 +198,7 @@ async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunErr
         outbox_id: opened.id,
         carried,
         receipts,
-        limiter: Limiter::new(config.link.bandwidth.clone()),
+        limiter,
         unfinished: UnfinishedImages::default(),
         problem: Mutex::default(),
         shared_process,

@@ -336,6 +336,10 @@ static OUTPUT: &[Setting] = &[
         "ADDR|off",
         "Serve /healthz, /readyz and /metrics here",
     )
+    .long(
+        "When it is open, the line `ready: status ADDR` is printed. Anybody who reaches it may \
+         read it.",
+    )
     .default("off"),
     Setting::value(
         "report",

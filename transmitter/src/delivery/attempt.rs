@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shared::clock::UnixNanos;
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::telemetry::chain;
+use tokio::time::Instant;
 
 use super::backoff::pause;
 use super::retries::{Job, Tries};
@@ -59,7 +60,7 @@ impl Delivery {
                 return false;
             }
         };
-        *self.last_contact.lock() = tokio::time::Instant::now();
+        *self.last_contact.lock() = Instant::now();
         let settled = Settled {
             own,
             clock: connection.clock(),

@@ -97,6 +97,7 @@ impl Delivery {
         self.met.store(true, Relaxed);
         self.problem.lock().clear();
         self.open.lock().push(Arc::clone(connection));
+        self.connected.notify_waiters();
         self.tally.sending();
     }
 

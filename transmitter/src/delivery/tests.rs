@@ -19,6 +19,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Notify;
 
+mod losses;
+mod retrying;
+
 /// Longer than anything here takes.
 const GUARD: Duration = Duration::from_secs(30 * 24 * 3_600);
 
@@ -85,19 +88,39 @@ enum Answer {
     OtherDigest,
     /// Not before it is told to.
     Wait,
+    /// As this says, after this time.
+    By(Duration, Verdict),
 }
+
+/// What becomes of an attempt to send an image.
+type Verdict = Box<dyn Fn(&Wire, &Owed, u32) -> Result<Receipt, DeliveryError> + Send + Sync>;
+
+/// Sequence numbers of losses, and the standing that was told with them.
+type Told = (Vec<u64>, Standing);
 
 struct Wire {
     answer: Answer,
     taken: Notify,
     lost: CancellationToken,
     accounts: AtomicUsize,
+    parallel: usize,
+    /// Sequence numbers in the order in which they were sent.
+    sent: Mutex<Vec<u64>>,
+    /// What was told of losses; `None` when they are not kept.
+    told: Mutex<Option<Vec<Told>>>,
 }
 
 impl Wire {
     fn new(answer: Answer) -> Arc<Self> {
+        Self::with_places(answer, 4)
+    }
+
+    fn with_places(answer: Answer, parallel: usize) -> Arc<Self> {
         Arc::new(Self {
             answer,
+            parallel,
+            sent: Mutex::default(),
+            told: Mutex::new(Some(Vec::new())),
             taken: Notify::new(),
             lost: CancellationToken::new(),
             accounts: AtomicUsize::new(0),
@@ -128,9 +151,14 @@ fn receipt(meta: &ImageMeta) -> Receipt {
 
 #[async_trait]
 impl Connection for Wire {
-    async fn deliver(&self, image: &Owed, _attempt: Attempt) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
+        self.sent.lock().push(image.meta.sequence);
         self.taken.notify_one();
-        match self.answer {
+        match &self.answer {
+            Answer::By(after, verdict) => {
+                tokio::time::sleep(*after).await;
+                verdict(self, image, attempt.number)
+            }
             Answer::Receipt => Ok(receipt(&image.meta)),
             Answer::OtherDigest => Ok(Receipt {
                 digest: DigestAlgorithm::Xxh3.digest(b"other bytes"),
@@ -144,7 +172,7 @@ impl Connection for Wire {
     }
 
     fn parallel(&self) -> usize {
-        4
+        self.parallel
     }
 
     fn clock(&self) -> Option<ClockEstimate> {
@@ -159,7 +187,12 @@ impl Connection for Wire {
         Ok(())
     }
 
-    async fn losses(&self, _losses: Vec<Loss>, _standing: Standing) -> Result<(), LinkError> {
+    async fn losses(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError> {
+        let sequences = losses.iter().map(|loss| loss.sequence).collect();
+        match &mut *self.told.lock() {
+            Some(told) => told.push((sequences, standing)),
+            None => return Err(LinkError::Lost("not now".to_owned())),
+        }
         Ok(())
     }
 
@@ -171,11 +204,18 @@ impl Connection for Wire {
     async fn close(&self) {}
 }
 
-struct NoLedger;
+/// Cannot write down as many answers as this says.
+#[derive(Default)]
+struct TestLedger(AtomicUsize);
 
 #[async_trait]
-impl Ledger for NoLedger {
+impl Ledger for TestLedger {
     async fn prepare(&self, _settled: &Settled) -> std::io::Result<()> {
+        let failures = self.0.load(Relaxed);
+        if failures > 0 {
+            self.0.store(failures - 1, Relaxed);
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         Ok(())
     }
 
@@ -184,19 +224,31 @@ impl Ledger for NoLedger {
 
 struct Test {
     outbox: Arc<MemoryOutbox>,
+    ledger: Arc<TestLedger>,
     tally: Arc<Tally>,
     delivery: Arc<Delivery>,
 }
 
 fn test(link: Arc<TestLink>, connections: usize, retry: RetryOptions) -> Test {
-    let outbox = Arc::new(MemoryOutbox::new(1 << 20, Order::OldestFirst));
+    test_with(link, connections, retry, Order::OldestFirst, 1 << 20)
+}
+
+fn test_with(
+    link: Arc<TestLink>,
+    connections: usize,
+    retry: RetryOptions,
+    order: Order,
+    window: u64,
+) -> Test {
+    let outbox = Arc::new(MemoryOutbox::new(1 << 30, order));
+    let ledger = Arc::new(TestLedger::default());
     let tally = Arc::new(Tally::new(Transport::Grpc, None, None));
     let options = LinkOptions {
         bandwidth: Default::default(),
         chunk_size: ByteSize(1 << 10),
         grpc_call: crate::config::GrpcCall::Exchange,
         message_size: ByteSize(1 << 20),
-        window: ByteSize(1 << 20),
+        window: ByteSize(window),
         connections,
         http2_frame_size: ByteSize(16 << 10),
         connect_timeout: Duration::from_secs(5),
@@ -206,7 +258,7 @@ fn test(link: Arc<TestLink>, connections: usize, retry: RetryOptions) -> Test {
     let delivery = Delivery::new(Means {
         outbox: Arc::clone(&outbox) as _,
         link,
-        ledger: Arc::new(NoLedger),
+        ledger: Arc::clone(&ledger) as _,
         tally: Arc::clone(&tally),
         options,
         retry,
@@ -214,6 +266,7 @@ fn test(link: Arc<TestLink>, connections: usize, retry: RetryOptions) -> Test {
     });
     Test {
         outbox,
+        ledger,
         tally,
         delivery,
     }

@@ -12,7 +12,7 @@ use shared::wire::{Loss, Standing};
 use tokio::sync::Notify;
 
 use super::{
-    Backlog, Counts, FileMark, Lost, Outbox, OutboxError, Outcome, Owed, Pushed, SeriesKey,
+    Backlog, Counts, Extent, FileMark, Lost, Outbox, OutboxError, Outcome, Owed, Pushed, SeriesKey,
 };
 use crate::config::Order;
 
@@ -337,6 +337,16 @@ impl Outbox for MemoryOutbox {
 
     fn health(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    fn extent(&self) -> Extent {
+        let state = self.state.lock();
+        let oldest = state.images.values().next();
+        Extent {
+            limit: Some(self.limit),
+            free: Some(self.limit.saturating_sub(state.memory)),
+            oldest: oldest.and_then(|(image, _)| image.meta.queued),
+        }
     }
 
     async fn shut(&self) {}

@@ -57,6 +57,7 @@ impl Series<'_> {
             retry: config.retry.clone(),
             own_from,
         });
+        stage.status.begin(&tally, &self.wire, &delivery);
         let accounts = Accounts::new(stage, key, &self, usage, &record, &tally, &delivery);
         accounts.save(false).await;
         let capturing = Capturing::new(stage, self.transport, own_from, &record, &tally);

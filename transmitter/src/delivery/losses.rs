@@ -1,0 +1,89 @@
+//! Tells the receiver what will never come, and where the sequence numbers stand, so that it finds
+//! the gaps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::wire::Standing;
+
+use super::{Backoff, Delivery};
+use crate::link::{Connection, LinkError};
+
+/// Losses told at once.
+const PORTION: usize = 1_000;
+
+/// Time between two looks at whether the standing has changed.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Losses that come shortly after one another are told together.
+const GATHERING: Duration = Duration::from_millis(100);
+
+/// Time for the receiver to keep a portion.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Delivery {
+    /// Tells losses as they come, and everything to each receiver that was just reached. Ends only
+    /// by being dropped.
+    pub(super) async fn tell_losses(&self) {
+        let mut backoff = Backoff::new(&self.retry);
+        let mut told = None;
+        let mut failed = false;
+        loop {
+            let reached = self.connected.notified();
+            let Some(connection) = self.connection() else {
+                reached.await;
+                told = None;
+                continue;
+            };
+            match self.tell_losses_to(&connection, &mut told).await {
+                Ok(()) => {
+                    if std::mem::take(&mut failed) {
+                        tracing::info!("the receiver keeps the loss ledger again");
+                    }
+                    backoff.reset();
+                    tokio::select! {
+                        () = self.outbox.loss_waits() => tokio::time::sleep(GATHERING).await,
+                        () = tokio::time::sleep(LOOK) => {}
+                        () = reached => told = None,
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::warn!("the receiver was not told of losses: {error}");
+                    }
+                    tokio::time::sleep(backoff.next()).await;
+                }
+            }
+        }
+    }
+
+    /// Tells everything that the receiver is not known to have; the standing alone if it is not
+    /// the one that was `told`.
+    pub(super) async fn tell_losses_to(
+        &self,
+        connection: &Arc<dyn Connection>,
+        told: &mut Option<Standing>,
+    ) -> Result<(), LinkError> {
+        loop {
+            let (losses, standing) = self.outbox.losses(PORTION).await;
+            if losses.is_empty() && *told == Some(standing) {
+                return Ok(());
+            }
+            let sequences: Vec<u64> = losses.iter().map(|loss| loss.sequence).collect();
+            let telling = connection.losses(losses, standing);
+            match tokio::time::timeout(PATIENCE, telling).await {
+                Ok(kept) => kept?,
+                Err(_) => {
+                    let problem = format!("losses were not kept within {PATIENCE:?}");
+                    return Err(LinkError::Lost(problem));
+                }
+            }
+            *told = Some(standing);
+            // Whatever happens before this is done: told twice, they are the same losses.
+            self.outbox.losses_kept(&sequences).await;
+            if sequences.len() < PORTION {
+                return Ok(());
+            }
+        }
+    }
+}

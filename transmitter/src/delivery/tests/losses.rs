@@ -1,0 +1,123 @@
+//! What is told of losses, and when.
+
+use super::*;
+
+fn lost_image() -> ImageMeta {
+    ImageMeta::new(ImageId::new(), 1)
+}
+
+async fn told(wire: &Wire, reports: usize) -> Vec<Told> {
+    loop {
+        let told = wire.told.lock().clone().unwrap_or_default();
+        if told.len() >= reports {
+            return told;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_from_before_are_told_on_connecting_and_new_ones_as_they_come() {
+    let wire = Wire::new(Answer::Receipt);
+    let test = test(
+        TestLink::new([Plan::Connect(Arc::clone(&wire))]),
+        1,
+        patient(),
+    );
+    test.outbox
+        .lose(lost_image(), "gone")
+        .await
+        .expect("memory");
+    test.push().await;
+    let running = test.run();
+    let first = told(&wire, 1).await;
+    assert_eq!(first[0].0, [1]);
+    test.outbox
+        .lose(lost_image(), "gone too")
+        .await
+        .expect("memory");
+    let second = told(&wire, 2).await;
+    assert_eq!(second[1].0, [3]);
+    assert_eq!(second[1].1.next_sequence, 4);
+    assert_eq!(test.outbox.losses(10).await.0, []);
+    test.outbox.close();
+    assert_eq!(end(running).await, End::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_standing_is_told_now_and_then_when_it_has_changed() {
+    let wire = Wire::new(Answer::Receipt);
+    let test = test(
+        TestLink::new([Plan::Connect(Arc::clone(&wire))]),
+        1,
+        patient(),
+    );
+    test.push().await;
+    let running = test.run();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = told(&wire, 1).await.len();
+    assert!(before <= 2, "nothing changed since");
+    test.push().await;
+    let last = told(&wire, before + 1).await[before].clone();
+    assert_eq!((last.0.len(), last.1.next_sequence), (0, 3));
+    test.outbox.close();
+    assert_eq!(end(running).await, End::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_that_a_receiver_does_not_keep_are_told_again_until_one_does() {
+    let (first, second) = (Wire::new(Answer::Receipt), Wire::new(Answer::Receipt));
+    *first.told.lock() = None;
+    let link = TestLink::new([
+        Plan::Connect(Arc::clone(&first)),
+        Plan::Connect(Arc::clone(&second)),
+    ]);
+    let test = test(link, 1, patient());
+    for _ in 0..2_500 {
+        test.outbox
+            .lose(lost_image(), "gone")
+            .await
+            .expect("memory");
+    }
+    test.push().await;
+    let running = test.run();
+    first.taken.notified().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(test.outbox.losses(usize::MAX).await.0.len(), 2_500);
+    first.lost.cancel();
+    let told = told(&second, 3).await;
+    let sequences: Vec<u64> = told
+        .iter()
+        .flat_map(|(sequences, _)| sequences.clone())
+        .collect();
+    assert_eq!(sequences, (1..=2_500).collect::<Vec<_>>());
+    // Until the last portion, the standing does not pass what was not told.
+    assert_eq!(told[0].1.first_owed, 1_001);
+    assert_eq!(told[2].1.first_owed, 2_502);
+    test.outbox.close();
+    assert_eq!(end(running).await, End::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_is_told_before_goodbye_even_a_loss_of_the_last_moment() {
+    let wire = Wire::new(Answer::OtherDigest);
+    let test = test(
+        TestLink::new([Plan::Connect(Arc::clone(&wire))]),
+        1,
+        patient(),
+    );
+    test.push().await;
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let told = wire.told.lock().clone().unwrap_or_default();
+    let losses: Vec<u64> = told
+        .iter()
+        .flat_map(|(sequences, _)| sequences.clone())
+        .collect();
+    assert_eq!(losses, [1]);
+    assert_eq!(test.outbox.losses(1).await.0, []);
+    assert_eq!(
+        told.last().map(|(_, standing)| standing.first_owed),
+        Some(2)
+    );
+}

@@ -1,0 +1,344 @@
+//! Images that are turned down, connections that break, answers that cannot be written down.
+
+use shared::receipt::{Reject, RejectReason};
+
+use super::*;
+use crate::delivery::retries::MOST;
+use crate::outbox::Outcome;
+
+fn unavailable(image: &Owed) -> DeliveryError {
+    let reject = Reject::new(image.meta.id, RejectReason::Unavailable, "no room");
+    DeliveryError::Rejected(reject)
+}
+
+/// A connection that takes `time` for each image, one after the other, and turns down the first
+/// `bad` of them.
+fn turns_down(bad: u64, time: Duration) -> Arc<Wire> {
+    let verdict = move |_: &Wire, image: &Owed, _: u32| {
+        if image.meta.sequence <= bad {
+            Err(unavailable(image))
+        } else {
+            Ok(receipt(&image.meta))
+        }
+    };
+    Wire::with_places(Answer::By(time, Box::new(verdict)), 1)
+}
+
+/// Waits until so many are delivered, and says how long that took.
+async fn delivered(test: &Test, count: u64) -> Duration {
+    let begun = tokio::time::Instant::now();
+    while test.tally.totals().delivered < count {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(begun.elapsed() < GUARD, "{:?}", test.tally.totals());
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_images_do_not_hold_up_the_others_however_many_come_first() {
+    let time = Duration::from_millis(10);
+    for bad in [1_u64, 2, 1_000] {
+        // One image at a time, by the connection and by the window.
+        let wire = turns_down(bad, time);
+        let link = TestLink::new([Plan::Connect(Arc::clone(&wire))]);
+        let test = test_with(link, 1, patient(), Order::OldestFirst, 1);
+        for _ in 0..bad + 20 {
+            test.push().await;
+        }
+        let running = test.run();
+        let took = delivered(&test, 20).await;
+        // Each new image is followed by one that is tried again at most.
+        let most = time * u32::try_from(2 * (bad + 20) + 2).expect("few");
+        assert!(took <= most, "{took:?} with {bad}");
+        test.delivery.stop();
+        assert_eq!(end(running).await, End::Stopped);
+        let totals = test.tally.totals();
+        assert_eq!((totals.owed(), totals.lost), (bad, 0));
+        // All of them are the outbox's again.
+        test.outbox.close();
+        for _ in 0..bad {
+            let image = test.outbox.take().await.expect("owed still");
+            let lost = Outcome::Lost(String::new());
+            test.outbox
+                .settle(image.meta.id, lost)
+                .await
+                .expect("memory");
+        }
+        assert_eq!(test.outbox.backlog().images, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_that_wait_to_be_sent_again_are_bounded_and_go_on_when_the_receiver_recovers() {
+    let recovered = Arc::new(AtomicBool::new(false));
+    let verdict = {
+        let recovered = Arc::clone(&recovered);
+        move |_: &Wire, image: &Owed, _: u32| {
+            if recovered.load(Relaxed) {
+                Ok(receipt(&image.meta))
+            } else {
+                Err(unavailable(image))
+            }
+        }
+    };
+    let wire = Wire::with_places(Answer::By(Duration::from_micros(100), Box::new(verdict)), 8);
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+    let images = MOST as u64 + 500;
+    for _ in 0..images {
+        test.push().await;
+    }
+    let running = test.run();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let in_hand = test.delivery.in_hand.load(Relaxed);
+    assert!(
+        (MOST as u64..=MOST as u64 + 16).contains(&in_hand),
+        "{in_hand}"
+    );
+    recovered.store(true, Relaxed);
+    test.outbox.close();
+    assert_eq!(end(running).await, End::Drained);
+    assert_eq!(test.tally.totals().delivered, images);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_is_abandoned_after_the_attempts_of_the_settings_with_the_last_reason() {
+    let wire = turns_down(1, Duration::ZERO);
+    let retry = RetryOptions {
+        attempts: Some(3),
+        ..patient()
+    };
+    let test = test(TestLink::new([Plan::Connect(Arc::clone(&wire))]), 1, retry);
+    test.push().await;
+    test.push().await;
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.lost, totals.retries), (1, 1, 2));
+    let abandoned = test.tally.lost_by_kind();
+    let abandoned: Vec<_> = abandoned.filter(|(_, count)| *count > 0).collect();
+    assert_eq!(abandoned, [(LossKind::Abandoned, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_receiver_will_never_take_is_lost_at_once_with_its_words() {
+    for (reason, kind) in [
+        (RejectReason::Conflict, LossKind::Conflict),
+        (RejectReason::Limit, LossKind::Rejected),
+        (RejectReason::Invalid, LossKind::Rejected),
+    ] {
+        let verdict = move |_: &Wire, image: &Owed, _: u32| {
+            Err(Reject::new(image.meta.id, reason, "for this and that").into())
+        };
+        let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
+        let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+        test.push().await;
+        test.outbox.close();
+        assert_eq!(end(test.run()).await, End::Drained);
+        assert_eq!(test.tally.totals().retries, 0);
+        let lost = test.tally.lost_by_kind();
+        let lost: Vec<_> = lost.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(lost, [(kind, 1)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn newest_first_a_new_image_overtakes_those_that_wait_even_for_the_window() {
+    // Once the connection is what is full, once the window.
+    for (parallel, window) in [(1, 1 << 20), (8, 1 << 10)] {
+        let verdict = |_: &Wire, image: &Owed, _: u32| Ok(receipt(&image.meta));
+        let answer = Answer::By(Duration::from_millis(10), Box::new(verdict));
+        let wire = Wire::with_places(answer, parallel);
+        let link = TestLink::new([Plan::Connect(Arc::clone(&wire))]);
+        let test = test_with(link, 1, patient(), Order::NewestFirst, window);
+        test.push().await;
+        let running = test.run();
+        wire.taken.notified().await;
+        for _ in 0..3 {
+            test.push().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        delivered(&test, 2).await;
+        test.push().await;
+        test.outbox.close();
+        assert_eq!(end(running).await, End::Drained);
+        assert_eq!(*wire.sent.lock(), [1, 4, 3, 5, 2], "{parallel} places");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_breaks_every_connection_does_not_keep_the_others_from_getting_through() {
+    let poison = || {
+        let verdict = |wire: &Wire, image: &Owed, _: u32| {
+            if image.meta.sequence == 1 {
+                wire.lost.cancel();
+            }
+            if wire.lost.is_cancelled() {
+                return Err(DeliveryError::Lost("reset".to_owned()));
+            }
+            Ok(receipt(&image.meta))
+        };
+        let answer = Answer::By(Duration::from_millis(10), Box::new(verdict));
+        Plan::Connect(Wire::with_places(answer, 1))
+    };
+    let link = TestLink::new((0..1_000).map(|_| poison()));
+    let test = test(Arc::clone(&link), 1, patient());
+    for _ in 0..200 {
+        test.push().await;
+    }
+    let running = test.run();
+    delivered(&test, 199).await;
+    // It waits for longer and longer, so that a few attempts of its stand against many images.
+    assert!(link.connects.load(Relaxed) < 40, "{:?}", link.connects);
+    test.delivery.stop();
+    end(running).await;
+    assert_eq!(test.tally.totals().owed(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_breaks_every_second_is_used_again_at_once_each_time() {
+    let breaking = || {
+        let verdict = |wire: &Wire, image: &Owed, number: u32| {
+            if number > 30 {
+                return Ok(receipt(&image.meta));
+            }
+            wire.lost.cancel();
+            Err(DeliveryError::Lost("reset".to_owned()))
+        };
+        let answer = Answer::By(Duration::from_millis(900), Box::new(verdict));
+        Plan::Connect(Wire::with_places(answer, 1))
+    };
+    let test = test(TestLink::new((0..40).map(|_| breaking())), 1, patient());
+    test.push().await;
+    test.outbox.close();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(end(test.run()).await, End::Drained);
+    assert_eq!(test.tally.totals().retries, 30);
+    // No more than the first pause of the settings is added to each attempt.
+    assert!(
+        begun.elapsed() < Duration::from_millis(1_010) * 31,
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_written_down_keeps_its_image_owed_and_holds_up_nobody() {
+    let verdict = |_: &Wire, image: &Owed, _: u32| Ok(receipt(&image.meta));
+    let wire = Wire::with_places(Answer::By(Duration::ZERO, Box::new(verdict)), 1);
+    let test = test(
+        TestLink::new([Plan::Connect(Arc::clone(&wire))]),
+        1,
+        patient(),
+    );
+    test.ledger.0.store(usize::MAX, Relaxed);
+    for _ in 0..100 {
+        test.push().await;
+    }
+    let running = test.run();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(wire.sent.lock().len(), 100, "all of them were sent, once");
+    assert_eq!(
+        test.outbox.backlog().images,
+        100,
+        "and all of them are owed"
+    );
+    assert_eq!(test.tally.totals().delivered, 0);
+    // Space returns.
+    test.ledger.0.store(0, Relaxed);
+    test.outbox.close();
+    assert_eq!(end(running).await, End::Drained);
+    assert_eq!(test.tally.totals().delivered, 100);
+    assert_eq!(wire.sent.lock().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_were_not_written_down_are_owed_after_a_stop() {
+    let wire = Wire::new(Answer::Receipt);
+    let test = test(
+        TestLink::new([Plan::Connect(Arc::clone(&wire))]),
+        1,
+        patient(),
+    );
+    test.ledger.0.store(usize::MAX, Relaxed);
+    test.push().await;
+    let running = test.run();
+    wire.taken.notified().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    test.delivery.stop();
+    assert_eq!(end(running).await, End::Stopped);
+    assert_eq!(test.tally.totals().owed(), 1);
+    let again = test.outbox.take().await.expect("it is owed");
+    assert_eq!(again.meta.sequence, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_changed_since_capture_are_lost_and_those_damaged_on_the_way_are_sent_again() {
+    for changed in [true, false] {
+        let verdict = |_: &Wire, image: &Owed, number: u32| {
+            if number < 3 {
+                let reason = RejectReason::DigestMismatch;
+                return Err(Reject::new(image.meta.id, reason, "other bytes").into());
+            }
+            Ok(receipt(&image.meta))
+        };
+        let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
+        let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+        let bytes = Bytes::from_static(b"an image");
+        let mut meta = ImageMeta::new(ImageId::new(), bytes.len() as u64);
+        let captured: &[u8] = if changed { b"AN IMAGE" } else { &bytes };
+        meta.digest = Some(DigestAlgorithm::Xxh3.digest(captured));
+        test.tally.capture();
+        let image = Owed {
+            meta,
+            payload: Payload::Memory(bytes),
+            source_file: None,
+            source_mark: None,
+            carried: false,
+        };
+        test.outbox.push(image).await.expect("room");
+        test.outbox.close();
+        assert_eq!(end(test.run()).await, End::Drained);
+        let totals = test.tally.totals();
+        let expected = if changed { (0, 1, 0) } else { (1, 0, 2) };
+        assert_eq!((totals.delivered, totals.lost, totals.retries), expected);
+        let (losses, _) = test.outbox.losses(10).await;
+        for loss in losses {
+            let reason = &loss.reason;
+            assert!(
+                reason.starts_with("payload changed since capture: "),
+                "{reason}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_of_an_earlier_process_is_delivered_whatever_the_receiver_calls_it() {
+    let verdict = |_: &Wire, image: &Owed, _: u32| {
+        Ok(Receipt {
+            status: ReceiptStatus::Duplicate,
+            ..receipt(&image.meta)
+        })
+    };
+    let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+    test.push().await;
+    for carried in [true, false] {
+        let bytes = Bytes::from_static(b"an image");
+        let mut meta = ImageMeta::new(ImageId::new(), bytes.len() as u64);
+        meta.digest = Some(DigestAlgorithm::Xxh3.digest(&bytes));
+        test.tally.capture();
+        let image = Owed {
+            meta,
+            payload: Payload::Memory(bytes),
+            source_file: None,
+            source_mark: None,
+            carried,
+        };
+        test.outbox.push(image).await.expect("room");
+    }
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.duplicates), (1, 2));
+}

@@ -229,7 +229,16 @@ async fn converse(messages: Messages) {
         stop: CancellationToken::new(),
     };
     let intake = Arc::clone(&rig.intake);
-    let mut session = Session::new(intake, Transport::Grpc, 8 << 10, replies, patience, true);
+    let memory = intake.budget().holder();
+    let mut session = Session::new(
+        intake,
+        Transport::Grpc,
+        8 << 10,
+        replies,
+        patience,
+        memory,
+        true,
+    );
     // Each message has an answer at most, and may make room for credit.
     let bound = 2 * messages.len();
     let mut answers = Vec::new();

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pantelegraph_receiver::endpoint::websocket::{Endpoint, config, serve};
+use pantelegraph_receiver::endpoint::websocket::{Endpoint, serve_upgraded};
 use shared::clock::UnixNanos;
 use shared::wire::{ClientMessage, Hello, PROTOCOL_VERSION, encode_client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::input::Input;
-use super::rig::{MAX_MESSAGE, Rig, run as run_to_end};
+use super::rig::{Rig, run as run_to_end};
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -33,9 +31,7 @@ async fn converse(data: &[u8]) {
     let way = input.byte();
     let piece = usize::from(input.byte()) + 1;
     let (near, far) = tokio::io::duplex(1 << 10);
-    let limit = usize::try_from(MAX_MESSAGE).expect("small");
-    let socket = WebSocketStream::from_raw_socket(near, Role::Server, Some(config(limit))).await;
-    let serving = serve(endpoint, socket);
+    let serving = serve_upgraded(endpoint, near);
     let sent = input.rest();
     let client = async {
         let (mut read, mut write) = tokio::io::split(far);

@@ -2,6 +2,7 @@
 
 pub mod grpc;
 pub mod http;
+mod metered;
 pub mod rest;
 pub mod session;
 pub mod websocket;

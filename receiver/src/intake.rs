@@ -24,6 +24,7 @@ use shared::wire::Event;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError, Entry, Repeat, Tally, TallyKind, Verdict};
 use crate::config::{Limits, Verify};
 use crate::metrics::ReceiverMetrics;
@@ -89,10 +90,8 @@ pub struct Parts {
 /// The receiver's core.
 pub struct Intake {
     parts: Parts,
-    /// Image bytes that may be in processing at once, in KiB.
-    memory: Semaphore,
-    /// How much of it there is.
-    memory_kib: u32,
+    /// The memory that clients may make this receiver take.
+    budget: Arc<Budget>,
     unfinished: Unfinished,
     /// Images that are being stored, whether or not their senders still wait.
     storing: TaskTracker,
@@ -104,14 +103,11 @@ pub struct Intake {
 impl Intake {
     /// An intake with nothing in it but what an earlier process left unfinished in the store.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let kib = parts.limits.max_memory.as_usize() >> 10;
-        let kib = kib.clamp(1, Semaphore::MAX_PERMITS);
         let limits = &parts.limits;
         let unfinished = Unfinished::new(limits.partial_ttl, limits.partial_limit.0);
         unfinished.load(parts.store.partials());
         Arc::new(Self {
-            memory: Semaphore::new(kib),
-            memory_kib: u32::try_from(kib).unwrap_or(u32::MAX),
+            budget: Budget::new(limits.max_memory.0),
             unfinished,
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
@@ -123,6 +119,11 @@ impl Intake {
     /// Limits in force.
     pub fn limits(&self) -> &Limits {
         &self.parts.limits
+    }
+
+    /// The memory that clients may make this receiver take.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// Durability that receipts state.

@@ -3,6 +3,7 @@
 //! `endpoint` speaks gRPC, WebSocket and HTTP, `intake` turns what arrives into verified images,
 //! `store` keeps their bytes, `catalog` what is known of them, `report` adds it up.
 
+pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod config;

@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{
 use shared::image::Transport;
 use shared::receipt::RejectReason;
 
+use crate::budget::Usage;
 use crate::catalog::Integrity;
 
 const RECEIVED: &str = "pantelegraph_images_received_total";
@@ -25,7 +26,9 @@ const BYTES: &str = "pantelegraph_received_bytes_total";
 const TRANSMISSION: &str = "pantelegraph_transmission_seconds";
 const STORE: &str = "pantelegraph_store_seconds";
 const SESSIONS: &str = "pantelegraph_sessions";
-const MEMORY: &str = "pantelegraph_memory_bytes";
+const MEMORY: &str = "pantelegraph_memory_leased_bytes";
+const MEMORY_PEAK: &str = "pantelegraph_memory_leased_peak_bytes";
+const REVOKED: &str = "pantelegraph_memory_revoked_total";
 const MISSING: &str = "pantelegraph_images_missing_total";
 const FREE: &str = "pantelegraph_store_free_bytes";
 const FULL: &str = "pantelegraph_store_full";
@@ -66,6 +69,8 @@ struct Inner {
     transports: [PerTransport; 3],
     store: Histogram,
     memory: Gauge,
+    memory_peak: Gauge,
+    revoked: Counter,
     missing: Counter,
     free: Gauge,
     full: Gauge,
@@ -117,6 +122,8 @@ impl ReceiverMetrics {
             transports: Transport::ALL.map(|transport| PerTransport::new(&recorder, transport)),
             store: recorder.register_histogram(&Key::from_static_name(STORE), &METADATA),
             memory: recorder.register_gauge(&Key::from_static_name(MEMORY), &METADATA),
+            memory_peak: recorder.register_gauge(&Key::from_static_name(MEMORY_PEAK), &METADATA),
+            revoked: recorder.register_counter(&Key::from_static_name(REVOKED), &METADATA),
             missing: recorder.register_counter(&Key::from_static_name(MISSING), &METADATA),
             free: recorder.register_gauge(&Key::from_static_name(FREE), &METADATA),
             full: recorder.register_gauge(&Key::from_static_name(FULL), &METADATA),
@@ -182,9 +189,11 @@ impl ReceiverMetrics {
         SessionCount { sessions }
     }
 
-    /// Image bytes in memory now.
-    pub fn memory(&self, bytes: u64) {
-        self.inner.memory.set(bytes as f64);
+    /// What clients made the receiver take of its memory.
+    pub fn memory(&self, usage: &Usage) {
+        self.inner.memory.set(usage.leased as f64);
+        self.inner.memory_peak.set(usage.peak as f64);
+        self.inner.revoked.absolute(usage.revoked);
     }
 
     /// The bytes of a catalogued image were not there.
@@ -297,6 +306,11 @@ fn describe(recorder: &PrometheusRecorder) {
             "Images that transmitters told to be lost.",
         ),
         (
+            REVOKED,
+            Unit::Count,
+            "Connections that ended because they held memory without progress and others waited.",
+        ),
+        (
             REUSED,
             Unit::Count,
             "Sequence numbers under which several images came.",
@@ -321,7 +335,16 @@ fn describe(recorder: &PrometheusRecorder) {
     }
     for (name, unit, help) in [
         (SESSIONS, Unit::Count, "Sessions that are open."),
-        (MEMORY, Unit::Bytes, "Image bytes in memory."),
+        (
+            MEMORY,
+            Unit::Bytes,
+            "Bytes from clients in memory, of at most three quarters of --max-memory.",
+        ),
+        (
+            MEMORY_PEAK,
+            Unit::Bytes,
+            "The most of them at a time since the start.",
+        ),
         (FREE, Unit::Bytes, "Bytes that are free for images."),
         (
             FULL,
@@ -361,7 +384,26 @@ mod tests {
         metrics.image_duplicate(Transport::Rest, 7);
         metrics.image_quarantined(Transport::WebSocket, RejectReason::NotAnImage, 3);
         metrics.rejected(Transport::Rest, RejectReason::Limit);
-        metrics.memory(4_096);
+        metrics.memory(&Usage {
+            leased: 4_096,
+            peak: 8_192,
+            capacity: 10_000,
+            revoked: 3,
+        });
+        metrics.integrity(&Integrity {
+            missing: 5,
+            reused: 2,
+            owed: 7,
+        });
+        for reason in [
+            "evicted: full",
+            "evicted: full",
+            "conflict: x",
+            "ha\"ck",
+            "",
+        ] {
+            metrics.lost(reason);
+        }
         let open = metrics.session(Transport::WebSocket);
         drop(metrics.session(Transport::WebSocket));
         let text = metrics.handle().render();
@@ -382,7 +424,15 @@ mod tests {
             "pantelegraph_transmission_seconds_count{transport=\"grpc\"} 1",
             "pantelegraph_store_seconds_count 2",
             "pantelegraph_sessions{transport=\"websocket\"} 1",
-            "pantelegraph_memory_bytes 4096",
+            "pantelegraph_memory_leased_bytes 4096",
+            "pantelegraph_memory_leased_peak_bytes 8192",
+            "pantelegraph_memory_revoked_total 3",
+            "pantelegraph_sequence_gaps 5",
+            "pantelegraph_sequence_reused_total 2",
+            "pantelegraph_sequence_floor_lag 7",
+            "pantelegraph_losses_total{reason=\"evicted\"} 2",
+            "pantelegraph_losses_total{reason=\"conflict\"} 1",
+            "pantelegraph_losses_total{reason=\"other\"} 2",
             "pantelegraph_build_info{version=\"1.2.3\"} 1",
         ] {
             assert!(

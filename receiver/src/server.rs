@@ -152,7 +152,9 @@ impl Receiver {
             tasks: tasks.clone(),
         };
         let cut = CancellationToken::new();
-        let acceptor = accept::Acceptor::new(&config, stop.clone(), cut.clone(), tasks.clone());
+        let budget = Arc::clone(intake.budget());
+        let acceptor =
+            accept::Acceptor::new(&config, budget, stop.clone(), cut.clone(), tasks.clone());
         if let Some(listener) = listeners.grpc {
             let options = grpc::Options {
                 credit: config.link.credit.0,
@@ -167,6 +169,7 @@ impl Receiver {
                 catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
                 store,
                 metrics: metrics.clone(),
+                budget: Arc::clone(intake.budget()),
                 name: config.name.as_str().into(),
                 draining: stop.clone(),
             };

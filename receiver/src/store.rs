@@ -178,6 +178,11 @@ pub trait ImageWriter: Send + Sync {
     /// When there is no space; the image cannot be completed then.
     async fn write(&mut self, data: Segments, digest: Digest) -> Result<(), StoreError>;
 
+    /// Bytes that are in memory and not yet handed to the operating system.
+    fn buffered(&self) -> u64 {
+        0
+    }
+
     /// Cuts the image down to its first `length` bytes, whose digest is `digest`.
     ///
     /// # Errors

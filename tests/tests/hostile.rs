@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+#[path = "hostile/memory.rs"]
+mod memory;
 #[path = "hostile/rest.rs"]
 mod rest;
 #[path = "hostile/session.rs"]

@@ -22,6 +22,8 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic_prost::ProstCodec;
 
+use super::metered::MeteredBody;
+use crate::budget::{Holder, REVOKED};
 use crate::intake::Intake;
 
 /// What the gRPC endpoint needs to know.
@@ -45,6 +47,9 @@ pub struct TransferService {
 
 /// Bytes of a `PutRequest` beside its image and the texts about it, at most: numbers, id, digest.
 const PUT_OVERHEAD: usize = 1 << 10;
+
+/// Largest request to watch: two short texts.
+const MAX_WATCH_REQUEST: usize = 64 << 10;
 
 impl TransferService {
     /// A service over `intake` whose long calls end when `stop` is cancelled.
@@ -73,14 +78,20 @@ impl TransferService {
                 let metadata = self.intake.limits().max_metadata.as_usize();
                 let mut grpc = tonic::server::Grpc::new(codec)
                     .max_decoding_message_size(max_message + metadata + PUT_OVERHEAD);
-                unary::name_the_limit(
-                    grpc.unary(unary::Put(self.intake), request).await,
-                    max_message,
-                )
+                let memory = self.intake.budget().holder();
+                let largest = (max_message + metadata + PUT_OVERHEAD) as u64;
+                let request = metered(request, &memory, largest);
+                let put = unary::Put(self.intake, memory.clone());
+                let response = tokio::select! {
+                    response = grpc.unary(put, request) => response,
+                    () = memory.revoked() => tonic::Status::unavailable(REVOKED).into_http(),
+                };
+                unary::name_the_limit(response, max_message)
             }
             "Watch" => {
                 let codec = ProstCodec::<proto::Event, proto::WatchRequest>::default();
-                let mut grpc = tonic::server::Grpc::new(codec);
+                let mut grpc =
+                    tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_WATCH_REQUEST);
                 grpc.server_streaming(unary::Watch(self.intake, self.stop), request)
                     .await
             }
@@ -91,6 +102,11 @@ impl TransferService {
             .into_http(),
         }
     }
+}
+
+/// Counts the body of a request that is taken as a whole.
+fn metered(request: Request<Body>, memory: &Holder, largest: u64) -> Request<Body> {
+    request.map(|body| Body::new(MeteredBody::new(body, memory.clone(), largest)))
 }
 
 impl NamedService for TransferService {

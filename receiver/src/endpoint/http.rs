@@ -28,6 +28,7 @@ use shared::clock::UnixNanos;
 use shared::image::ImageId;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Budget;
 use crate::catalog::{Catalog, Numbered};
 use crate::metrics::ReceiverMetrics;
 use crate::problem::{self, Problem};
@@ -42,6 +43,8 @@ pub struct ReadState {
     pub store: Arc<dyn ImageStore>,
     /// Figures for Prometheus.
     pub metrics: ReceiverMetrics,
+    /// The memory that clients may make this receiver take.
+    pub budget: Arc<Budget>,
     /// Cancelled when the receiver begins to stop and should get no new work.
     pub draining: CancellationToken,
     /// Identity of this receiver.

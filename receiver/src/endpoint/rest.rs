@@ -18,27 +18,35 @@ use shared::chunk::Segments;
 use shared::clock::UnixNanos;
 use shared::receipt::{Reject, RejectReason};
 
+use super::metered;
 use crate::intake::Intake;
 use crate::problem::Problem;
 
 /// Routes that bring something in.
 pub fn writing_routes(intake: Arc<Intake>) -> Router {
     let account_limit = axum::extract::DefaultBodyLimit::max(MAX_ACCOUNT);
+    let metered = axum::middleware::from_fn_with_state(Arc::clone(&intake), metered::whole_body);
     let losses_limit = axum::extract::DefaultBodyLimit::max(MAX_LOSS_REPORT);
     Router::new()
         .route("/v1/images/{id}", put_method(put::put))
         .route("/v1/clock", get(clock))
-        .route("/v1/runs/account", post(account).layer(account_limit))
-        .route("/v1/losses", post(losses).layer(losses_limit))
+        .route(
+            "/v1/runs/account",
+            post(account).layer(account_limit).layer(metered.clone()),
+        )
+        .route(
+            "/v1/losses",
+            post(losses).layer(losses_limit).layer(metered),
+        )
         .with_state(Arc::clone(&intake))
         .merge(tus::routes(intake))
 }
 
 /// Largest run account: its images are told in portions.
-const MAX_ACCOUNT: usize = 4 << 20;
+const MAX_ACCOUNT: usize = metered::WHOLE_BODY;
 
 /// Largest report of losses.
-const MAX_LOSS_REPORT: usize = 4 << 20;
+const MAX_LOSS_REPORT: usize = metered::WHOLE_BODY;
 
 /// This clock, for a transmitter that measures the offset (design, *Time*): `t2_unix_ns` and
 /// `t3_unix_ns` are the arrival and the answer of the request.

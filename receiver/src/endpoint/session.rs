@@ -18,7 +18,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Holder;
 use crate::intake::{Begun, Intake, Origin, Upload};
+use crate::metrics::SessionCount;
 
 /// Answers of a session, on their way to the transport.
 pub type Replies = mpsc::Sender<ServerMessage>;
@@ -31,6 +33,13 @@ const MAX_ANSWERED: usize = 4_096;
 
 /// Images of one session that are being stored at once; the session reads on when one is done.
 const MAX_FINISHING: usize = 128;
+
+/// Credit of a session when there are very many.
+const LEAST_CREDIT: u64 = 64 << 10;
+
+/// Credit is told each time that this part of it was taken, or that part of the client's window.
+const CREDIT_PART: u64 = 8;
+const WINDOW_PART: u64 = 4;
 
 /// Time to read an answer once the receiver is stopping.
 const PARTING: Duration = Duration::from_secs(2);
@@ -89,22 +98,34 @@ pub struct Session {
     /// Chunk bytes taken, and the total that the client was allowed so far.
     consumed: u64,
     granted: u64,
+    /// Chunk bytes taken when that was told.
+    told_at: u64,
+    /// Most chunk bytes that the client may have under way.
     credit: u64,
+    /// Window of the client, 0 when it did not say.
+    window: u64,
+    memory: Holder,
+    _counted: SessionCount,
+    /// Bytes in memory of all uploads together.
+    buffered: u64,
 }
 
 impl Session {
-    /// A session over `transport` whose answers go to `replies`. With `greeting` it must begin
-    /// with `Hello`.
+    /// A session over `transport` whose answers go to `replies`, and for which `memory` holds what
+    /// has come. With `greeting` it must begin with `Hello`.
     pub fn new(
         intake: Arc<Intake>,
         transport: Transport,
         credit: u64,
         replies: Replies,
         patience: Patience,
+        memory: Holder,
         greeting: bool,
     ) -> Self {
+        let granted = intake.budget().credit(credit, LEAST_CREDIT);
         Self {
             origin: Origin::new(transport, ""),
+            _counted: intake.metrics().session(transport),
             intake,
             replies,
             uploads: BTreeMap::new(),
@@ -115,13 +136,45 @@ impl Session {
             unread: false,
             greeted: !greeting,
             consumed: 0,
-            granted: credit,
+            granted,
+            told_at: 0,
             credit,
+            window: 0,
+            memory,
+            buffered: 0,
         }
     }
 
-    /// Handles one message; `Break` with the reason when the session is over.
+    /// Handles one message; `Break` with the reason when the session is over. What was leased for it
+    /// is given back, but for what its uploads have in memory.
     pub async fn handle(&mut self, message: Result<ClientMessage, Reject>) -> ControlFlow<String> {
+        self.memory.serve();
+        let flow = self.dispatch(message).await;
+        if !self.memory.keep(self.buffered) {
+            self.flush().await;
+            self.memory.clear();
+        }
+        flow
+    }
+
+    /// Hands what its uploads have in memory to the disk.
+    pub async fn flush(&mut self) {
+        let mut lost = Vec::new();
+        for (id, upload) in &mut self.uploads {
+            if upload.buffered() > 0
+                && let Err(reject) = upload.write_out().await
+            {
+                lost.push((*id, reject));
+            }
+        }
+        drop(self.memory.part(std::mem::take(&mut self.buffered)));
+        for (id, reject) in lost {
+            self.uploads.remove(&id);
+            self.answer(id, Err(reject)).await;
+        }
+    }
+
+    async fn dispatch(&mut self, message: Result<ClientMessage, Reject>) -> ControlFlow<String> {
         if self.unread {
             return ControlFlow::Break("answers are not read".to_owned());
         }
@@ -146,7 +199,7 @@ impl Session {
             ClientMessage::Abort { image_id, reason } => {
                 tracing::debug!(image = %image_id, reason, "aborted by the transmitter");
                 self.answered.remove(&image_id);
-                if let Some(upload) = self.uploads.remove(&image_id) {
+                if let Some(upload) = self.take(image_id) {
                     self.intake.park(upload).await;
                 }
             }
@@ -179,9 +232,11 @@ impl Session {
     /// The connection is gone or said goodbye: waits for the answers that are being made, and
     /// keeps what is unfinished for the next session.
     pub async fn close(mut self) {
+        self.memory.serve();
         for (_, upload) in std::mem::take(&mut self.uploads) {
             self.intake.park(upload).await;
         }
+        self.memory.clear();
         self.finishing.close();
         self.finishing.wait().await;
     }
@@ -238,6 +293,7 @@ impl Session {
             self.reject_message(reject).await;
             return ControlFlow::Break(reason);
         }
+        self.window = hello.window;
         self.greeted = true;
         tracing::info!(
             transmitter = %self.origin.transmitter,
@@ -305,7 +361,7 @@ impl Session {
         let id = begin.meta.id;
         self.answered.remove(&id);
         // A second announcement replaces the first.
-        self.uploads.remove(&id);
+        drop(self.take(id));
         let limit = self.intake.limits().max_unfinished;
         if self.uploads.len() >= limit {
             let message = format!(
@@ -319,6 +375,7 @@ impl Session {
         }
         match self.intake.begin(begin, &self.origin).await {
             Ok(Begun::Upload(upload)) => {
+                self.buffered += upload.buffered();
                 self.uploads.insert(id, *upload);
             }
             Ok(Begun::Present(receipt)) => self.answer(id, Ok(receipt)).await,
@@ -344,8 +401,11 @@ impl Session {
         self.consumed += data.len() as u64;
         match self.uploads.get_mut(&image_id) {
             Some(upload) => {
-                if let Err(reject) = upload.push(offset, crc32c, data).await {
-                    self.uploads.remove(&image_id);
+                self.buffered -= upload.buffered();
+                let pushed = upload.push(offset, crc32c, data).await;
+                self.buffered += upload.buffered();
+                if let Err(reject) = pushed {
+                    drop(self.take(image_id));
                     self.answer(image_id, Err(reject)).await;
                 }
             }
@@ -359,21 +419,40 @@ impl Session {
                 }
             }
         }
-        // Half of the credit again, once half of it is used up.
-        if self.granted - self.consumed.min(self.granted) <= self.credit / 2 {
-            self.granted = self.consumed + self.credit;
-            self.reply(ServerMessage::Credit {
-                total: self.granted,
-            })
-            .await;
+        self.grant().await;
+    }
+
+    /// Tells new credit, as often as the client needs it to keep its window full.
+    async fn grant(&mut self) {
+        let credit = self.intake.budget().credit(self.credit, LEAST_CREDIT);
+        let step = match self.window {
+            0 => credit / CREDIT_PART,
+            window => (credit / CREDIT_PART).min(window / WINDOW_PART),
+        };
+        let allowed = self.consumed + credit;
+        if self.consumed - self.told_at < step.max(1) || allowed <= self.granted {
+            return;
         }
+        self.granted = allowed;
+        self.told_at = self.consumed;
+        self.reply(ServerMessage::Credit {
+            total: self.granted,
+        })
+        .await;
+    }
+
+    /// Takes an upload out.
+    fn take(&mut self, id: ImageId) -> Option<Upload> {
+        let upload = self.uploads.remove(&id)?;
+        self.buffered -= upload.buffered();
+        Some(upload)
     }
 
     async fn end(&mut self, image_id: ImageId, digest: Option<Digest>) {
         if self.answered.remove(&image_id) {
             return;
         }
-        let Some(upload) = self.uploads.remove(&image_id) else {
+        let Some(mut upload) = self.take(image_id) else {
             let text = format!("end of image {image_id}, which was not begun here");
             let reject = Reject::new(image_id, RejectReason::UnknownImage, text);
             return self.reject_message(reject).await;
@@ -382,6 +461,7 @@ impl Session {
             let answer = upload.finish(digest).await;
             return self.reply(reply_of(answer)).await;
         }
+        upload.hold(self.memory.part(upload.buffered()));
         // Making an image durable takes milliseconds; the next one's chunks go on meanwhile. The
         // semaphore is never closed.
         let place = Arc::clone(&self.finishing_places).acquire_owned().await;

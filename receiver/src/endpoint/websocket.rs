@@ -3,6 +3,7 @@
 //! The receiver is the server of transmitters that dial it, and the client of those that listen
 //! (`--pull`); what follows the handshake is the same.
 
+use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +16,21 @@ use shared::chunk::Segments;
 use shared::image::Transport;
 use shared::wire::{ServerMessage, WEBSOCKET_SUBPROTOCOL, decode_client, encode_server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Place;
+use super::metered::MeteredStream;
 use super::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
+use crate::budget::{Holder, REVOKED};
 use crate::intake::Intake;
 use crate::problem::Problem;
 
@@ -49,11 +53,55 @@ pub struct Endpoint {
 /// beyond, the connection is closed (code 1009) before the message is read.
 const SKIPPABLE: usize = 4;
 
+/// Serves a session on a connection that a client made and whose handshake is done.
+pub async fn serve_upgraded<S>(endpoint: Endpoint, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limit = endpoint.intake.limits().max_message_size.as_usize();
+    let memory = endpoint.intake.budget().holder();
+    let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
+    let stream = MeteredStream::new(stream, memory.clone(), largest(limit) as u64, false);
+    let config = config(limit, window.bytes());
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    serve(endpoint, socket, memory).await;
+    drop(window);
+}
+
+/// Serves a session on a connection that this side made.
+///
+/// # Errors
+/// When the other side does not shake hands, in words.
+pub async fn dial(
+    endpoint: &Endpoint,
+    request: Request<()>,
+    stream: TcpStream,
+) -> Result<impl Future<Output = ()> + use<>, String> {
+    let limit = endpoint.intake.limits().max_message_size.as_usize();
+    let memory = endpoint.intake.budget().holder();
+    let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
+    let stream = MeteredStream::new(stream, memory.clone(), largest(limit) as u64, true);
+    let config = config(limit, window.bytes());
+    let (socket, _) = client_async_with_config(request, stream, Some(config))
+        .await
+        .map_err(|error| error.to_string())?;
+    let endpoint = endpoint.clone();
+    Ok(async move {
+        serve(endpoint, socket, memory).await;
+        drop(window);
+    })
+}
+
+/// Largest message that is read.
+fn largest(max_message: usize) -> usize {
+    (max_message + shared::wire::CHUNK_OVERHEAD).saturating_mul(SKIPPABLE)
+}
+
 /// How frames are read and written. The read buffer is what one read from the socket takes.
-pub fn config(max_message: usize) -> WebSocketConfig {
-    let largest = (max_message + shared::wire::CHUNK_OVERHEAD).saturating_mul(SKIPPABLE);
+fn config(max_message: usize, read_buffer: u64) -> WebSocketConfig {
+    let largest = largest(max_message);
     WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
+        .read_buffer_size(usize::try_from(read_buffer).unwrap_or(usize::MAX))
         .write_buffer_size(0)
         // Pongs to a client that pings and does not read would pile up otherwise.
         .max_write_buffer_size(MAX_WRITE_BUFFER)
@@ -61,8 +109,9 @@ pub fn config(max_message: usize) -> WebSocketConfig {
         .max_frame_size(Some(largest))
 }
 
-/// One message of the default chunk size.
-const READ_BUFFER: usize = 256 << 10;
+/// One message of the default chunk size, and what is left when there are very many connections.
+const READ_BUFFER: u64 = 256 << 10;
+const LEAST_READ: u64 = 16 << 10;
 
 /// More than the largest answer, a welcome that lists all uploads that can be held.
 const MAX_WRITE_BUFFER: usize = 1 << 20;
@@ -94,11 +143,7 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     tasks.spawn(async move {
         match upgraded.await {
             Ok(upgraded) => {
-                let limit = endpoint.intake.limits().max_message_size.as_usize();
-                let io = TokioIo::new(upgraded);
-                let socket =
-                    WebSocketStream::from_raw_socket(io, Role::Server, Some(config(limit))).await;
-                serve(endpoint, socket).await;
+                serve_upgraded(endpoint, TokioIo::new(upgraded)).await;
             }
             Err(error) => tracing::debug!("websocket upgrade: {error}"),
         }
@@ -173,7 +218,7 @@ fn check_handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
 }
 
 /// Runs one session over a WebSocket, whichever side dialled.
-pub async fn serve<S>(endpoint: Endpoint, mut socket: WebSocketStream<S>)
+async fn serve<S>(endpoint: Endpoint, mut socket: WebSocketStream<S>, memory: Holder)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -189,6 +234,7 @@ where
         endpoint.credit,
         replies,
         patience.clone(),
+        memory.clone(),
         true,
     );
     let close = loop {
@@ -203,6 +249,14 @@ where
                 }
             }
             message = socket.next() => message,
+            // Nobody waits for memory while holding some.
+            () = memory.pressed() => {
+                session.flush().await;
+                continue;
+            }
+            () = memory.revoked() => {
+                break Some(Ending::Close(CloseCode::Again, REVOKED.to_owned()));
+            }
             () = endpoint.stop.cancelled() => {
                 break Some(Ending::Close(CloseCode::Away, "the receiver is stopping".to_owned()));
             }
@@ -350,6 +404,7 @@ async fn finish<S>(
     if lost {
         return;
     }
+    let is_revoked = matches!(ending, Some(Ending::Close(CloseCode::Again, _)));
     let frame = match ending {
         Some(Ending::Close(code, reason)) => {
             tracing::info!(code = u16::from(code), "closing websocket: {reason}");
@@ -363,6 +418,11 @@ async fn finish<S>(
             reason: "".into(),
         },
     };
+    if is_revoked {
+        // Others wait for what it holds.
+        let _ = tokio::time::timeout(CURT, socket.close(Some(frame))).await;
+        return;
+    }
     let _ = tokio::time::timeout(CLOSING, async {
         let _ = socket.close(Some(frame)).await;
         // The other side's close frame; what else it still sends is not wanted.
@@ -381,6 +441,9 @@ async fn finish<S>(
     })
     .await;
 }
+
+/// Time to tell a client whose connection is given up for others why.
+const CURT: Duration = Duration::from_millis(100);
 
 /// Time for the closing handshake.
 const CLOSING: Duration = Duration::from_secs(2);

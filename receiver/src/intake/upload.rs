@@ -14,6 +14,7 @@ use shared::receipt::{Durability, Receipt, Reject, RejectReason};
 
 use super::unfinished::{Cell, Claim, Content};
 use super::{Intake, Origin};
+use crate::budget::{Budget, Lease};
 pub use body::Checkpoint;
 pub(super) use body::{Body, Opening};
 pub(super) use recover::warm;
@@ -32,6 +33,10 @@ pub struct Upload {
     received: u64,
     /// Where the next chunk begins: before `received` while bytes come again that are there.
     next: u64,
+    /// Bytes in memory.
+    buffered: u64,
+    /// For those, when nobody else answers for them.
+    lease: Option<Lease>,
 }
 
 impl Upload {
@@ -41,6 +46,7 @@ impl Upload {
         let intake = Arc::clone(body.intake());
         let (meta, origin) = (Arc::clone(body.meta()), body.origin().clone());
         let (size, received) = (body.size(), body.received());
+        let buffered = body.buffered();
         let (owner, cell) = claim.keep(Content::Warm(body))?;
         Some(Self {
             intake,
@@ -51,6 +57,8 @@ impl Upload {
             size,
             received,
             next: offset,
+            buffered,
+            lease: None,
         })
     }
 
@@ -67,6 +75,36 @@ impl Upload {
     /// Bytes of the whole image, as declared.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Bytes of it that are in memory.
+    pub fn buffered(&self) -> u64 {
+        self.buffered
+    }
+
+    /// Answers itself for its bytes in memory from now on, until they are on disk.
+    pub fn hold(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+    }
+
+    /// The memory that its bytes count against until they are on disk.
+    pub fn budget(&self) -> &Arc<Budget> {
+        self.intake.budget()
+    }
+
+    /// Hands the bytes that are in memory to the disk.
+    ///
+    /// # Errors
+    /// When the store fails or another connection took over; the upload cannot be completed then.
+    pub async fn write_out(&mut self) -> Result<(), Reject> {
+        let mut content = self.cell.lock().await;
+        let body = match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => body,
+            _ => return Err(self.superseded()),
+        };
+        body.write_out().await?;
+        self.buffered = body.buffered();
+        Ok(())
     }
 
     /// Who sends it.
@@ -107,6 +145,7 @@ impl Upload {
         };
         body.roll_back(checkpoint).await?;
         self.received = body.received();
+        self.buffered = body.buffered();
         self.next = self.received;
         Ok(())
     }
@@ -123,17 +162,6 @@ impl Upload {
         data: Segments,
     ) -> Result<(), Reject> {
         let now = UnixNanos::now();
-        let kib = u32::try_from(data.len().div_ceil(1 << 10)).unwrap_or(u32::MAX);
-        let intake = Arc::clone(&self.intake);
-        // The semaphore is never closed. More than there is would be waited for for ever.
-        let Ok(_memory) = intake.memory.acquire_many(kib.min(intake.memory_kib)).await else {
-            return Err(Reject::new(
-                self.id(),
-                RejectReason::Unavailable,
-                "the receiver is stopping",
-            ));
-        };
-        // Not before the memory is there: whoever takes over waits for this lock.
         let mut content = self.cell.lock().await;
         let body = match &mut *content {
             Some(Content::Warm(body)) if self.is_owned() => body,
@@ -158,6 +186,7 @@ impl Upload {
         }
         let pushed = body.push(now, offset, crc32c, data).await;
         self.received = body.received();
+        self.buffered = body.buffered();
         self.next = self.received;
         pushed
     }
@@ -170,6 +199,7 @@ impl Upload {
     /// The image is not stored; with `quarantined` set it is kept apart.
     pub async fn finish(mut self, declared: Option<Digest>) -> Result<Receipt, Reject> {
         let id = self.id();
+        let lease = self.lease.take();
         let (mut body, storing) = {
             let mut content = self.cell.lock().await;
             let Some(owner) = self.owner else {
@@ -193,14 +223,14 @@ impl Upload {
         if self.intake.durability() == Durability::Memory {
             // Nothing that could be left half done, and no time to lose.
             let stored = body.complete(declared).await;
-            drop((body, storing));
+            drop((body, storing, lease));
             return stored;
         }
         let tasks = self.intake.storing.clone();
         let completed = tasks
             .spawn(async move {
                 let stored = body.complete(declared).await;
-                drop((body, storing));
+                drop((body, storing, lease));
                 stored
             })
             .await;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::opening::Opening;
+use crate::budget::{Budget, Window};
 use crate::config::{Config, LinkOptions};
 use crate::endpoint::Place;
 use crate::endpoint::grpc::TransferService;
@@ -26,6 +27,7 @@ use crate::endpoint::grpc::TransferService;
 #[derive(Clone)]
 pub(super) struct Acceptor {
     link: LinkOptions,
+    budget: Arc<Budget>,
     connections: Arc<Semaphore>,
     max_connections: usize,
     /// For the head of a request, and between two requests.
@@ -38,6 +40,14 @@ pub(super) struct Acceptor {
 /// Time between HTTP/2 pings on a silent connection, and for their answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// Window of an HTTP/2 connection when there are very many; no connection can have less (RFC 9113,
+/// section 6.9.2).
+const LEAST_WINDOW: u64 = 64 << 10;
+
+/// Buffer of an HTTP/1 connection, which grows as its client sends.
+const LEAST_BUFFER: usize = 16 << 10;
+const MOST_BUFFER: usize = 400 << 10;
+
 /// Calls that one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 64;
 
@@ -45,6 +55,7 @@ impl Acceptor {
     /// Connections are asked to end by `stop`, and dropped by `cut`.
     pub(super) fn new(
         config: &Config,
+        budget: Arc<Budget>,
         stop: CancellationToken,
         cut: CancellationToken,
         tasks: TaskTracker,
@@ -52,6 +63,7 @@ impl Acceptor {
         let max_connections = config.limits.max_connections;
         Self {
             link: config.link.clone(),
+            budget,
             connections: Arc::new(Semaphore::new(max_connections)),
             max_connections,
             idle_timeout: config.limits.idle_timeout,
@@ -127,9 +139,17 @@ impl Acceptor {
         }
     }
 
+    /// What a new connection gets of the memory for windows: twice the window of a stream, unless
+    /// there are many connections.
+    fn window(&self) -> Window {
+        let most = self.link.http2_window.0.saturating_mul(2);
+        self.budget.window(LEAST_WINDOW.min(most), most)
+    }
+
     async fn serve_grpc(self, stream: TcpStream, service: TransferService) {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        let window = u32::try_from(self.link.http2_window.0).unwrap_or(u32::MAX >> 1);
+        let share = self.window();
+        let window = u32::try_from(share.bytes() / 2).unwrap_or(u32::MAX >> 1);
         let frame = u32::try_from(self.link.http2_frame_size.0).unwrap_or(16 << 10);
         builder
             .timer(TokioTimer::new())
@@ -147,6 +167,7 @@ impl Acceptor {
             TowerToHyperService::new(service),
         );
         tokio::pin!(connection);
+        let _share = share;
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = self.stop.cancelled() => {
@@ -161,10 +182,16 @@ impl Acceptor {
 
     async fn serve_http(self, stream: TcpStream, router: Router, permit: OwnedSemaphorePermit) {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        let window = u32::try_from(self.link.http2_window.0).unwrap_or(u32::MAX >> 1);
+        let http1_buffer = |share: &Window| {
+            let bytes = usize::try_from(share.bytes() / 2).unwrap_or(usize::MAX);
+            bytes.clamp(LEAST_BUFFER, MOST_BUFFER)
+        };
+        let share = self.window();
+        let window = u32::try_from(share.bytes() / 2).unwrap_or(u32::MAX >> 1);
         let frame = u32::try_from(self.link.http2_frame_size.0).unwrap_or(16 << 10);
         builder
             .http1()
+            .max_buf_size(http1_buffer(&share))
             .timer(TokioTimer::new())
             .header_read_timeout(self.idle_timeout);
         builder
@@ -187,6 +214,7 @@ impl Acceptor {
             TowerToHyperService::new(service),
         );
         tokio::pin!(connection);
+        let _share = share;
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = self.stop.cancelled() => {

@@ -1,11 +1,11 @@
 //! Dials transmitters that listen, for devices that cannot dial out.
 
+use std::future::Future;
 use std::time::Duration;
 
 use shared::wire::WEBSOCKET_SUBPROTOCOL;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
 use crate::endpoint::websocket::{self, Endpoint};
@@ -26,10 +26,10 @@ pub(super) async fn pull(url: Url, endpoint: Endpoint) {
             () = endpoint.stop.cancelled() => return,
         };
         match dialled {
-            Ok(Ok(socket)) => {
+            Ok(Ok(session)) => {
                 delay = FIRST_DELAY;
                 tracing::info!(%url, "dialled");
-                websocket::serve(endpoint.clone(), socket).await;
+                session.await;
             }
             Ok(Err(problem)) => {
                 tracing::warn!(%url, retry_in = ?delay, "transmitter not reached: {problem}");
@@ -46,7 +46,7 @@ pub(super) async fn pull(url: Url, endpoint: Endpoint) {
     }
 }
 
-async fn dial(url: &Url, endpoint: &Endpoint) -> Result<WebSocketStream<TcpStream>, String> {
+async fn dial(url: &Url, endpoint: &Endpoint) -> Result<impl Future<Output = ()> + use<>, String> {
     let host = url.host_str().ok_or("the URL has no host")?;
     // IPv6 addresses stand in brackets in a URL, but not in an address.
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -63,10 +63,5 @@ async fn dial(url: &Url, endpoint: &Endpoint) -> Result<WebSocketStream<TcpStrea
     request
         .headers_mut()
         .insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
-    let limit = endpoint.intake.limits().max_message_size.as_usize();
-    let config = websocket::config(limit);
-    let (socket, _) = client_async_with_config(request, stream, Some(config))
-        .await
-        .map_err(|error| error.to_string())?;
-    Ok(socket)
+    websocket::dial(endpoint, request, stream).await
 }

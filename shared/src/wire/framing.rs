@@ -85,6 +85,11 @@ impl Deframer {
         self.pieces.len() + self.small.len()
     }
 
+    /// Length of the message that is not whole yet, once that is known.
+    pub fn awaited(&self) -> Option<usize> {
+        self.awaited
+    }
+
     /// Bytes of a message that has not come to its end.
     pub fn is_mid_message(&self) -> bool {
         self.awaited.is_some() || self.skip > 0 || self.len() > 0

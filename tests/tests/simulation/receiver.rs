@@ -192,6 +192,7 @@ impl Endpoint {
             CREDIT,
             replies,
             patience.clone(),
+            self.intake.budget().holder(),
             true,
         );
         let mut open = true;

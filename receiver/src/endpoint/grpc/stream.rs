@@ -21,6 +21,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::TransferService;
+use crate::budget::{Holder, REVOKED};
 use crate::endpoint::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
 
 /// The long-lived session.
@@ -31,15 +32,17 @@ pub(super) fn exchange(service: TransferService, request: Request<Body>) -> Resp
         let credit = service.options.credit;
         let intake = service.intake.clone();
         let patience = patience(&service);
+        let memory = intake.budget().holder();
         let mut session = Session::new(
             intake,
             Transport::Grpc,
             credit,
             replies.clone(),
             patience.clone(),
+            memory.clone(),
             true,
         );
-        let end = converse(&service, &mut session, request.into_body()).await;
+        let end = converse(&service, &mut session, request.into_body(), memory).await;
         session.close().await;
         if let Some(reason) = end {
             let goodbye = ServerMessage::Goodbye { reason };
@@ -70,9 +73,11 @@ async fn converse(
     service: &TransferService,
     session: &mut Session,
     mut body: Body,
+    memory: Holder,
 ) -> Option<String> {
     let limit = service.intake.limits().max_message_size.as_usize();
     let mut deframer = Deframer::new(limit + shared::wire::CHUNK_OVERHEAD);
+    let mut is_leased = false;
     loop {
         while let Some(frame) = deframer.next_frame() {
             let message = match frame {
@@ -87,10 +92,23 @@ async fn converse(
             if let ControlFlow::Break(_) = session.handle(message).await {
                 return None;
             }
+            is_leased = false;
+        }
+        if let Some(len) = deframer.awaited().filter(|_| !is_leased) {
+            is_leased = true;
+            let len = len as u64;
+            if !memory.try_lease(len) {
+                // Nobody waits for memory while holding some.
+                session.flush().await;
+                if let Err(revoked) = memory.lease(len).await {
+                    return Some(revoked.to_string());
+                }
+            }
         }
         let piece = tokio::select! {
             piece = body.frame() => piece,
             () = service.stop.cancelled() => return Some("the receiver is stopping".to_owned()),
+            () = memory.revoked() => return Some(REVOKED.to_owned()),
             () = tokio::time::sleep(service.options.idle_timeout) => {
                 return Some(format!(
                     "no message for {:?}; RECEIVER_IDLE_TIMEOUT", service.options.idle_timeout
@@ -136,8 +154,17 @@ pub(super) async fn upload(service: TransferService, request: Request<Body>) -> 
     let credit = service.options.credit;
     let intake = service.intake.clone();
     let patience = patience(&service);
-    let mut session = Session::new(intake, Transport::Grpc, credit, replies, patience, false);
-    let end = converse(&service, &mut session, request.into_body()).await;
+    let memory = intake.budget().holder();
+    let mut session = Session::new(
+        intake,
+        Transport::Grpc,
+        credit,
+        replies,
+        patience,
+        memory.clone(),
+        false,
+    );
+    let end = converse(&service, &mut session, request.into_body(), memory).await;
     session.close().await;
     if let Some(reason) = end {
         return Status::unavailable(reason).into_http();

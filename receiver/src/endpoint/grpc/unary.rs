@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Request, Response, Status};
 
+use crate::budget::Holder;
 use crate::intake::{Begun, Intake, Origin};
 
 type Reply<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
 
 /// One image in one message.
-pub(super) struct Put(pub(super) Arc<Intake>);
+pub(super) struct Put(pub(super) Arc<Intake>, pub(super) Holder);
 
 impl tonic::server::UnaryService<proto::PutRequest> for Put {
     type Response = proto::PutResponse;
@@ -28,6 +29,8 @@ impl tonic::server::UnaryService<proto::PutRequest> for Put {
 
     fn call(&mut self, request: Request<proto::PutRequest>) -> Self::Future {
         let intake = Arc::clone(&self.0);
+        // From here on it is this side that takes its time.
+        self.1.serve();
         Box::pin(async move {
             match put(&intake, request.into_inner()).await {
                 Ok(response) => Ok(Response::new(response)),

@@ -27,6 +27,7 @@ pub(super) async fn metrics(State(state): State<ReadState>) -> Response {
         Ok(Err(error)) => tracing::warn!(%error, "figures of sequence numbers are not new"),
         Err(_) => tracing::warn!("figures of sequence numbers are not new: no answer in time"),
     }
+    state.metrics.memory(&state.budget.usage());
     let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (headers, state.metrics.handle().render()).into_response()
 }

@@ -81,6 +81,7 @@ impl Receiver {
             catalog: self.catalog.clone(),
             store: self.store.clone(),
             metrics: self.metrics.clone(),
+            budget: crate::budget::Budget::new(1 << 20),
             draining: self.draining.clone(),
             name: "receiver under test".into(),
         }))

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use shared::chunk::Segments;
 use shared::receipt::Reject;
 
+use crate::budget::{Holder, REVOKED};
 use crate::intake::Upload;
 
 /// Bytes of a refused request that are read and thrown away, so that the connection can go on with
@@ -23,6 +24,9 @@ const DRAIN_TIME: Duration = Duration::from_secs(60);
 
 /// Pieces of a body that go to the intake together at least, unless the body ends.
 const PORTION: usize = 128 << 10;
+
+/// What a portion takes in memory: it ends with the piece that makes it large enough.
+const PORTION_LEASE: u64 = 2 * PORTION as u64;
 
 /// Why a body did not come to its end.
 pub(super) enum Stopped {
@@ -46,12 +50,13 @@ pub(super) async fn stream(
     mut each: impl FnMut(&[u8]),
 ) -> Result<(), Stopped> {
     tokio::pin!(interrupt);
+    let memory = upload.budget().holder();
     let mut portion = Segments::new();
     loop {
         let next = tokio::select! {
             biased;
             () = &mut interrupt => Err(Stopped::Interrupted),
-            next = next_piece(body, idle) => next,
+            next = leased_piece(&memory, body, idle) => next,
         };
         let ended = !matches!(next, Ok(Some(_)));
         if let Ok(Some(piece)) = &next {
@@ -60,15 +65,39 @@ pub(super) async fn stream(
         }
         if portion.len() >= PORTION || (ended && !portion.is_empty()) {
             let offset = upload.received();
+            memory.serve();
             let pushed = upload
                 .push(offset, None, std::mem::take(&mut portion))
                 .await;
             pushed.map_err(Stopped::Rejected)?;
+            if !memory.keep(PORTION_LEASE + upload.buffered()) {
+                upload.write_out().await.map_err(Stopped::Rejected)?;
+                memory.clear();
+            }
         }
         if ended {
+            upload.hold(memory.part(upload.buffered()));
             return next.map(drop);
         }
     }
+}
+
+/// The next piece, and the memory for a portion. A piece that is given up while it waits for that
+/// never came, as far as its sender is told.
+async fn leased_piece(
+    memory: &Holder,
+    body: &mut Body,
+    idle: Duration,
+) -> Result<Option<Bytes>, Stopped> {
+    let piece = tokio::select! {
+        piece = next_piece(body, idle) => piece?,
+        () = memory.revoked() => return Err(Stopped::Broken(REVOKED.to_owned())),
+    };
+    if piece.is_some() && memory.is_empty() {
+        let leased = memory.lease(PORTION_LEASE).await;
+        leased.map_err(|revoked| Stopped::Broken(revoked.to_string()))?;
+    }
+    Ok(piece)
 }
 
 async fn next_piece(body: &mut Body, idle: Duration) -> Result<Option<Bytes>, Stopped> {

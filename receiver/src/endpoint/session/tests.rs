@@ -18,7 +18,15 @@ async fn ping_until_it_ends(stop: CancellationToken) -> Option<String> {
         stop,
     };
     let intake = Arc::clone(&rig.intake);
-    let mut session = Session::new(intake, Transport::Grpc, 1, replies, patience, false);
+    let mut session = Session::new(
+        intake,
+        Transport::Grpc,
+        1,
+        replies,
+        patience,
+        rig.intake.budget().holder(),
+        false,
+    );
     let pinging = async {
         loop {
             if let ControlFlow::Break(reason) = session.handle(ping()).await {

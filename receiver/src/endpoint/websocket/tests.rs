@@ -20,7 +20,7 @@ fn endpoint(rig: &Rig) -> Endpoint {
 }
 
 async fn socket(io: DuplexStream, role: Role) -> WebSocketStream<DuplexStream> {
-    WebSocketStream::from_raw_socket(io, role, Some(config(1 << 20))).await
+    WebSocketStream::from_raw_socket(io, role, Some(config(1 << 20, READ_BUFFER))).await
 }
 
 fn message(message: ClientMessage) -> Message {
@@ -54,7 +54,11 @@ async fn flood(client: &mut WebSocketStream<DuplexStream>) {
 async fn a_client_that_does_not_read_is_given_up_when_it_has_been_idle_for_too_long() {
     let rig = Rig::new();
     let (near, far) = tokio::io::duplex(1 << 10);
-    let serving = tokio::spawn(serve(endpoint(&rig), socket(near, Role::Server).await));
+    let serving = tokio::spawn(serve(
+        endpoint(&rig),
+        socket(near, Role::Server).await,
+        rig.intake.budget().holder(),
+    ));
     let mut client = socket(far, Role::Client).await;
     flood(&mut client).await;
     let served = tokio::time::timeout(IDLE * 4, serving).await;
@@ -67,7 +71,11 @@ async fn a_client_that_does_not_read_does_not_hold_up_the_stop() {
     let (near, far) = tokio::io::duplex(1 << 10);
     let endpoint = endpoint(&rig);
     let stop = endpoint.stop.clone();
-    let serving = tokio::spawn(serve(endpoint, socket(near, Role::Server).await));
+    let serving = tokio::spawn(serve(
+        endpoint,
+        socket(near, Role::Server).await,
+        rig.intake.budget().holder(),
+    ));
     let mut client = socket(far, Role::Client).await;
     flood(&mut client).await;
     stop.cancel();
@@ -79,7 +87,11 @@ async fn a_client_that_does_not_read_does_not_hold_up_the_stop() {
 async fn a_client_that_waits_for_the_end_of_the_connection_does_not_wait_in_vain() {
     let rig = Rig::new();
     let (near, far) = tokio::io::duplex(1 << 10);
-    let serving = tokio::spawn(serve(endpoint(&rig), socket(near, Role::Server).await));
+    let serving = tokio::spawn(serve(
+        endpoint(&rig),
+        socket(near, Role::Server).await,
+        rig.intake.budget().holder(),
+    ));
     let mut client = socket(far, Role::Client).await;
     let hello = Hello {
         protocol_version: PROTOCOL_VERSION,

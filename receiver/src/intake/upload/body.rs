@@ -202,6 +202,21 @@ impl Body {
         }
     }
 
+    /// Bytes in memory.
+    pub(super) fn buffered(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.buffered())
+    }
+
+    /// Hands the bytes in memory to the operating system.
+    pub(super) async fn write_out(&mut self) -> Result<(), Reject> {
+        let id = self.meta.id;
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        let written = writer.reopen().await.map(drop);
+        written.map_err(|error| self.turned_down(store_failed(id, &error)))
+    }
+
     /// What is there stays for the next process.
     pub(in crate::intake) fn leave(&mut self) {
         if let Some(writer) = &mut self.writer

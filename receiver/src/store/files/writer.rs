@@ -107,6 +107,10 @@ impl ImageWriter for FileWriter {
         }
     }
 
+    fn buffered(&self) -> u64 {
+        self.batch.len() as u64
+    }
+
     async fn truncate(&mut self, length: u64, digest: Digest) -> Result<(), StoreError> {
         self.digest = digest;
         let on_disk = match &self.state {

@@ -1,0 +1,401 @@
+//! The memory that clients may make this receiver take, as a setting (`--max-memory`).
+//!
+//! A quarter of it is for what connections get when they are made: windows of HTTP/2 and buffers
+//! for reading. Each takes a part of what is left, so that many connections get little each and
+//! all of them together no more than there is, but for a minimum each.
+//!
+//! The rest is for bytes that have come and are not on disk: messages that are not whole yet, and
+//! batches of uploads. Whoever has them is a [`Holder`]. It leases a message as a whole when it
+//! begins, and reads on when it has the lease; batches that find no room are written at once. So
+//! nobody waits for memory while holding some, and whoever has a lease can go on. One that does
+//! not while others wait, as a client that sends half a message and stops, is told to give back all
+//! it has: its connection ends, and what was begun over it is parked on disk. A thousand slow
+//! clients and a good one get by with the same memory, and the good one gets through.
+//!
+//! What is not counted is one read of each connection, which its window or buffer holds.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Time that a holder may be without progress while others wait, and time between looks for such.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The part of what can be leased that is made free at a time: those who wait are seldom alone.
+const FREED_PART: u64 = 8;
+
+/// The part of the windows that are left which one connection gets.
+const WINDOW_PART: u64 = 8;
+
+/// What a client is told whose connection is given up for others.
+pub const REVOKED: &str = "memory is short and this connection made no progress; connect again and \
+                           go on where it broke off";
+
+/// The memory that clients may make a receiver take.
+pub struct Budget {
+    /// Bytes that may yet be leased. Waiting is in order of arrival.
+    free: Semaphore,
+    capacity: u64,
+    leased: AtomicU64,
+    peak: AtomicU64,
+    revoked: AtomicU64,
+    /// Bytes of windows that are left, below zero when minimums exceed them.
+    windows: Mutex<i64>,
+    holders: Mutex<HashMap<u64, Arc<State>>>,
+    next: AtomicU64,
+    /// When it was last looked for holders without progress.
+    looked: Mutex<Instant>,
+    begun: Instant,
+}
+
+/// Figures of a budget, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Leased now.
+    pub leased: u64,
+    /// The most that was leased at a time.
+    pub peak: u64,
+    /// What may be leased.
+    pub capacity: u64,
+    /// Holders that had to give back.
+    pub revoked: u64,
+}
+
+impl Budget {
+    /// A budget of `bytes` in all.
+    pub fn new(bytes: u64) -> Arc<Self> {
+        let windows = bytes / 4;
+        let most = u64::try_from(Semaphore::MAX_PERMITS).unwrap_or(u64::MAX);
+        let capacity = (bytes - windows).clamp(1, most.min(u64::from(u32::MAX)));
+        let now = Instant::now();
+        Arc::new(Self {
+            free: Semaphore::new(usize::try_from(capacity).unwrap_or(Semaphore::MAX_PERMITS)),
+            capacity,
+            leased: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            revoked: AtomicU64::new(0),
+            windows: Mutex::new(i64::try_from(windows).unwrap_or(i64::MAX)),
+            holders: Mutex::default(),
+            next: AtomicU64::new(0),
+            looked: Mutex::new(now),
+            begun: now,
+        })
+    }
+
+    /// What is leased.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            leased: self.leased.load(Ordering::Relaxed),
+            peak: self.peak.load(Ordering::Relaxed),
+            capacity: self.capacity,
+            revoked: self.revoked.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A holder of nothing yet: a session, or a request with a body.
+    pub fn holder(self: &Arc<Self>) -> Holder {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let state = Arc::new(State {
+            held: AtomicU64::new(0),
+            since: AtomicU64::new(self.now()),
+            is_served: AtomicBool::new(false),
+            pressed: Notify::new(),
+            revoked: CancellationToken::new(),
+        });
+        self.holders.lock().insert(number, Arc::clone(&state));
+        Holder {
+            inner: Arc::new(Inner {
+                budget: Arc::clone(self),
+                number,
+                state,
+            }),
+        }
+    }
+
+    /// The credit of a session that would like `wanted` bytes: an equal part of what there is, but
+    /// never less than `least`.
+    pub fn credit(&self, wanted: u64, least: u64) -> u64 {
+        let holders = self.holders.lock().len().max(1) as u64;
+        (self.capacity / holders).max(least).min(wanted.max(least))
+    }
+
+    /// Takes the window of a new connection, between `least` and `most` bytes.
+    pub fn window(self: &Arc<Self>, least: u64, most: u64) -> Window {
+        let mut left = self.windows.lock();
+        let part = u64::try_from(*left).unwrap_or(0) / WINDOW_PART;
+        let bytes = part.min(most).max(least);
+        *left = left.saturating_sub_unsigned(bytes);
+        Window {
+            budget: Arc::clone(self),
+            bytes,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn took(&self, bytes: u64) {
+        let leased = self.leased.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(leased, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: u64) {
+        if bytes > 0 {
+            self.leased.fetch_sub(bytes, Ordering::Relaxed);
+            self.free
+                .add_permits(usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS));
+        }
+    }
+
+    /// Somebody waits for `wanted` bytes: tells those to give back that make no progress, the
+    /// heaviest burden (bytes times time) first, until that would be enough.
+    fn look_for_idlers(&self, wanted: u64) {
+        {
+            let mut looked = self.looked.lock();
+            if looked.elapsed() < PATIENCE / 2 {
+                return;
+            }
+            *looked = Instant::now();
+        }
+        let wanted = wanted.max(self.capacity / FREED_PART);
+        let now = self.now();
+        let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        let mut coming = self.capacity - self.leased.load(Ordering::Relaxed).min(self.capacity);
+        let mut idlers = Vec::new();
+        for state in self.holders.lock().values() {
+            let held = state.held.load(Ordering::Acquire);
+            if state.revoked.is_cancelled() {
+                coming += held;
+                continue;
+            }
+            let idle = now.saturating_sub(state.since.load(Ordering::Acquire));
+            if held > 0 && idle >= patience && !state.is_served.load(Ordering::Acquire) {
+                let burden = u128::from(held) * u128::from(idle);
+                idlers.push((burden, held, Arc::clone(state)));
+            }
+        }
+        idlers.sort_by_key(|(burden, ..)| std::cmp::Reverse(*burden));
+        for (_, held, state) in idlers {
+            if coming >= wanted {
+                break;
+            }
+            coming += held;
+            self.revoked.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                bytes = held,
+                "memory is short: a connection without progress ends"
+            );
+            state.revoked.cancel();
+        }
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The holder has to give back what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{REVOKED}")]
+pub struct Revoked;
+
+struct State {
+    held: AtomicU64,
+    /// When it last made progress, milliseconds since the budget was made.
+    since: AtomicU64,
+    /// The receiver works on what it sent: if that takes long, it is not the client's fault.
+    is_served: AtomicBool,
+    /// Told when it has to wait and has bytes that need not be in memory.
+    pressed: Notify,
+    revoked: CancellationToken,
+}
+
+/// Somebody who has bytes in memory. Clones are the same holder; the last one gives back all.
+#[derive(Clone)]
+pub struct Holder {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    budget: Arc<Budget>,
+    number: u64,
+    state: Arc<State>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.budget.holders.lock().remove(&self.number);
+        let held = self.state.held.load(Ordering::Acquire);
+        self.budget.give_back(held);
+    }
+}
+
+impl Holder {
+    /// Leases `bytes` more, for a message that begins. Waits until they are free. One larger than
+    /// all there is counts as all there is. Dropping the future leases nothing.
+    ///
+    /// # Errors
+    /// When this holder has to give back what it has.
+    pub async fn lease(&self, bytes: u64) -> Result<(), Revoked> {
+        if self.try_lease(bytes) {
+            return Ok(());
+        }
+        let Inner { budget, state, .. } = &*self.inner;
+        let wanted = self.leasable(bytes);
+        if state.held.load(Ordering::Acquire) > 0 {
+            state.pressed.notify_one();
+        }
+        let acquiring = budget.free.acquire_many(permits(wanted));
+        tokio::pin!(acquiring);
+        loop {
+            tokio::select! {
+                biased;
+                () = state.revoked.cancelled() => return Err(Revoked),
+                permit = &mut acquiring => {
+                    // The semaphore is never closed.
+                    if let Ok(permit) = permit {
+                        permit.forget();
+                    }
+                    break;
+                }
+                () = tokio::time::sleep(PATIENCE) => budget.look_for_idlers(wanted),
+            }
+        }
+        self.leased(wanted);
+        Ok(())
+    }
+
+    /// The same if it need not wait for them; whether it got them.
+    pub fn try_lease(&self, bytes: u64) -> bool {
+        let wanted = self.leasable(bytes);
+        match self.inner.budget.free.try_acquire_many(permits(wanted)) {
+            Ok(permit) => {
+                permit.forget();
+                self.leased(wanted);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn leasable(&self, bytes: u64) -> u64 {
+        let held = self.inner.state.held.load(Ordering::Acquire);
+        bytes.min(self.inner.budget.capacity.saturating_sub(held))
+    }
+
+    fn leased(&self, bytes: u64) {
+        let Inner { budget, state, .. } = &*self.inner;
+        state.held.fetch_add(bytes, Ordering::AcqRel);
+        state.since.store(budget.now(), Ordering::Release);
+        budget.took(bytes);
+    }
+
+    /// Resolves when it has to wait and has bytes that need not be in memory.
+    pub async fn pressed(&self) {
+        self.inner.state.pressed.notified().await;
+    }
+
+    /// Whether it has nothing.
+    pub fn is_empty(&self) -> bool {
+        self.inner.state.held.load(Ordering::Acquire) == 0
+    }
+
+    /// A message is whole: until [`Self::keep`], its sender waits for the receiver.
+    pub fn serve(&self) {
+        self.inner.state.is_served.store(true, Ordering::Release);
+    }
+
+    /// The receiver is done with what came, but for `bytes` that are still in memory: gives back
+    /// the rest or, if there are more than before, leases them. `false` when there is no room for
+    /// them: they are to be written to disk.
+    #[must_use = "what finds no room must not stay in memory"]
+    pub fn keep(&self, bytes: u64) -> bool {
+        let Inner { budget, state, .. } = &*self.inner;
+        state.since.store(budget.now(), Ordering::Release);
+        state.is_served.store(false, Ordering::Release);
+        let held = state.held.load(Ordering::Acquire);
+        if bytes > held {
+            return self.try_lease(bytes - held);
+        }
+        state.held.fetch_sub(held - bytes, Ordering::AcqRel);
+        budget.give_back(held - bytes);
+        true
+    }
+
+    /// The receiver is done with what came, and nothing of it is in memory.
+    pub fn clear(&self) {
+        let held_nothing = self.keep(0);
+        debug_assert!(held_nothing, "giving back needs no room");
+    }
+
+    /// Parts with `bytes`, for work that goes on without this holder.
+    pub fn part(&self, bytes: u64) -> Lease {
+        let Inner { budget, state, .. } = &*self.inner;
+        let bytes = bytes.min(state.held.load(Ordering::Acquire));
+        state.held.fetch_sub(bytes, Ordering::AcqRel);
+        Lease {
+            budget: Arc::clone(budget),
+            bytes,
+        }
+    }
+
+    /// Resolves when this holder has to give back what it has.
+    pub async fn revoked(&self) {
+        self.inner.state.revoked.cancelled().await;
+    }
+}
+
+/// The capacity fits, hence each part of it.
+fn permits(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Bytes in memory of work that ends by itself.
+#[must_use = "the bytes count as given back when this is dropped"]
+pub struct Lease {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+/// The window of a connection, given back when it is dropped.
+#[must_use = "the window counts as given back when this is dropped"]
+pub struct Window {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Window {
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let mut left = self.budget.windows.lock();
+        *left = left.saturating_add_unsigned(self.bytes);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;

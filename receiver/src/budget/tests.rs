@@ -1,0 +1,179 @@
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+
+/// A budget with 3,000 bytes to lease.
+fn budget() -> Arc<Budget> {
+    Budget::new(4_000)
+}
+
+fn leased(budget: &Budget) -> u64 {
+    let usage = budget.usage();
+    let free = budget.free.available_permits() as u64;
+    assert_eq!(usage.leased + free, usage.capacity, "nothing gets lost");
+    usage.leased
+}
+
+fn is_pending(future: std::pin::Pin<&mut impl Future>) -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    matches!(future.poll(&mut context), Poll::Pending)
+}
+
+#[tokio::test]
+async fn what_is_leased_comes_back_however_it_ends() {
+    let budget = budget();
+    let one = budget.holder();
+    one.lease(1_000).await.unwrap();
+    assert!(one.keep(400));
+    assert_eq!(leased(&budget), 400);
+    let part = one.part(300);
+    assert_eq!(leased(&budget), 400);
+    drop(one.clone());
+    drop(one);
+    assert_eq!(leased(&budget), 300);
+    drop(part);
+    assert_eq!(leased(&budget), 0);
+    assert_eq!(budget.usage().peak, 1_000);
+    assert!(budget.holders.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_larger_than_all_there_is_gets_all_there_is() {
+    let budget = budget();
+    let one = budget.holder();
+    one.lease(2_000).await.unwrap();
+    one.lease(1_000_000).await.unwrap();
+    one.lease(1).await.unwrap();
+    assert_eq!(leased(&budget), 3_000);
+    assert!(one.keep(9_000), "there is nobody who would have less");
+    assert_eq!(leased(&budget), 3_000);
+    one.clear();
+    assert_eq!(leased(&budget), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_given_up_takes_nothing() {
+    let budget = budget();
+    let (one, two) = (budget.holder(), budget.holder());
+    one.lease(2_500).await.unwrap();
+    {
+        let waiting = two.lease(1_000);
+        tokio::pin!(waiting);
+        assert!(is_pending(waiting.as_mut()));
+    }
+    one.clear();
+    assert_eq!(leased(&budget), 0);
+    two.lease(3_000).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_makes_no_progress_gives_way_and_who_does_is_left_alone() {
+    let budget = budget();
+    let (stalled, busy, good) = (budget.holder(), budget.holder(), budget.holder());
+    stalled.lease(1_500).await.unwrap();
+    busy.lease(1_500).await.unwrap();
+    busy.serve();
+    let ending = async {
+        stalled.revoked().await;
+        drop(stalled);
+    };
+    let (lease, ()) = tokio::join!(good.lease(1_000), ending);
+    lease.unwrap();
+    let still = budget.usage();
+    assert_eq!((still.revoked, still.leased), (1, 2_500));
+    assert!(!busy.inner.state.revoked.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_give_way_than_are_in_the_way_and_the_heaviest_first() {
+    let budget = budget();
+    let small: Vec<Holder> = (0..10).map(|_| budget.holder()).collect();
+    for holder in &small {
+        holder.lease(100).await.unwrap();
+    }
+    let large = budget.holder();
+    large.lease(2_000).await.unwrap();
+    let good = budget.holder();
+    let ending = async {
+        large.revoked().await;
+        drop(large);
+    };
+    let (lease, ()) = tokio::join!(good.lease(500), ending);
+    lease.unwrap();
+    assert_eq!(budget.usage().revoked, 1);
+}
+
+#[tokio::test]
+async fn what_finds_no_room_is_not_kept() {
+    let budget = budget();
+    let (one, two) = (budget.holder(), budget.holder());
+    one.lease(2_500).await.unwrap();
+    assert!(two.keep(400));
+    assert!(!two.keep(600), "100 are left");
+    assert_eq!(leased(&budget), 2_900);
+    assert!(two.keep(500));
+    two.clear();
+    assert_eq!(leased(&budget), 2_500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_to_wait_with_bytes_in_memory_is_told_to_write_them() {
+    let budget = budget();
+    let (one, two) = (budget.holder(), budget.holder());
+    assert!(one.keep(1_500) && two.keep(1_500));
+    let both = [&one, &two].map(|holder| async move {
+        let writing = async {
+            holder.pressed().await;
+            holder.clear();
+        };
+        let (lease, ()) = tokio::join!(holder.lease(1_400), writing);
+        lease
+    });
+    let both = futures_util::future::join_all(both).await;
+    assert_eq!(both, [Ok(()), Ok(())]);
+    assert_eq!(budget.usage().revoked, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_gives_way_while_there_is_enough() {
+    let budget = budget();
+    let idle = budget.holder();
+    idle.lease(2_000).await.unwrap();
+    tokio::time::advance(PATIENCE * 1_000).await;
+    let good = budget.holder();
+    for _ in 0..100 {
+        good.lease(1_000).await.unwrap();
+        good.clear();
+    }
+    assert_eq!(budget.usage().revoked, 0);
+}
+
+#[test]
+fn windows_shrink_with_their_number_and_come_back() {
+    let budget = Budget::new(64 << 20);
+    let (least, most) = (64 << 10, 8 << 20);
+    let many: Vec<Window> = (0..1_000).map(|_| budget.window(least, most)).collect();
+    assert_eq!(many[0].bytes(), 2 << 20, "an eighth of a quarter");
+    assert!(many.windows(2).all(|two| two[0].bytes() >= two[1].bytes()));
+    assert_eq!(many[999].bytes(), least);
+    let more_than_least: u64 = many
+        .iter()
+        .map(Window::bytes)
+        .filter(|bytes| *bytes > least)
+        .sum();
+    assert!(more_than_least <= 16 << 20);
+    drop(many);
+    assert_eq!(budget.window(least, most).bytes(), 2 << 20);
+}
+
+#[tokio::test]
+async fn credit_shrinks_with_the_number_of_sessions_but_not_to_nothing() {
+    let budget = Budget::new(4_000_000);
+    let mut sessions = vec![budget.holder()];
+    assert_eq!(budget.credit(8_000, 10), 8_000);
+    assert_eq!(budget.credit(9_000_000, 10), 3_000_000);
+    sessions.extend((0..2_999).map(|_| budget.holder()));
+    assert_eq!(budget.credit(8_000, 10), 1_000);
+    assert_eq!(budget.credit(8_000, 5_000), 5_000);
+    assert_eq!(budget.credit(8_000, 9_000), 9_000);
+}

@@ -1,0 +1,372 @@
+//! Bytes on their way in, counted against the budget before anybody keeps them.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use shared::receipt::{Reject, RejectReason};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::budget::{Holder, REVOKED, Revoked};
+use crate::intake::Intake;
+use crate::problem::Problem;
+
+type Leasing = Pin<Box<dyn Future<Output = Result<(), Revoked>> + Send>>;
+
+/// Leases in polled form.
+struct Meter {
+    holder: Holder,
+    leasing: Option<Leasing>,
+}
+
+impl Meter {
+    fn new(holder: Holder) -> Self {
+        Self {
+            holder,
+            leasing: None,
+        }
+    }
+
+    fn lease(&mut self, bytes: u64) {
+        if !self.holder.try_lease(bytes) {
+            let holder = self.holder.clone();
+            self.leasing = Some(Box::pin(async move { holder.lease(bytes).await }));
+        }
+    }
+
+    /// Ready when what was to be leased is.
+    fn poll_leased(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Revoked>> {
+        let Some(leasing) = &mut self.leasing else {
+            return Poll::Ready(Ok(()));
+        };
+        let leased = ready!(leasing.as_mut().poll(context));
+        self.leasing = None;
+        Poll::Ready(leased)
+    }
+}
+
+/// A stream of WebSocket frames. One that does not come whole at once is leased when its head has
+/// come, and read on when it is.
+pub(super) struct MeteredStream<S> {
+    stream: S,
+    meter: Meter,
+    frames: Frames,
+}
+
+impl<S> MeteredStream<S> {
+    /// For frames of at most `largest` bytes: longer ones are refused by their heads. With
+    /// `handshake` an HTTP answer comes before the first frame.
+    pub(super) fn new(stream: S, holder: Holder, largest: u64, handshake: bool) -> Self {
+        Self {
+            stream,
+            meter: Meter::new(holder),
+            frames: Frames {
+                handshake,
+                largest,
+                ..Frames::default()
+            },
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if ready!(this.meter.poll_leased(context)).is_err() {
+            // The session hears of it by itself, and ends.
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        let stays = this.frames.take(&buffer.filled()[before..]);
+        if stays > 0 {
+            this.meter.lease(stays);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Finds the heads of frames (RFC 6455, section 5.2).
+#[derive(Default)]
+struct Frames {
+    /// The HTTP answer has not ended.
+    handshake: bool,
+    largest: u64,
+    /// The last bytes of it, or those of a head that is not whole.
+    head: [u8; 14],
+    filled: usize,
+    /// Bytes of the present frame that are yet to come.
+    left: u64,
+}
+
+impl Frames {
+    /// Goes over bytes that have come. The bytes of data that will stay in memory after them:
+    /// those of a frame that ends later, and of fragments of a message that does.
+    fn take(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut fragments = 0_u64;
+        let mut unfinished = 0;
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let step = usize::try_from(self.left).unwrap_or(usize::MAX);
+                let step = step.min(bytes.len());
+                self.left -= step as u64;
+                bytes = &bytes[step..];
+                if self.left == 0 {
+                    unfinished = 0;
+                }
+                continue;
+            }
+            self.head[self.filled] = bytes[0];
+            self.filled += 1;
+            bytes = &bytes[1..];
+            if self.handshake {
+                self.answer();
+            } else if let Some(length) = self.length() {
+                self.filled = 0;
+                self.left = length;
+                let (is_last, is_control) = (self.head[0] & 0x80 > 0, self.head[0] & 0x08 > 0);
+                if is_control || length > self.largest {
+                    continue;
+                }
+                if is_last {
+                    unfinished = length;
+                } else {
+                    fragments = fragments.saturating_add(length);
+                }
+            }
+        }
+        fragments.saturating_add(unfinished)
+    }
+
+    /// A byte of the HTTP answer, which ends with an empty line.
+    fn answer(&mut self) {
+        if self.head[..self.filled].ends_with(b"\r\n\r\n") {
+            self.handshake = false;
+            self.filled = 0;
+        } else if self.filled == self.head.len() {
+            self.head.copy_within(11.., 0);
+            self.filled = 3;
+        }
+    }
+
+    /// Length of the frame's data, once its head is whole.
+    fn length(&self) -> Option<u64> {
+        let head = &self.head[..self.filled];
+        let second = *head.get(1)?;
+        let (size, mask) = (second & 0x7f, usize::from(second >> 7) * 4);
+        let extended = match size {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        if head.len() < 2 + extended + mask {
+            return None;
+        }
+        Some(match extended {
+            0 => u64::from(size),
+            _ => head[2..2 + extended]
+                .iter()
+                .fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        })
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A body that is taken as a whole. It is leased when it begins, and stays so until the last clone
+/// of its holder is gone.
+pub(super) struct MeteredBody<B> {
+    body: B,
+    meter: Meter,
+    /// Bytes of it at most; `None` once they are leased.
+    length: Option<u64>,
+}
+
+impl<B> MeteredBody<B> {
+    pub(super) fn new(body: B, holder: Holder, length: u64) -> Self {
+        Self {
+            body,
+            meter: Meter::new(holder),
+            length: Some(length),
+        }
+    }
+}
+
+/// Why a metered body breaks off.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<B> HttpBody for MeteredBody<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Err(revoked) = ready!(this.meter.poll_leased(context)) {
+            return Poll::Ready(Some(Err(revoked.into())));
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if matches!(frame, Some(Ok(_)))
+            && let Some(length) = this.length.take()
+        {
+            this.meter.lease(length);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Largest body that is taken as a whole.
+pub(super) const WHOLE_BODY: usize = 4 << 20;
+
+/// Counts the body of a request that is taken as a whole, until it is answered.
+pub(super) async fn whole_body(
+    State(intake): State<Arc<Intake>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let holder = intake.budget().holder();
+    let most = WHOLE_BODY as u64;
+    let length = length_of(request.headers()).map_or(most, |length| length.min(most));
+    let body = holder.clone();
+    let request = request.map(|inner| Body::new(MeteredBody::new(inner, body, length)));
+    let response = tokio::select! {
+        response = next.run(request) => response,
+        () = holder.revoked() => revoked(),
+    };
+    drop(holder);
+    response
+}
+
+fn length_of(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
+fn revoked() -> Response {
+    let reject = Reject::new(None, RejectReason::Unavailable, REVOKED);
+    let mut response = Problem::from(reject).into_response();
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame of `length` bytes with this first byte, masked or not.
+    fn frame(first: u8, length: usize, masked: bool) -> Vec<u8> {
+        let mask = if masked { 0x80 } else { 0 };
+        let mut frame = match length {
+            0..=125 => vec![first, mask | length as u8],
+            126..=65_535 => vec![first, mask | 126, (length >> 8) as u8, length as u8],
+            _ => {
+                let mut head = vec![first, mask | 127];
+                head.extend_from_slice(&(length as u64).to_be_bytes());
+                head
+            }
+        };
+        frame.resize(frame.len() + length + if masked { 4 } else { 0 }, 0xff);
+        frame
+    }
+
+    fn frames(handshake: bool) -> Frames {
+        Frames {
+            handshake,
+            largest: 1 << 20,
+            ..Frames::default()
+        }
+    }
+
+    #[test]
+    fn each_frame_counts_once_however_it_is_cut() {
+        for masked in [false, true] {
+            for length in [0, 1, 125, 126, 65_535, 65_536, 70_000] {
+                let bytes = frame(0x82, length, masked);
+                assert_eq!(frames(false).take(&bytes), 0, "it is whole");
+                for piece in [1, 2, 3, 13, 14, 15, 1_000] {
+                    let mut frames = frames(false);
+                    let twice = [bytes.clone(), bytes.clone()].concat();
+                    let counted: u64 = twice.chunks(piece).map(|part| frames.take(part)).sum();
+                    let most = 2 * length as u64;
+                    let least = if piece < length { most } else { 0 };
+                    assert!((least..=most).contains(&counted), "{length} by {piece}");
+                    assert_eq!((frames.left, frames.filled), (0, 0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_stay_and_what_is_between_them_does_not() {
+        let mut frames = frames(false);
+        let stream = [
+            frame(0x02, 100, true),
+            frame(0x89, 5, true),
+            frame(0x00, 1_000, true),
+            frame(0x80, 10, true),
+        ];
+        assert_eq!(frames.take(&stream.concat()), 1_100);
+    }
+
+    #[test]
+    fn a_frame_that_will_be_refused_is_not_leased() {
+        let mut head = vec![0x82, 0xff];
+        head.extend_from_slice(&u64::MAX.to_be_bytes());
+        let mut frames = frames(false);
+        assert_eq!(frames.take(&head), 0);
+        assert_eq!(frames.take(&[0; 1_000]), 0);
+    }
+
+    #[test]
+    fn frames_begin_after_the_answer_to_the_handshake() {
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+        let mut frames = frames(true);
+        for byte in answer {
+            assert_eq!(frames.take(&[*byte]), 0);
+        }
+        assert_eq!(frames.take(&frame(0x82, 1_000, false)[..500]), 1_000);
+    }
+}

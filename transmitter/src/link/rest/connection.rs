@@ -30,6 +30,9 @@ pub(super) struct RestConnection {
     pub(super) lost: CancellationToken,
 }
 
+/// Images up to this size always go by `PUT`.
+const SMALL: u64 = 256 << 10;
+
 impl RestConnection {
     pub(super) fn request(&self, method: &str, path: &str) -> http::request::Builder {
         Request::builder()
@@ -163,8 +166,11 @@ async fn watched<T>(
 impl Connection for RestConnection {
     async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
         let id = image.meta.id;
-        // A broken `PUT` begins anew, with which no more than a window is sent again.
-        let answer = if image.payload.size() > self.window {
+        let (size, unfinished) = (image.payload.size(), &self.identity.unfinished);
+        // A broken `PUT` begins anew, with which no more than a window is sent again. But a line that
+        // broke once may never carry that much in one go.
+        let broken = size > SMALL && unfinished.mark(id).is_some();
+        let answer = if size > self.window || broken {
             self.deliver_by_tus(image, attempt).await
         } else {
             self.put(image, attempt).await

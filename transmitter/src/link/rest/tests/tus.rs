@@ -294,6 +294,22 @@ async fn a_connection_that_breaks_ends_the_attempt_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_image_whose_put_broke_is_gone_on_with_by_tus() {
+    let identity = identity();
+    for (size, expected) in [(300 << 10, "HEAD"), (200 << 10, "PUT")] {
+        let mut image = image(size);
+        image.meta.sequence = size;
+        for (attempt, method) in [(FIRST, "PUT"), (SECOND, expected)] {
+            let (mut connection, came) = connect(identity.clone(), |_| None).await;
+            connection.window = 1 << 20;
+            let lost = connection.deliver(&image, attempt).await;
+            assert!(matches!(lost, Err(DeliveryError::Lost(_))), "{lost:?}");
+            assert_eq!(came.summaries(), [method], "{size}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn under_a_cap_a_body_moves_on_all_the_time() {
     let mut identity = identity();
     // A window takes four times as long as the connection may be silent.

@@ -12,8 +12,14 @@ use shared::wire::{Loss, Standing};
 
 use crate::config::{Order, OutboxOptions, OutboxPlace};
 use crate::payload::Payload;
+use disk::DiskOutbox;
 use memory::MemoryOutbox;
+use shared::disk::OsDisk;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+pub(crate) mod conformance;
+pub mod disk;
 pub mod memory;
 
 /// An image that is owed.
@@ -243,9 +249,15 @@ pub async fn open(options: &OutboxOptions, order: Order) -> Result<Opened, Outbo
                 id,
             })
         }
-        // The outbox on disk takes this place.
-        OutboxPlace::Folder(_) => {
-            let outbox = MemoryOutbox::new(options.memory.0, order);
+        OutboxPlace::Folder(folder) => {
+            let (folder, options) = (folder.clone(), options.clone());
+            let opening = tokio::task::spawn_blocking(move || {
+                DiskOutbox::open(Arc::new(OsDisk), &folder, &options, order)
+            });
+            let outbox = opening.await.map_err(|error| OutboxError::Io {
+                action: "opening".to_owned(),
+                source: std::io::Error::other(error),
+            })??;
             let id = outbox.id();
             Ok(Opened {
                 outbox: Arc::new(outbox),
@@ -282,6 +294,14 @@ pub enum OutboxError {
         /// The system's error.
         #[source]
         source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("outbox {folder} is in use by {holder}; stop that, or use another folder")]
+    InUse {
+        /// The outbox.
+        folder: String,
+        /// `process 1234`.
+        holder: String,
     },
     /// The outbox was closed.
     #[error("the outbox is closed")]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use shared::clock::UnixNanos;
 use shared::image::{ImageId, OutboxId, Transport};
-use shared::receipt::Reject;
+use shared::receipt::{ReceiptStatus, Reject};
 
 use crate::delivery::{Settled, Settlement};
 
@@ -109,10 +109,11 @@ impl ReceiptLog {
         let meta = &settled.image.meta;
         let (status, digest, durability, receiver) = match &settled.settlement {
             Settlement::Receipt(receipt) => {
-                let status = if settled.is_duplicate() {
-                    "duplicate"
-                } else {
-                    "stored"
+                // The receiver's word, whatever it means for this run: to whoever compares both
+                // sides, a second `stored` is an image that was stored twice.
+                let status = match receipt.status {
+                    ReceiptStatus::Stored => "stored",
+                    ReceiptStatus::Duplicate => "duplicate",
                 };
                 let durability = receipt.durability.key();
                 let receiver = receipt.receiver.as_str();

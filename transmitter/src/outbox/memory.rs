@@ -355,99 +355,19 @@ impl Outbox for MemoryOutbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payload::Payload;
-    use bytes::Bytes;
-    use shared::image::ImageMeta;
+    use crate::outbox::conformance::{self, Maker};
 
-    fn image(size: usize) -> Owed {
-        Owed {
-            meta: ImageMeta::new(ImageId::new(), size as u64),
-            payload: Payload::Memory(Bytes::from(vec![0; size])),
-            source_file: None,
-            source_mark: None,
-            carried: false,
+    struct InMemory;
+
+    impl Maker for InMemory {
+        fn make(&self, order: Order, images: u64) -> Arc<dyn Outbox> {
+            let limit = images * (1_000 + ENTRY_BYTES);
+            Arc::new(MemoryOutbox::new(limit, order))
         }
     }
 
     #[tokio::test]
-    async fn hands_out_in_order_and_again_what_was_given_back() {
-        let outbox = MemoryOutbox::new(1 << 20, Order::OldestFirst);
-        for _ in 0..3 {
-            outbox.push(image(10)).await.expect("room");
-        }
-        let first = outbox.take().await.expect("three are waiting");
-        let second = outbox.take().await.expect("two are waiting");
-        assert_eq!((first.meta.sequence, second.meta.sequence), (1, 2));
-        outbox.give_back(first.meta.id).await;
-        assert_eq!(
-            outbox.take().await.map(|image| image.meta.sequence),
-            Some(1)
-        );
-        outbox
-            .settle(first.meta.id, Outcome::Delivered)
-            .await
-            .expect("memory");
-        outbox
-            .settle(second.meta.id, Outcome::Delivered)
-            .await
-            .expect("memory");
-        assert_eq!(
-            outbox.backlog(),
-            Backlog {
-                images: 1,
-                bytes: 10
-            }
-        );
-    }
-
-    #[tokio::test]
-    async fn a_full_outbox_makes_the_source_wait_until_there_is_room() {
-        let outbox = Arc::new(MemoryOutbox::new(3_000, Order::OldestFirst));
-        outbox.push(image(1_500)).await.expect("room");
-        let pushing = tokio::spawn({
-            let outbox = Arc::clone(&outbox);
-            async move { outbox.push(image(1_500)).await }
-        });
-        let first = outbox.take().await.expect("one is waiting");
-        assert_eq!(outbox.backlog().images, 1);
-        outbox
-            .settle(first.meta.id, Outcome::Delivered)
-            .await
-            .expect("memory");
-        assert_eq!(
-            pushing.await.expect("no panic").expect("room now").sequence,
-            2
-        );
-    }
-
-    #[tokio::test]
-    async fn an_image_that_can_never_fit_is_refused() {
-        let outbox = MemoryOutbox::new(3_000, Order::OldestFirst);
-        assert!(matches!(
-            outbox.push(image(4_000)).await,
-            Err(OutboxError::TooLarge { .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn every_taker_learns_that_the_end_has_come() {
-        let outbox = Arc::new(MemoryOutbox::new(1 << 20, Order::OldestFirst));
-        outbox.push(image(1)).await.expect("room");
-        let last = outbox.take().await.expect("one is waiting");
-        let takers: Vec<_> = (0..4)
-            .map(|_| {
-                let outbox = Arc::clone(&outbox);
-                tokio::spawn(async move { outbox.take().await.is_none() })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        outbox.close();
-        outbox
-            .settle(last.meta.id, Outcome::Delivered)
-            .await
-            .expect("memory");
-        for taker in takers {
-            assert!(taker.await.expect("no panic"));
-        }
+    async fn does_what_every_outbox_does() {
+        conformance::all(&InMemory).await;
     }
 }

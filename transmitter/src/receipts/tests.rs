@@ -67,6 +67,17 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 #[tokio::test]
+async fn a_duplicate_of_an_earlier_process_is_told_as_the_receiver_said_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("receipts");
+    let log = ReceiptLog::open(&path, OutboxId::new()).expect("it can be made");
+    let mut again = receipt(ReceiptStatus::Duplicate);
+    again.attempts = 2;
+    log.write(&again, Transport::Grpc).await.expect("room");
+    assert_eq!(lines(&path)[0]["status"], "duplicate");
+}
+
+#[tokio::test]
 async fn each_answer_is_a_line_of_json_and_a_loss_has_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("receipts");

@@ -185,7 +185,7 @@ fn transmitter(site: &Site) -> Result<()> {
     })?;
     until("the figures say that the outbox is not well", || {
         let metrics = get(&status, "/metrics")?.body;
-        Ok(figure(&metrics, OUTBOX_HEALTHY, "") == 0.0)
+        Ok(figure(&metrics, "pantelegraph_transmitter_healthy", "\"outbox\"") == 0.0)
     })?;
     until("the log says that there is no space", || {
         Ok(process.log().contains("space"))
@@ -206,9 +206,6 @@ fn transmitter(site: &Site) -> Result<()> {
     station.stop()?;
     Ok(())
 }
-
-/// 1 while the outbox can keep images.
-const OUTBOX_HEALTHY: &str = "pantelegraph_outbox_healthy";
 
 #[cfg(test)]
 mod tests {

@@ -202,7 +202,7 @@ impl Connection for RestConnection {
         for (losses, standing) in portions(losses, standing, 0) {
             let report = LossReport {
                 id: 0,
-                standing,
+                standing: Some(standing),
                 losses,
                 transmitter: self.identity.transmitter.clone(),
             };

@@ -146,7 +146,12 @@ impl<'a> Scene<'a> {
     fn play(&mut self) -> Result<Outcome> {
         for round in &self.plan.rounds {
             let mut random = Rng::with_seed(round.seed);
-            let label = format!("round {}, {}", round.number, round.transport);
+            let label = format!(
+                "{}; round {}, {}",
+                words(self.plan),
+                round.number,
+                round.transport
+            );
             self.round(round, &mut random).with_context(|| label)?;
         }
         self.drain().context("delivering everything at the end")?;

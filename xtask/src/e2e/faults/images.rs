@@ -22,9 +22,9 @@ impl Shape {
     /// Ending of the file's name.
     pub(crate) fn ending(self) -> &'static str {
         match self {
-            Self::Jpeg => "jpg",
+            // A folder is asked for files with names of images only.
+            Self::Jpeg | Self::Noise => "jpg",
             Self::Bmp | Self::Torn => "bmp",
-            Self::Noise => "dat",
         }
     }
 }

@@ -62,6 +62,8 @@ impl Source {
                 vec![
                     "--folder".to_owned(),
                     folder.display().to_string(),
+                    "--rescan".to_owned(),
+                    "300ms".to_owned(),
                     "--outbox-files".to_owned(),
                     files.to_owned(),
                     "--after-delivery".to_owned(),

@@ -13,8 +13,10 @@ use crate::e2e::stations::{addresses, program};
 
 /// Time for a program to stop when asked, its own grace period included.
 const STOP: Duration = Duration::from_secs(15);
+/// Exit codes that nothing here may bring about: wrong settings, a panic, a defect.
+const DEFECTS: [i32; 3] = [2, 101, 70];
 /// Settings of the transmitter that make a round short.
-const IMPATIENT: [&str; 20] = [
+const IMPATIENT: [&str; 18] = [
     "--progress",
     "never",
     "--connect-timeout",
@@ -27,8 +29,6 @@ const IMPATIENT: [&str; 20] = [
     "10ms",
     "--retry-max",
     "150ms",
-    "--rescan",
-    "300ms",
     "--grace",
     "1s",
     "--outbox-min-free",
@@ -127,7 +127,13 @@ impl Side {
     /// Whether it runs.
     pub(crate) fn is_running(&mut self) -> Result<bool> {
         match &mut self.process {
-            Some(process) => Ok(process.ended()?.is_none()),
+            Some(process) => match process.ended()? {
+                None => Ok(true),
+                Some(status) if status.code().is_some_and(|code| DEFECTS.contains(&code)) => {
+                    bail!("{} ended with {status}: {}", self.name, self.last_words())
+                }
+                Some(_) => Ok(false),
+            },
             None => Ok(false),
         }
     }

@@ -158,6 +158,19 @@ impl Books {
     }
 
     fn receipts_are_true(&self, findings: &mut Findings) {
+        let mut stored: BTreeMap<[u8; 16], u32> = BTreeMap::new();
+        for receipt in self
+            .receipts
+            .iter()
+            .filter(|receipt| receipt.status == "stored")
+        {
+            *stored.entry(receipt.id).or_default() += 1;
+        }
+        // An image that is sent again because the first answer was lost is a duplicate.
+        for (id, count) in stored.iter().filter(|(_, count)| **count > 1) {
+            let id = id_text(id);
+            findings.push(format!("{count} receipts of {id} say that it was stored"));
+        }
         for receipt in &self.receipts {
             let label = format!("receipt {} of {}", receipt.status, id_text(&receipt.id));
             let Some(entry) = self.receiver.entries.get(&receipt.id) else {
@@ -258,15 +271,22 @@ impl Books {
             .filter(|numbered| numbered.outbox == Some(outbox))
             .map(|numbered| numbered.sequence)
             .collect();
-        let missing: Vec<u64> = (1..self.outbox.next)
+        let mut missing = (1..self.outbox.next)
             .filter(|number| !known.contains(number))
-            .collect();
-        for number in missing {
-            let image = history.sequences.get(&(outbox, number));
-            let image = image.map_or_else(|| "unknown".to_owned(), id_text);
-            findings.push(format!(
-                "number {number} was given and nobody has its image ({image})"
-            ));
+            .peekable();
+        while let Some(first) = missing.next() {
+            let mut last = first;
+            while let Some(next) = missing.next_if_eq(&(last + 1)) {
+                last = next;
+            }
+            let image = history.sequences.get(&(outbox, first));
+            let image = image.map_or_else(|| "never seen".to_owned(), id_text);
+            findings.push(match first == last {
+                true => format!("number {first} was given and nobody has its image ({image})"),
+                false => format!(
+                    "numbers {first} to {last} were given and nobody has their images ({image})"
+                ),
+            });
         }
     }
 

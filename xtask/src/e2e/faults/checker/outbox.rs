@@ -270,6 +270,8 @@ fn image(value: &[u8]) -> Result<Image> {
     for _ in 0..3 {
         value.optional(|value| value.bytes().map(drop))?;
     }
+    // The mark's key, and the mark.
+    value.optional(|value| value.take(16).map(drop))?;
     value.optional(|value| {
         value.bytes()?;
         value.take(8 + 8 + 1).map(drop)

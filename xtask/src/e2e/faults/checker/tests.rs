@@ -138,7 +138,7 @@ impl Stand {
                 value.extend(digest(*number));
                 value.extend((content(*number).len() as u64).to_le_bytes());
                 value.extend(1_u32.to_le_bytes());
-                value.extend([0; 7]);
+                value.extend([0; 8]);
                 table.insert(*number, &value[..]).unwrap();
             }
             let ledger: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ledger");
@@ -235,6 +235,15 @@ fn a_receipt_without_the_image_is_found() {
     let mut stand = Stand::new();
     stand.receipt(2, "stored");
     stand.finds("the receiver does not know the image");
+}
+
+#[test]
+fn an_image_that_was_stored_again_is_found_and_a_duplicate_is_none() {
+    let mut stand = Stand::new();
+    stand.receipt(1, "duplicate");
+    assert_eq!(stand.look(RUNNING).1, Findings::new());
+    stand.receipt(1, "stored");
+    stand.finds("2 receipts of");
 }
 
 #[test]

@@ -15,12 +15,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Disk, DiskFile, Listed};
+use random::Random;
+
+mod random;
 
 /// A file system in memory that loses power. Clones are the same file system.
 #[derive(Debug, Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct State {
     names: BTreeMap<PathBuf, Node>,
     synced_names: BTreeMap<PathBuf, Node>,
@@ -32,7 +35,8 @@ struct State {
     /// Changes until the power goes; `None`: it stays.
     left: Option<u64>,
     changes: u64,
-    failing_syncs: u64,
+    /// Syncs until some fail, and how many do then.
+    failing_syncs: (u64, u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,25 +96,6 @@ impl Change {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound.max(1)).unwrap_or(u64::MAX);
-        usize::try_from(self.next() % bound).unwrap_or(0)
-    }
-}
-
 fn no_power() -> io::Error {
     io::Error::other("the power is gone")
 }
@@ -127,6 +112,17 @@ impl State {
             }
             None => Ok(()),
         }
+    }
+
+    fn sync_fails(&mut self) -> io::Result<()> {
+        let (good, bad) = &mut self.failing_syncs;
+        if *good > 0 {
+            *good -= 1;
+        } else if *bad > 0 {
+            *bad -= 1;
+            return Err(io::Error::other("sync failed"));
+        }
+        Ok(())
     }
 
     fn powered(&self) -> io::Result<()> {
@@ -220,7 +216,7 @@ impl SimDisk {
             capacity: u64::MAX,
             left: None,
             changes: 0,
-            failing_syncs: 0,
+            failing_syncs: (0, 0),
         })))
     }
 
@@ -241,7 +237,12 @@ impl SimDisk {
 
     /// So many further syncs fail, and what they were to bring to the medium stays unsynced.
     pub fn fail_syncs(&self, number: u64) {
-        self.0.lock().failing_syncs = number;
+        self.fail_syncs_after(0, number);
+    }
+
+    /// The same, once so many more have succeeded.
+    pub fn fail_syncs_after(&self, good: u64, number: u64) {
+        self.0.lock().failing_syncs = (good, number);
     }
 
     /// Flips a bit of a file, as a bad medium would; whether there was one to flip.
@@ -271,6 +272,14 @@ impl SimDisk {
         let state = self.0.lock();
         let file = state.file(path).ok()?;
         state.files.get(&file).map(|file| file.content.clone())
+    }
+
+    /// What the death of the process leaves, as a file system of its own: everything, and what was
+    /// not synced is not yet. Files that are open on this one stay with it.
+    pub fn after_death(&self) -> Self {
+        let mut state = self.0.lock().clone();
+        state.left = None;
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// What the power loss leaves, by the dice of `seed`, as a file system of its own. Files that
@@ -331,7 +340,7 @@ impl SimDisk {
             capacity: state.capacity,
             left: None,
             changes: 0,
-            failing_syncs: 0,
+            failing_syncs: (0, 0),
         };
         left.collect();
         Self(Arc::new(Mutex::new(left)))
@@ -420,10 +429,7 @@ impl Disk for SimDisk {
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.change()?;
-        if state.failing_syncs > 0 {
-            state.failing_syncs -= 1;
-            return Err(io::Error::other("sync failed"));
-        }
+        state.sync_fails()?;
         let pending = std::mem::take(&mut state.pending_names);
         let (here, elsewhere): (Vec<_>, Vec<_>) = pending
             .into_iter()
@@ -566,10 +572,7 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         state.change()?;
-        if state.failing_syncs > 0 {
-            state.failing_syncs -= 1;
-            return Err(io::Error::other("sync failed"));
-        }
+        state.sync_fails()?;
         if let Some(file) = state.files.get_mut(&self.file) {
             file.pending.clear();
             file.synced.clone_from(&file.content);

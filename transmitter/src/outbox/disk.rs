@@ -175,11 +175,14 @@ impl DiskOutbox {
     }
 
     /// Settles an image that is not lost: the index learns of it later.
-    fn depart(&self, id: ImageId, outcome: Departure) -> usize {
+    /// How many images wait to leave the index, this one included, and whether its bytes are
+    /// elsewhere.
+    fn depart(&self, id: ImageId, outcome: Departure) -> (usize, bool) {
         let mut state = self.shared.state.lock();
         let Some(taken) = state.taken.remove(&id) else {
-            return 0;
+            return (0, false);
         };
+        let elsewhere = taken.held.file.is_none();
         state.taken_numbers.remove(&taken.sequence);
         state.leaving.insert(taken.sequence);
         state.subtract(taken.held.image.meta.size, taken.held.cost);
@@ -200,7 +203,7 @@ impl DiskOutbox {
             self.shared.work.notify_waiters();
             self.shared.work.notify_one();
         }
-        settled
+        (settled, elsewhere)
     }
 
     async fn flush(&self) {
@@ -277,12 +280,14 @@ impl Outbox for DiskOutbox {
             Outcome::Duplicate => Departure::Duplicate,
             Outcome::Quarantined => Departure::Quarantined,
         };
-        let settled = self.depart(id, departure);
+        let (settled, elsewhere) = self.depart(id, departure);
         if settled == 1 {
             // Whoever shuts the outbox brings it into the index.
             let _ = self.send(Job::Settled);
         }
-        if settled >= MOST_SETTLED {
+        // A file that is only referred to may be removed by its owner from now on; were the image
+        // still owed after a crash, it would be taken for lost.
+        if elsewhere || settled >= MOST_SETTLED {
             self.flush().await;
         }
         Ok(())

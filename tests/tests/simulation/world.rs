@@ -308,9 +308,12 @@ impl World {
             .into_iter()
             .map(|entry| (self.evidence.number(entry.meta.id), entry))
             .collect();
-        if let Some(files) = disk.files().filter(|files| *files != entries.len()) {
-            let entries = entries.len();
-            return Err(format!("{files} files are stored for {entries} entries"));
+        // What is kept apart is none of the real store's images.
+        let counts =
+            |entry: &&Entry| self.disks == Disks::Model || entry.verdict == Verdict::Stored;
+        let (files, expected) = (disk.files(), entries.values().filter(counts).count());
+        if files != expected {
+            return Err(format!("{files} files are stored for {expected} entries"));
         }
         let lost: BTreeSet<usize> = kept
             .ids()
@@ -328,10 +331,7 @@ impl World {
                     synced.len()
                 ));
             }
-            // What is kept apart is none of the real store's images.
-            let is_image =
-                |entry: &&Entry| self.disks == Disks::Model || entry.verdict == Verdict::Stored;
-            if synced.len() != usize::from(entry.filter(is_image).is_some()) {
+            if synced.len() != usize::from(entry.filter(|entry| counts(entry)).is_some()) {
                 return Err(format!("file and catalogue disagree about image {number}"));
             }
             let stored = entry.is_some_and(|entry| entry.verdict == Verdict::Stored);
@@ -366,9 +366,10 @@ impl World {
         }
         for (sequence, loss) in &kept.lost {
             let id = told.get(sequence);
-            if !kept.is_untold(*sequence) && id != Some(&loss.image_id) {
+            if id != Some(&loss.image_id) {
                 return Err(format!(
-                    "loss {sequence} was told and is not on the receiver's ledger"
+                    "loss {sequence} is not on the receiver's ledger, which was told: {}",
+                    !kept.is_untold(*sequence)
                 ));
             }
         }

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 
 use self::core::CoreOptions;
 use self::files::Intake;
-use self::index::IndexError;
+pub(super) use self::index::IndexError;
 use self::job::Job;
 use self::record::mark_key;
 use self::state::{Departure, Leaving, Shared, State};
@@ -29,6 +29,7 @@ use super::{
 use crate::config::{Order, OutboxOptions};
 
 mod ballast;
+mod by_hand;
 
 pub(crate) mod core;
 mod encoding;

@@ -110,7 +110,7 @@ impl Entry {
     }
 
     /// What is said of it when it is sent.
-    pub(super) fn meta(&self, sequence: u64, run: &str) -> ImageMeta {
+    pub(in crate::outbox) fn meta(&self, sequence: u64, run: &str) -> ImageMeta {
         let mut meta = ImageMeta::new(self.id, self.size);
         meta.digest = Some(self.digest);
         meta.content_type.clone_from(&self.content_type);
@@ -146,7 +146,7 @@ pub(super) fn xxh3(digest: &Digest) -> u128 {
 
 /// A mark of a file that was captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MarkEntry {
+pub(in crate::outbox) struct MarkEntry {
     /// The image that it was.
     pub(super) sequence: u64,
     /// The file; empty when only the mark's key is known.

@@ -11,6 +11,10 @@
 
 #[path = "simulation/blocking.rs"]
 mod blocking;
+#[path = "simulation/disk.rs"]
+mod disk;
+#[path = "simulation/files.rs"]
+mod files;
 #[path = "simulation/medium.rs"]
 mod medium;
 #[path = "simulation/network.rs"]
@@ -30,6 +34,7 @@ mod transmitter;
 #[path = "simulation/world.rs"]
 mod world;
 
+use disk::Disks;
 use trace::Trace;
 
 fn number(variable: &str) -> Option<u64> {
@@ -37,47 +42,45 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Runs one seed; how to see it again, and what happened, when something is wrong.
-fn simulate(seed: u64) -> world::Outcome {
+fn simulate(seed: u64, disks: Disks) {
     let trace = Trace::new(number("PANTELEGRAPH_SIMULATION_TRACE").is_some());
-    let outcome = world::run(seed, &trace);
+    let outcome = world::run(seed, disks, &trace);
     if let Some(problem) = &outcome.problem {
         for line in trace.lines() {
             eprintln!("{line}");
         }
         panic!(
-            "seed {seed} after {} ms: {problem}\nto see it again: PANTELEGRAPH_SIMULATION_FROM={seed} \
-             PANTELEGRAPH_SIMULATION_SEEDS=1 PANTELEGRAPH_SIMULATION_TRACE=1 \
-             cargo test -p pantelegraph-tests --test simulation",
+            "seed {seed} with {disks:?} disks after {} ms: {problem}\nto see it again: \
+             PANTELEGRAPH_SIMULATION_FROM={seed} PANTELEGRAPH_SIMULATION_SEEDS=1 \
+             PANTELEGRAPH_SIMULATION_TRACE=1 cargo test -p pantelegraph-tests --test simulation",
             outcome.took
         );
     }
-    outcome
 }
 
-/// Two tests share the seeds, so that two cores do.
-fn simulate_every_second(of: u64) {
+fn simulate_all(disks: Disks, seeds: u64) {
     let from = number("PANTELEGRAPH_SIMULATION_FROM").unwrap_or(1);
-    let seeds = number("PANTELEGRAPH_SIMULATION_SEEDS").unwrap_or(200);
-    for seed in (from..from.saturating_add(seeds)).filter(|seed| seed % 2 == of) {
-        simulate(seed);
+    let seeds = number("PANTELEGRAPH_SIMULATION_SEEDS").unwrap_or(seeds);
+    for seed in from..from.saturating_add(seeds) {
+        simulate(seed, disks);
     }
 }
 
 #[test]
-fn nothing_is_lost_or_doubled_whatever_breaks_even_seeds() {
-    simulate_every_second(0);
+fn nothing_is_lost_or_doubled_whatever_breaks() {
+    simulate_all(Disks::Model, 120);
 }
 
 #[test]
-fn nothing_is_lost_or_doubled_whatever_breaks_odd_seeds() {
-    simulate_every_second(1);
+fn nothing_is_lost_or_doubled_on_the_stores_own_files() {
+    simulate_all(Disks::Real, 80);
 }
 
 #[test]
 fn the_same_seed_is_the_same_simulation() {
     for seed in 1..=20 {
         let traces = [Trace::new(true), Trace::new(true)];
-        let outcomes = [0, 1].map(|run| world::run(seed, &traces[run]));
+        let outcomes = [0, 1].map(|run| world::run(seed, Disks::Model, &traces[run]));
         let lines = [0, 1].map(|run| traces[run].lines());
         let mut differing = lines[0]
             .iter()

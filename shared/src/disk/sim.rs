@@ -15,12 +15,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Disk, DiskFile, Listed};
+use random::Random;
+
+mod random;
 
 /// A file system in memory that loses power. Clones are the same file system.
 #[derive(Debug, Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct State {
     names: BTreeMap<PathBuf, Node>,
     synced_names: BTreeMap<PathBuf, Node>,
@@ -89,25 +92,6 @@ impl Change {
                 }
             }
         }
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound.max(1)).unwrap_or(u64::MAX);
-        usize::try_from(self.next() % bound).unwrap_or(0)
     }
 }
 
@@ -271,6 +255,14 @@ impl SimDisk {
         let state = self.0.lock();
         let file = state.file(path).ok()?;
         state.files.get(&file).map(|file| file.content.clone())
+    }
+
+    /// What the death of the process leaves, as a file system of its own: everything, and what was
+    /// not synced is not yet. Files that are open on this one stay with it.
+    pub fn after_death(&self) -> Self {
+        let mut state = self.0.lock().clone();
+        state.left = None;
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// What the power loss leaves, by the dice of `seed`, as a file system of its own. Files that

@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking::at_once;
-use crate::medium::Medium;
+use crate::disk::Disk;
 use crate::network::{Inbound, Network, Outbound};
 use crate::random::Random;
 use crate::scene::{CREDIT, Evidence, IDLE_TIMEOUT, runtime};
@@ -37,11 +37,14 @@ use crate::scene::{CREDIT, Evidence, IDLE_TIMEOUT, runtime};
 pub(crate) struct Receiver {
     runtime: Runtime,
     network: Network,
-    medium: Medium,
+    disk: Disk,
     catalog: Arc<SqliteCatalog>,
     intake: Arc<Intake>,
     stop: CancellationToken,
 }
+
+/// Time between looks for room on the disk.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 
 fn limits() -> Limits {
     Limits {
@@ -61,14 +64,18 @@ fn limits() -> Limits {
 }
 
 impl Receiver {
-    /// Starts on what an earlier process left in `folder` and on `medium`.
+    /// Starts on what an earlier process left in `folder` and on `disk`; hands that back when it
+    /// cannot, because the disk is full.
     pub(crate) fn start(
         folder: &Path,
-        medium: Medium,
+        disk: Disk,
         network: Network,
         evidence: Evidence,
         random: Random,
-    ) -> Self {
+    ) -> Result<Self, Disk> {
+        let Ok(store) = disk.store() else {
+            return Err(disk);
+        };
         let database = folder.join("catalog.sqlite");
         // The file lies where nobody cares for power losses: those are the simulated disk's.
         let catalog = Arc::new(SqliteCatalog::open(&database, Durability::Written).unwrap());
@@ -77,9 +84,17 @@ impl Receiver {
             .into_iter()
             .map(|entry| entry.location)
             .collect();
-        medium.reconcile(|location| known.contains(location));
+        disk.reconcile(|location| known.contains(location));
+        let watched = Arc::clone(&store);
+        runtime.spawn(async move {
+            // As the receiver does now and then.
+            loop {
+                tokio::time::sleep(ROOM_INTERVAL).await;
+                watched.look_for_room().await;
+            }
+        });
         let intake = Intake::new(Parts {
-            store: Arc::new(medium.clone()),
+            store,
             catalog: Arc::new(SlowCatalog {
                 real: Arc::clone(&catalog),
                 random: Mutex::new(random),
@@ -95,7 +110,7 @@ impl Receiver {
         let endpoint = Endpoint {
             intake: Arc::clone(&intake),
             stop: stop.clone(),
-            medium: medium.clone(),
+            disk: disk.clone(),
             evidence,
         };
         runtime.spawn(async move {
@@ -103,14 +118,14 @@ impl Receiver {
                 tokio::spawn(endpoint.clone().serve(outbound, inbound));
             }
         });
-        Self {
+        Ok(Self {
             runtime,
             network,
-            medium,
+            disk,
             catalog,
             intake,
             stop,
-        }
+        })
     }
 
     /// A millisecond passes.
@@ -126,9 +141,9 @@ impl Receiver {
     }
 
     /// Dies wherever it is; what is left of its disk.
-    pub(crate) fn crash(self, power_loss: bool) -> Medium {
+    pub(crate) fn crash(self, power_loss: bool) -> Disk {
         self.network.stop_listening();
-        let left = self.medium.crash(power_loss);
+        let left = self.disk.crash(power_loss);
         drop(self.runtime);
         // What is still to be torn down belongs to the dead.
         let undertaker = runtime();
@@ -140,8 +155,8 @@ impl Receiver {
     }
 
     /// The disk, for whoever checks.
-    pub(crate) fn medium(&self) -> &Medium {
-        &self.medium
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// All entries of the catalogue.
@@ -174,7 +189,7 @@ fn entries(catalog: &SqliteCatalog) -> Vec<Entry> {
 struct Endpoint {
     intake: Arc<Intake>,
     stop: CancellationToken,
-    medium: Medium,
+    disk: Disk,
     evidence: Evidence,
 }
 
@@ -246,7 +261,7 @@ impl Endpoint {
         if let ServerMessage::Receipt(receipt) = &reply {
             let known = at_once(self.intake.catalog().find(receipt.image_id)).unwrap();
             self.evidence
-                .receipt_given(receipt, &self.medium, known.map(|known| known.entry));
+                .receipt_given(receipt, &self.disk, known.map(|known| known.entry));
         }
         let what = self.evidence.describe_reply(&reply);
         tokio::select! {

@@ -13,7 +13,7 @@ use shared::receipt::{Durability, Receipt};
 use shared::wire::{ClientMessage, ServerMessage};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::medium::Medium;
+use crate::disk::Disk;
 use crate::random::Random;
 
 /// Chunk bytes that a session may have under way.
@@ -172,7 +172,7 @@ impl Evidence {
     }
 
     /// The receiver gives a receipt: the image must be on its disk and in its catalogue by now.
-    pub(crate) fn receipt_given(&self, receipt: &Receipt, medium: &Medium, known: Option<Entry>) {
+    pub(crate) fn receipt_given(&self, receipt: &Receipt, disk: &Disk, known: Option<Entry>) {
         let Some(number) = self.0.numbers.get(&receipt.image_id) else {
             return self.violation(format!(
                 "receipt for {}, which nobody took",
@@ -180,7 +180,7 @@ impl Evidence {
             ));
         };
         let image = &self.0.images[*number];
-        let synced = medium.synced(receipt.image_id);
+        let synced = disk.synced(receipt.image_id);
         if receipt.durability != Durability::Synced || synced != [image.bytes.clone()] {
             self.violation(format!(
                 "receipt for image {number}, of which {} proper files are synced",

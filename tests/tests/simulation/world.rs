@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pantelegraph_receiver::catalog::{Entry, Verdict};
 use shared::image::OutboxId;
 
-use crate::medium::Medium;
+use crate::disk::{Disk, Disks};
 use crate::network::{Network, Weather};
 use crate::outbox::Kept;
 use crate::random::Random;
@@ -17,13 +17,22 @@ use crate::transmitter::{Manner, Transmitter};
 /// Milliseconds until everything must be settled once nothing goes wrong any more.
 const HEALED_WITHIN: u64 = 60_000;
 
+/// Milliseconds until a receiver that could not start is started again.
+const RESTART: u64 = 50;
+
 /// What happens at some moment.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     CutAny,
-    KillTransmitter { power_loss: bool },
+    KillTransmitter {
+        power_loss: bool,
+    },
     StartTransmitter,
-    KillReceiver { power_loss: bool },
+    KillReceiver {
+        power_loss: bool,
+    },
+    /// The receiver's machine is about to stop.
+    LosePower,
     StopReceiver,
     StartReceiver,
     Fill,
@@ -55,6 +64,7 @@ pub(crate) struct Outcome {
 
 /// Both stations and what is between them.
 struct World {
+    disks: Disks,
     now: u64,
     random: Random,
     folder: tempfile::TempDir,
@@ -63,15 +73,15 @@ struct World {
     trace: Trace,
     manner: Manner,
     transmitter: Station<Transmitter, Kept>,
-    receiver: Station<Receiver, Medium>,
+    receiver: Station<Receiver, Disk>,
     events: BTreeMap<u64, Vec<Event>>,
     healed_at: u64,
 }
 
 /// Runs the simulation of `seed`.
-pub(crate) fn run(seed: u64, trace: &Trace) -> Outcome {
+pub(crate) fn run(seed: u64, disks: Disks, trace: &Trace) -> Outcome {
     fastrand::seed(seed);
-    let mut world = World::new(seed, trace.clone());
+    let mut world = World::new(seed, disks, trace.clone());
     let problem = loop {
         if let Some(violation) = world.evidence.first_violation() {
             break Some(violation);
@@ -88,7 +98,7 @@ pub(crate) fn run(seed: u64, trace: &Trace) -> Outcome {
 }
 
 impl World {
-    fn new(seed: u64, trace: Trace) -> Self {
+    fn new(seed: u64, disks: Disks, trace: Trace) -> Self {
         let mut random = Random::new(seed);
         let count = random.between(5, 40);
         let evidence = Evidence::new(&mut random, usize::try_from(count).unwrap_or(5));
@@ -107,8 +117,9 @@ impl World {
         });
         let outbox = OutboxId::from_u128(u128::from(random.next()) + 1).unwrap();
         let kept = Kept::new(outbox, random.fork());
-        let medium = Medium::new(random.fork());
+        let disk = Disk::new(disks, random.fork());
         let mut world = Self {
+            disks,
             now: 0,
             folder: tempfile::tempdir().unwrap(),
             network,
@@ -116,7 +127,7 @@ impl World {
             trace,
             manner,
             transmitter: Station::Down(kept),
-            receiver: Station::Down(medium),
+            receiver: Station::Down(disk),
             events: BTreeMap::new(),
             healed_at: random.between(500, 2_500),
             random,
@@ -147,6 +158,9 @@ impl World {
                     self.at(later, Event::StartTransmitter);
                 }
                 3 => {
+                    if power_loss {
+                        self.at(when.saturating_sub(4), Event::LosePower);
+                    }
                     self.at(when, Event::KillReceiver { power_loss });
                     self.at(later, Event::StartReceiver);
                 }
@@ -214,16 +228,30 @@ impl World {
                 };
             }
             Event::StartReceiver => {
-                self.receiver = match std::mem::replace(&mut self.receiver, Station::Between) {
-                    Station::Down(medium) => Station::Up(Receiver::start(
+                let receiver = match std::mem::replace(&mut self.receiver, Station::Between) {
+                    Station::Down(disk) => Receiver::start(
                         self.folder.path(),
-                        medium,
+                        disk,
                         self.network.clone(),
                         self.evidence.clone(),
                         self.random.fork(),
-                    )),
-                    up => up,
+                    ),
+                    Station::Up(receiver) => Ok(receiver),
+                    Station::Between => return,
                 };
+                self.receiver = match receiver {
+                    Ok(receiver) => Station::Up(receiver),
+                    // Whoever watches over it tries again.
+                    Err(disk) => {
+                        self.at(self.now + RESTART, Event::StartReceiver);
+                        Station::Down(disk)
+                    }
+                };
+            }
+            Event::LosePower => {
+                if let Station::Up(receiver) = &self.receiver {
+                    receiver.disk().lose_power();
+                }
             }
             Event::StopReceiver => {
                 if let Station::Up(receiver) = &self.receiver {
@@ -243,8 +271,8 @@ impl World {
 
     fn set_full(&self, full: bool) {
         match &self.receiver {
-            Station::Up(receiver) => receiver.medium().set_full(full),
-            Station::Down(medium) => medium.set_full(full),
+            Station::Up(receiver) => receiver.disk().set_full(full),
+            Station::Down(disk) => disk.set_full(full),
             Station::Between => {}
         }
     }
@@ -274,14 +302,14 @@ impl World {
             return Err("a station is not there".to_owned());
         };
         let kept = transmitter.kept();
-        let medium = receiver.medium();
+        let disk = receiver.disk();
         let entries: BTreeMap<usize, Entry> = receiver
             .entries()
             .into_iter()
             .map(|entry| (self.evidence.number(entry.meta.id), entry))
             .collect();
-        if medium.files() != entries.len() {
-            let (files, entries) = (medium.files(), entries.len());
+        if let Some(files) = disk.files().filter(|files| *files != entries.len()) {
+            let entries = entries.len();
             return Err(format!("{files} files are stored for {entries} entries"));
         }
         let lost: BTreeSet<usize> = kept
@@ -292,7 +320,7 @@ impl World {
         self.check_ledger(&kept, receiver)?;
         let receipts = self.evidence.all_receipts();
         for (number, image) in self.evidence.images().iter().enumerate() {
-            let synced = medium.synced(image.meta.id);
+            let synced = disk.synced(image.meta.id);
             let entry = entries.get(&number);
             if synced.len() > 1 || synced.iter().any(|bytes| image.bytes != *bytes) {
                 return Err(format!(
@@ -300,7 +328,10 @@ impl World {
                     synced.len()
                 ));
             }
-            if synced.len() != usize::from(entry.is_some()) {
+            // What is kept apart is none of the real store's images.
+            let is_image =
+                |entry: &&Entry| self.disks == Disks::Model || entry.verdict == Verdict::Stored;
+            if synced.len() != usize::from(entry.filter(is_image).is_some()) {
                 return Err(format!("file and catalogue disagree about image {number}"));
             }
             let stored = entry.is_some_and(|entry| entry.verdict == Verdict::Stored);

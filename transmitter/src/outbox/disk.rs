@@ -151,7 +151,7 @@ impl DiskOutbox {
         answer.await.map_err(|_| OutboxError::Closed)?
     }
 
-    /// Reads the index beside the writer. A few tries: it may just be opened again.
+    /// Reads the index beside the writer.
     async fn look<T: Send + 'static>(
         &self,
         read: impl Fn(&index::View) -> Result<T, IndexError> + Send + 'static,
@@ -285,6 +285,11 @@ impl Outbox for DiskOutbox {
         }
         if settled >= MOST_SETTLED {
             self.flush().await;
+            // A medium that takes nothing holds the delivery up in the end.
+            while self.shared.state.lock().settled.len() >= MOST_SETTLED {
+                tokio::time::sleep(self.full_retry).await;
+                self.flush().await;
+            }
         }
         Ok(())
     }
@@ -392,7 +397,7 @@ impl Outbox for DiskOutbox {
         let series = state
             .series
             .values()
-            .map(|series| (series.key.clone(), series.counts, series.account.clone()))
+            .map(|series| (series.key.clone(), series.counts, series.account()))
             .collect();
         drop(state);
         if !over.is_empty() {
@@ -402,6 +407,7 @@ impl Outbox for DiskOutbox {
     }
 
     async fn save_account(&self, series: &SeriesKey, account: RunAccount, told_end: bool) {
+        let account = shared::wire::encode_account(account);
         let number = {
             let mut state = self.shared.state.lock();
             let found = state
@@ -418,7 +424,7 @@ impl Outbox for DiskOutbox {
         let saved = self
             .ask(|reply| Job::Account {
                 series: number,
-                account: Box::new(account),
+                account,
                 told_end,
                 reply,
             })

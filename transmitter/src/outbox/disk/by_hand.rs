@@ -163,7 +163,7 @@ impl Core {
                 let mut entry = recovered_entry(&named, size, number);
                 entry.name = lost.and_then(|lost| lost.name.clone());
                 if change.insert(sequence, &entry)? {
-                    change.count(number, |counts| counts.captured += 1)?;
+                    change.count(number, |counts| counts.captured += 1);
                 }
                 // Its end was told before this.
                 let mut series = change.series(number)?;

@@ -41,6 +41,19 @@ pub(in crate::outbox) enum IndexError {
 }
 
 impl IndexError {
+    pub(super) fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Full(error) | Self::Io(error) => error.kind(),
+            Self::Damaged(_) | Self::Newer(_) => io::ErrorKind::InvalidData,
+        }
+    }
+
+    /// Whether the medium itself failed, and not the way to it.
+    pub(super) fn is_bad_medium(&self) -> bool {
+        let failed = Some(rustix::io::Errno::IO.raw_os_error());
+        matches!(self, Self::Io(error) if error.raw_os_error() == failed)
+    }
+
     pub(in crate::outbox) fn into_io(self) -> io::Error {
         match self {
             Self::Full(error) | Self::Io(error) => error,

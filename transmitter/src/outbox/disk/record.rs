@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use shared::clock::UnixNanos;
 use shared::digest::{Digest, DigestAlgorithm};
 use shared::image::{ImageId, ImageMeta, Transport};
@@ -253,8 +254,8 @@ pub(crate) struct SeriesEntry {
     pub(crate) counts: Counts,
     /// The receiver knows that it is over.
     pub(crate) told_end: bool,
-    /// Its latest account.
-    pub(crate) account: Option<RunAccount>,
+    /// Its latest account, encoded: it may be large, and is seldom asked for.
+    pub(crate) account: Option<Bytes>,
 }
 
 impl SeriesEntry {
@@ -290,8 +291,7 @@ impl SeriesEntry {
             packer.u64(count);
         }
         packer.u8(u8::from(self.told_end));
-        let account = self.account.clone().map(wire::encode_account);
-        packer.optional(account.as_deref(), Packer::bytes);
+        packer.optional(self.account.as_deref(), Packer::bytes);
         packer.finish()
     }
 
@@ -315,8 +315,13 @@ impl SeriesEntry {
             key,
             counts,
             told_end,
-            // An account is for reports; a series lives without.
-            account: account.and_then(|bytes| wire::decode_account(bytes).ok()),
+            account: account.map(Bytes::copy_from_slice),
         })
+    }
+
+    /// Its latest account. It is for reports; a series lives without one that cannot be read.
+    pub(super) fn account(&self) -> Option<RunAccount> {
+        let account = self.account.clone()?;
+        wire::decode_account(account).ok()
     }
 }

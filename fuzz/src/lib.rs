@@ -7,6 +7,7 @@ pub mod answers;
 pub mod assembler;
 mod input;
 pub mod inspect;
+pub mod outbox;
 mod rig;
 pub mod session;
 pub mod settings;
@@ -24,7 +25,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "answers",
         run: answers::run,
@@ -39,6 +40,11 @@ pub const TARGETS: [Target; 7] = [
         name: "inspect",
         run: inspect::run,
         seeds: inspect::seeds,
+    },
+    Target {
+        name: "outbox",
+        run: outbox::run,
+        seeds: outbox::seeds,
     },
     Target {
         name: "session",

@@ -8,6 +8,7 @@ use shared::settings::{Environment, Program, Request};
 
 use crate::config::Config;
 
+pub mod fsck;
 mod table;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
@@ -17,8 +18,10 @@ mod tests;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// A signal stopped it.
+    /// A signal stopped it, or a check found everything in order.
     Stopped = 0,
+    /// A check found problems.
+    Problems = 1,
     /// The settings are wrong.
     Usage = 2,
     /// A listener could not be opened.
@@ -57,6 +60,9 @@ pub static PROGRAM: Program = Program {
   Dialling two cameras that wait for it (pantelegraph-transmitter --listen):
     pantelegraph-receiver --grpc-listen off \
       --pull ws://camera-1.example:8081,ws://camera-2.example:8081
+
+  Checking all images while no receiver runs (fsck --help says more):
+    pantelegraph-receiver fsck --data /srv/images
 ",
     exit_codes: &[
         (Exit::Stopped as u8, "stopped by a signal"),

@@ -10,6 +10,7 @@ mod resuming;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 pub(crate) mod sample;
+mod settling;
 mod unfinished;
 mod upload;
 
@@ -32,6 +33,7 @@ use crate::store::{ImageStore, StoreError};
 
 pub use beginning::Begun;
 pub use losses::MAX_LOSSES;
+pub use settling::{SettleError, Settled};
 pub use unfinished::Held;
 use unfinished::Unfinished;
 pub use upload::{Checkpoint, Upload};

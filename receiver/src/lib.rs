@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod endpoint;
+pub mod fsck;
 pub mod intake;
 pub mod metrics;
 pub mod problem;

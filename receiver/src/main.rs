@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use pantelegraph_receiver::cli::{self, CliError, Exit, Invocation};
 use pantelegraph_receiver::config::Config;
+use pantelegraph_receiver::fsck;
 use pantelegraph_receiver::server::{Listeners, Receiver, StartError};
 use shared::settings::ProcessEnvironment;
 
@@ -25,7 +26,18 @@ fn main() -> ExitCode {
         return CliError::EXIT_CODE.into();
     }
     let dotenv = Path::new(".env");
-    let invocation = cli::parse(std::env::args_os(), &ProcessEnvironment, Some(dotenv));
+    let args: Vec<_> = std::env::args_os().collect();
+    if cli::fsck::is_asked(&args) {
+        return match cli::fsck::parse(args, &ProcessEnvironment, Some(dotenv)) {
+            Ok(cli::fsck::Invocation::Check(options, output)) => check(&options, output),
+            Ok(cli::fsck::Invocation::Print(text)) => print(&text),
+            Err(error) => {
+                eprintln!("{error}");
+                CliError::EXIT_CODE.into()
+            }
+        };
+    }
+    let invocation = cli::parse(args.into_iter(), &ProcessEnvironment, Some(dotenv));
     let (config, warnings) = match invocation {
         Ok(Invocation::Run(config, warnings)) => (config, warnings),
         Ok(Invocation::Print(text)) => return print(&text),
@@ -66,6 +78,26 @@ fn main() -> ExitCode {
                 }
             };
             exit.code().into()
+        }
+    }
+}
+
+/// Checks a data folder.
+#[allow(clippy::print_stderr, reason = "for the last word")]
+fn check(options: &fsck::Options, output: cli::fsck::Output) -> ExitCode {
+    let checked = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(cli::fsck::run(options, output)),
+        Err(error) => {
+            eprintln!("pantelegraph-receiver fsck: cannot start threads: {error}");
+            return Exit::Internal.code().into();
+        }
+    };
+    match checked {
+        Ok(exit) => exit.code().into(),
+        Err(error) => {
+            let error = shared::telemetry::chain(&error);
+            eprintln!("pantelegraph-receiver fsck: {error}");
+            Exit::DataUnusable.code().into()
         }
     }
 }

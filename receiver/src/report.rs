@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use shared::clock::UnixNanos;
-use shared::report::{Header, ImageRow, Report, ReportBuilder, Usage};
+use shared::report::{Header, ImageRow, Ledger, LossReason, Report, ReportBuilder, Usage};
 
-use crate::catalog::{Catalog, CatalogError, Filter, Series, report_row};
+use crate::catalog::{Catalog, CatalogError, Filter, RunLedger, Series, report_row};
 
 /// Rows that are in memory at a time.
 const PAGE: usize = 1_000;
@@ -92,6 +92,22 @@ pub async fn build(
             peak_memory_bytes: series.peak_memory_bytes,
         });
     }
+    let RunLedger {
+        named,
+        reasons,
+        missing,
+        reused,
+    } = catalog.ledger(series).await?;
+    let reasons = reasons
+        .into_iter()
+        .map(|(reason, images)| LossReason { reason, images })
+        .collect();
+    builder.ledger(Ledger {
+        named,
+        reasons,
+        missing,
+        reused,
+    });
     let mut rows = Rows::of(Arc::clone(catalog), series);
     loop {
         let page = rows.next().await?;

@@ -104,6 +104,7 @@ pub struct Receiver {
     /// Where HTTP is served.
     pub http_address: Option<SocketAddr>,
     intake: Arc<Intake>,
+    store: Arc<dyn ImageStore>,
     catalog: Arc<SqliteCatalog>,
     stop: CancellationToken,
     /// Ends connections that do not end by themselves.
@@ -115,6 +116,12 @@ pub struct Receiver {
 
 /// Time for connections that were cut to leave.
 const CUTTING: Duration = Duration::from_millis(500);
+
+/// Time between looks for room in the store.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time that a start waits for files and catalogue to agree.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// Time between looks for uploads that have expired.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
@@ -138,6 +145,7 @@ impl Receiver {
         });
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        settle(&intake, &stop, &tasks).await;
         let address = |listener: &Option<TcpListener>| {
             listener
                 .as_ref()
@@ -167,7 +175,7 @@ impl Receiver {
         if let Some(listener) = listeners.http {
             let state = http::ReadState {
                 catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
-                store,
+                store: Arc::clone(&store),
                 metrics: metrics.clone(),
                 budget: Arc::clone(intake.budget()),
                 name: config.name.as_str().into(),
@@ -182,10 +190,12 @@ impl Receiver {
             tasks.spawn(pull::pull(url, sockets.clone()));
         }
         tasks.spawn(expire(Arc::clone(&intake), stop.clone()));
+        tasks.spawn(watch_room(Arc::clone(&store), metrics, stop.clone()));
         Ok(Self {
             grpc_address,
             http_address,
             intake,
+            store,
             catalog,
             stop,
             cut,
@@ -220,8 +230,13 @@ impl Receiver {
             .is_err()
         {
             tracing::warn!(grace = ?self.grace, "images were still being stored after the grace period");
+            // The next start looks for what they leave.
+            return self.catalog.close().await;
         }
         self.catalog.close().await;
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(%error, "the next start looks through the images of the last days");
+        }
     }
 }
 
@@ -252,6 +267,50 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
             path: config.data.clone(),
             problem: format!("opening it failed: {panic}"),
         }),
+    }
+}
+
+/// Makes files and catalogue agree after a process that did not stop in order. What takes longer
+/// goes on while images come.
+async fn settle(intake: &Arc<Intake>, stop: &CancellationToken, tasks: &TaskTracker) {
+    let settling = {
+        let (intake, stop) = (Arc::clone(intake), stop.clone());
+        async move {
+            tokio::select! {
+                settled = intake.settle() => match settled {
+                    Ok(None) => {}
+                    Ok(Some(found)) => tracing::info!(
+                        orphans = found.orphans,
+                        missing = found.missing,
+                        "the last process did not stop in order; files and catalogue agree again"
+                    ),
+                    Err(error) => tracing::error!(
+                        "files and catalogue may disagree, the next start tries again: {}",
+                        shared::telemetry::chain(&error)
+                    ),
+                },
+                () = stop.cancelled() => {}
+            }
+        }
+    };
+    let settling = tasks.spawn(settling);
+    if tokio::time::timeout(SETTLING, settling).await.is_err() {
+        tracing::info!("the last process did not stop in order; looking for what it left goes on");
+    }
+}
+
+/// Knows how much room there is, for the figures and for images that are to begin.
+async fn watch_room(store: Arc<dyn ImageStore>, metrics: ReceiverMetrics, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(ROOM_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        if let Some(room) = store.look_for_room().await {
+            metrics.room(room.free, room.full);
+        }
     }
 }
 

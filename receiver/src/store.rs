@@ -82,6 +82,9 @@ pub trait Unsettled: Send + Sync {
     /// When the medium fails.
     fn files(&self, each: &mut dyn FnMut(Found) -> ControlFlow<()>) -> Result<(), StoreError>;
 
+    /// Whether a location is among them.
+    fn concerns(&self, location: &str) -> bool;
+
     /// Moves a file that the catalogue does not know out of sight.
     ///
     /// # Errors

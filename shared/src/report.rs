@@ -16,7 +16,9 @@ mod times;
 
 pub use build::{Header, ReportBuilder};
 pub use comparison::comparison;
-pub use model::{Distribution, Report, SCHEMA, Sizes, Totals, Usage, UsageOfBoth, Wire};
+pub use model::{
+    Distribution, Ledger, LossReason, Report, SCHEMA, Sizes, Totals, Usage, UsageOfBoth, Wire,
+};
 
 /// What became of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

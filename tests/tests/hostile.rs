@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+#[path = "hostile/losses.rs"]
+mod losses;
 #[path = "hostile/memory.rs"]
 mod memory;
 #[path = "hostile/rest.rs"]

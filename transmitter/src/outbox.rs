@@ -67,7 +67,7 @@ pub struct Backlog {
 pub struct Extent {
     /// Bytes that it may take.
     pub limit: Option<u64>,
-    /// Bytes that are free where it is.
+    /// Bytes that it can still take.
     pub free: Option<u64>,
     /// When the oldest image that is owed came into it.
     pub oldest: Option<UnixNanos>,
@@ -219,7 +219,7 @@ pub trait Outbox: Send + Sync {
     fn health(&self) -> Result<(), String>;
 
     /// Limits and age, for metrics.
-    fn extent(&self) -> Extent {
+    async fn extent(&self) -> Extent {
         Extent::default()
     }
 

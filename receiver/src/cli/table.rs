@@ -110,9 +110,14 @@ static LIMITS: &[Setting] = &[
     Setting::value(
         "max-memory",
         "SIZE",
-        "Most image bytes in memory, of all connections together",
+        "Memory that all connections together may take",
     )
-    .default("256MiB"),
+    .default("256MiB")
+    .long(
+        "For bytes that have come and are not on disk, and for the buffers of connections. Beyond \
+             it each connection takes some 64 KiB. Where it is short, senders are held back, and a \
+             connection that makes no progress ends.",
+    ),
     Setting::value(
         "idle-timeout",
         "DURATION",

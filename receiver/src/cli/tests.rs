@@ -36,23 +36,32 @@ fn help_names_every_flag_and_exit_code() {
     }
 }
 
+/// The command lines among the examples of a help.
+fn examples(text: &str) -> Vec<Vec<OsString>> {
+    let text = text.replace("\\\n", " ");
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter(|line| line.starts_with("pantelegraph-receiver"))
+        .map(|line| line.split_whitespace().map(OsString::from).collect())
+        .collect()
+}
+
 #[test]
 fn the_examples_of_the_help_are_good_invocations() {
-    let examples = PROGRAM.examples.replace("\\\n", " ");
-    let commands = examples
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("pantelegraph-receiver"));
-    let mut count = 0;
-    for command in commands {
-        let args: Vec<&str> = command.split_whitespace().collect();
-        assert!(
-            matches!(invoke(&args), Ok(Invocation::Run(..))),
-            "{command}: {:?}",
-            invoke(&args)
-        );
-        count += 1;
+    let commands = [PROGRAM.examples, fsck::PROGRAM.examples].map(examples);
+    assert_eq!(commands.each_ref().map(Vec::len), [5, 2]);
+    for command in commands.into_iter().flatten() {
+        let line = format!("{command:?}");
+        let environment = BTreeMap::new();
+        let good = if fsck::is_asked(&command) {
+            let read = fsck::parse(command, &environment, None);
+            matches!(read, Ok(fsck::Invocation::Check(..)))
+        } else {
+            let read = parse(command.into_iter(), &environment, None);
+            matches!(read, Ok(Invocation::Run(..)))
+        };
+        assert!(good, "{line}");
     }
-    assert_eq!(count, 4);
 }
 
 #[test]

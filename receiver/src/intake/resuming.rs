@@ -179,8 +179,8 @@ impl Intake {
         Ok(false)
     }
 
-    /// Takes an entry away whose bytes are not there.
-    pub(crate) async fn lose(&self, entry: &Entry) -> Result<(), CatalogError> {
+    /// Takes an entry away whose bytes are not there; whether it was there.
+    pub(super) async fn lose(&self, entry: &Entry) -> Result<bool, CatalogError> {
         let id = entry.meta.id;
         let removed = self
             .parts
@@ -197,6 +197,6 @@ impl Intake {
             );
             self.parts.metrics.image_missing();
         }
-        Ok(())
+        Ok(removed)
     }
 }

@@ -1,5 +1,8 @@
+mod ledger;
 mod limits;
+mod power;
 mod resuming;
+mod settling;
 mod storing;
 
 use shared::chunk::Segments;

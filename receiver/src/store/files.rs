@@ -13,6 +13,7 @@ mod part;
 mod partial;
 mod sidecar;
 mod space;
+pub mod survey;
 mod unsettled;
 mod writer;
 
@@ -121,8 +122,11 @@ impl Root {
     /// The beginning of names in `incoming/` that no other upload has: the lock keeps other
     /// processes out, and counting goes on where what was found there ends.
     fn stem(&self, id: ImageId) -> String {
-        let upload = self.uploads.fetch_add(1, Ordering::Relaxed);
-        format!("{id}.{upload}")
+        format!("{id}.{}", self.next_number())
+    }
+
+    fn next_number(&self) -> u64 {
+        self.uploads.fetch_add(1, Ordering::Relaxed)
     }
 
     fn incoming(&self, name: &str) -> PathBuf {
@@ -220,10 +224,9 @@ impl ImageStore for FileStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.room()?;
-        let path = self.root.incoming(&format!(
-            "check.{}",
-            self.root.uploads.fetch_add(1, Ordering::Relaxed)
-        ));
+        let path = self
+            .root
+            .incoming(&format!("check.{}", self.root.next_number()));
         let disk = Arc::clone(&self.root.disk);
         let checked = blocking(move || {
             let written = disk

@@ -35,7 +35,8 @@ struct State {
     /// Changes until the power goes; `None`: it stays.
     left: Option<u64>,
     changes: u64,
-    failing_syncs: u64,
+    /// Syncs until some fail, and how many do then.
+    failing_syncs: (u64, u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +112,17 @@ impl State {
             }
             None => Ok(()),
         }
+    }
+
+    fn sync_fails(&mut self) -> io::Result<()> {
+        let (good, bad) = &mut self.failing_syncs;
+        if *good > 0 {
+            *good -= 1;
+        } else if *bad > 0 {
+            *bad -= 1;
+            return Err(io::Error::other("sync failed"));
+        }
+        Ok(())
     }
 
     fn powered(&self) -> io::Result<()> {
@@ -204,7 +216,7 @@ impl SimDisk {
             capacity: u64::MAX,
             left: None,
             changes: 0,
-            failing_syncs: 0,
+            failing_syncs: (0, 0),
         })))
     }
 
@@ -225,7 +237,12 @@ impl SimDisk {
 
     /// So many further syncs fail, and what they were to bring to the medium stays unsynced.
     pub fn fail_syncs(&self, number: u64) {
-        self.0.lock().failing_syncs = number;
+        self.fail_syncs_after(0, number);
+    }
+
+    /// The same, once so many more have succeeded.
+    pub fn fail_syncs_after(&self, good: u64, number: u64) {
+        self.0.lock().failing_syncs = (good, number);
     }
 
     /// Flips a bit of a file, as a bad medium would; whether there was one to flip.
@@ -323,7 +340,7 @@ impl SimDisk {
             capacity: state.capacity,
             left: None,
             changes: 0,
-            failing_syncs: 0,
+            failing_syncs: (0, 0),
         };
         left.collect();
         Self(Arc::new(Mutex::new(left)))
@@ -412,10 +429,7 @@ impl Disk for SimDisk {
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.change()?;
-        if state.failing_syncs > 0 {
-            state.failing_syncs -= 1;
-            return Err(io::Error::other("sync failed"));
-        }
+        state.sync_fails()?;
         let pending = std::mem::take(&mut state.pending_names);
         let (here, elsewhere): (Vec<_>, Vec<_>) = pending
             .into_iter()
@@ -558,10 +572,7 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         state.change()?;
-        if state.failing_syncs > 0 {
-            state.failing_syncs -= 1;
-            return Err(io::Error::other("sync failed"));
-        }
+        state.sync_fails()?;
         if let Some(file) = state.files.get_mut(&self.file) {
             file.pending.clear();
             file.synced.clone_from(&file.content);

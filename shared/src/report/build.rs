@@ -1,6 +1,6 @@
 //! Adds up a report, image by image, in memory that does not grow with their number.
 
-use super::model::{Report, SCHEMA, Sizes, Totals, Usage, UsageOfBoth, Wire};
+use super::model::{Ledger, Report, SCHEMA, Sizes, Totals, Usage, UsageOfBoth, Wire};
 use super::times::Times;
 use super::{ImageRow, Outcome, RunAccount};
 use crate::clock::{ClockEstimate, UnixNanos};
@@ -44,6 +44,7 @@ pub struct ReportBuilder {
     duplicates: u64,
     rejected: u64,
     receiver_usage: Option<Usage>,
+    ledger: Option<Ledger>,
 }
 
 /// What the rows add up to.
@@ -85,6 +86,7 @@ impl ReportBuilder {
             duplicates: 0,
             rejected: 0,
             receiver_usage: None,
+            ledger: None,
         }
     }
 
@@ -166,11 +168,19 @@ impl ReportBuilder {
         self
     }
 
+    /// What did not arrive. What is missing without a word keeps the counts from adding up.
+    pub fn ledger(&mut self, ledger: Ledger) -> &mut Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
     /// The report.
     pub fn finish(mut self) -> Report {
         // Stable: images of clients that do not count stay in the order of their arrival.
         self.rows.sort_by_key(|row| row.sequence);
-        let totals = self.totals();
+        let mut totals = self.totals();
+        let ledger = self.ledger.as_ref();
+        totals.reconciles &= ledger.is_none_or(|ledger| ledger.missing == 0 && ledger.reused == 0);
         let clock = self.clock();
         let (started, ended) = self.span(clock);
         let total_time_ns = match (started, ended) {
@@ -209,6 +219,7 @@ impl ReportBuilder {
             usage: self.usage(),
             rows_omitted: counts.rows() - self.rows.len() as u64,
             images: self.rows,
+            ledger: self.ledger,
             totals,
             started,
             ended,

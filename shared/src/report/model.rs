@@ -54,6 +54,9 @@ pub struct Report {
     pub clock: Option<ClockEstimate>,
     /// What it cost.
     pub usage: UsageOfBoth,
+    /// What did not arrive, by the receiver's ledger; `None` in a transmitter's own report.
+    #[serde(default)]
+    pub ledger: Option<Ledger>,
     /// The images, by sequence number.
     pub images: Vec<ImageRow>,
     /// Images that are counted above and have no row here.
@@ -130,6 +133,30 @@ pub struct Wire {
     /// Bytes written beyond those of the images that arrived, in percent of the latter: framing,
     /// metadata and what was sent more than once.
     pub overhead_percent: Option<f64>,
+}
+
+/// What did not arrive. Transmitters do not tell by which transport a lost image would have come, so
+/// the losses of a run over several transports are in the report of each.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Images whose loss the transmitter told.
+    pub named: u64,
+    /// The reasons most often told.
+    pub reasons: Vec<LossReason>,
+    /// Images that are missing without a word: numbers below those that are still owed which
+    /// neither came nor were told as lost.
+    pub missing: u64,
+    /// Sequence numbers that several images had.
+    pub reused: u64,
+}
+
+/// A reason for losses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossReason {
+    /// As it was told.
+    pub reason: String,
+    /// Images lost for it.
+    pub images: u64,
 }
 
 /// What a process used.

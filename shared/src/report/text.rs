@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::align::{Column, Side, align};
-use super::model::{Distribution, Report, Usage};
+use super::model::{Distribution, Ledger, LossReason, Report, Usage};
 use super::{ImageRow, Outcome, format};
 
 /// Images that the block shows one by one.
@@ -11,6 +11,9 @@ const BLOCK_IMAGES: usize = 1_000;
 
 /// Longest reason in a line, in characters.
 const REASON_SHOWN: usize = 160;
+
+/// Longest reason of a loss in the table, in characters.
+const LOSS_SHOWN: usize = 32;
 
 /// Longest name in a line, in characters.
 const NAME_SHOWN: usize = 40;
@@ -124,6 +127,9 @@ impl Report {
         lines.add("  adds up", adds_up.to_owned());
         lines.add("Retries", totals.retries.to_string());
         lines.add("Attempts rejected", totals.rejected.to_string());
+        if let Some(ledger) = &self.ledger {
+            ledger_lines(ledger, &mut lines);
+        }
         lines.rule();
         lines.add("Bytes delivered", format::bytes(totals.bytes));
         lines.optional(
@@ -248,6 +254,22 @@ impl Distribution {
             sum,
         } = *self;
         [min, mean, p50, p90, p95, p99, p99_9, max, sum]
+    }
+}
+
+/// What did not arrive.
+fn ledger_lines(ledger: &Ledger, lines: &mut Lines) {
+    let most = match ledger.reasons.first() {
+        Some(LossReason { reason, images }) => {
+            let reason = format::printable(reason, LOSS_SHOWN);
+            format!(", {images} of them {reason}")
+        }
+        None => String::new(),
+    };
+    lines.add("Losses named", format!("{}{most}", ledger.named));
+    lines.add("Missing without a word", ledger.missing.to_string());
+    if ledger.reused > 0 {
+        lines.add("Numbers given twice", ledger.reused.to_string());
     }
 }
 

@@ -81,11 +81,11 @@ impl Disk {
         }
     }
 
-    /// How many files a model has.
-    pub(crate) fn files(&self) -> Option<usize> {
+    /// How many files of images there are, those kept apart included in a model.
+    pub(crate) fn files(&self) -> usize {
         match self {
-            Self::Model(medium) => Some(medium.files()),
-            Self::Real(_) => None,
+            Self::Model(medium) => medium.files(),
+            Self::Real(files) => files.count(),
         }
     }
 }

@@ -71,6 +71,15 @@ impl Files {
         Self { disk, random }
     }
 
+    /// How many images are visible.
+    pub(crate) fn count(&self) -> usize {
+        let paths = self.disk.paths().into_iter();
+        let images = paths.filter(|path| path.starts_with("/data/images"));
+        images
+            .filter(|path| self.disk.content(path).is_some())
+            .count()
+    }
+
     /// Images that would survive a power loss now, by their ids, whatever else it did.
     pub(crate) fn synced(&self) -> BTreeMap<ImageId, Vec<Vec<u8>>> {
         let mut random = self.random.lock().unwrap().clone();

@@ -105,6 +105,11 @@ impl Receiver {
             verify: Verify::Header,
             limits: limits(),
         });
+        let settling = Arc::clone(&intake);
+        runtime.spawn(async move {
+            // A store that fails is one whose power is about to go; the next start settles.
+            let _ = settling.settle().await;
+        });
         let stop = CancellationToken::new();
         let mut connections = network.listen();
         let endpoint = Endpoint {

@@ -24,7 +24,7 @@ use self::record::mark_key;
 use self::state::{Departure, Leaving, Shared, State};
 use self::writer::Writer;
 use super::{
-    Backlog, Counts, FileMark, Lost, Outbox, OutboxError, Outcome, Owed, Pushed, SeriesKey,
+    Backlog, Counts, Extent, FileMark, Lost, Outbox, OutboxError, Outcome, Owed, Pushed, SeriesKey,
 };
 use crate::config::{Order, OutboxOptions};
 
@@ -176,11 +176,14 @@ impl DiskOutbox {
     }
 
     /// Settles an image that is not lost: the index learns of it later.
-    fn depart(&self, id: ImageId, outcome: Departure) -> usize {
+    /// How many images wait to leave the index, this one included, and whether its bytes are
+    /// elsewhere.
+    fn depart(&self, id: ImageId, outcome: Departure) -> (usize, bool) {
         let mut state = self.shared.state.lock();
         let Some(taken) = state.taken.remove(&id) else {
-            return 0;
+            return (0, false);
         };
+        let elsewhere = taken.held.file.is_none();
         state.taken_numbers.remove(&taken.sequence);
         state.leaving.insert(taken.sequence);
         state.subtract(taken.held.image.meta.size, taken.held.cost);
@@ -201,7 +204,7 @@ impl DiskOutbox {
             self.shared.work.notify_waiters();
             self.shared.work.notify_one();
         }
-        settled
+        (settled, elsewhere)
     }
 
     async fn flush(&self) {
@@ -278,12 +281,14 @@ impl Outbox for DiskOutbox {
             Outcome::Duplicate => Departure::Duplicate,
             Outcome::Quarantined => Departure::Quarantined,
         };
-        let settled = self.depart(id, departure);
+        let (settled, elsewhere) = self.depart(id, departure);
         if settled == 1 {
             // Whoever shuts the outbox brings it into the index.
             let _ = self.send(Job::Settled);
         }
-        if settled >= MOST_SETTLED {
+        // A file that is only referred to may be removed by its owner from now on; were the image
+        // still owed after a crash, it would be taken for lost.
+        if elsewhere || settled >= MOST_SETTLED {
             self.flush().await;
             // A medium that takes nothing holds the delivery up in the end.
             while self.shared.state.lock().settled.len() >= MOST_SETTLED {
@@ -450,6 +455,26 @@ impl Outbox for DiskOutbox {
             ));
         }
         Ok(())
+    }
+
+    async fn extent(&self) -> Extent {
+        let shared = Arc::clone(&self.shared);
+        let looked = self.look(move |view| {
+            let first = match view.first_owed()? {
+                Some(sequence) => view.image(sequence)?,
+                None => None,
+            };
+            Ok((shared.free_space(), first.and_then(|entry| entry.queued)))
+        });
+        // What cannot be read is in the log and in the health already.
+        let (space, oldest) = looked.await.unwrap_or((u64::MAX, None));
+        let limit = self.shared.limit;
+        let left = limit.saturating_sub(self.backlog().bytes);
+        Extent {
+            limit: Some(limit),
+            free: Some(left.min(space)),
+            oldest,
+        }
     }
 
     async fn shut(&self) {

@@ -339,7 +339,7 @@ impl Outbox for MemoryOutbox {
         Ok(())
     }
 
-    fn extent(&self) -> Extent {
+    async fn extent(&self) -> Extent {
         let state = self.state.lock();
         let oldest = state.images.values().next();
         Extent {

@@ -6,16 +6,18 @@ use std::fmt::Write as _;
 use shared::clock::UnixNanos;
 
 use super::{Part, Seen, Status};
+use crate::outbox::Extent;
 
 /// Everything that is counted.
-pub(super) fn text(status: &Status, now: UnixNanos) -> String {
+pub(super) async fn text(status: &Status, now: UnixNanos) -> String {
+    let extent = status.outbox.extent().await;
     let mut page = Page::default();
     page.family("build_info", "gauge", "Version of the program.");
     page.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     let series = status.series.lock().clone();
     images(&mut page, &series);
     traffic(&mut page, &series);
-    backlog(&mut page, status, now);
+    backlog(&mut page, status, extent, now);
     let connections = status
         .delivery()
         .map_or(0, |delivery| delivery.connections());
@@ -103,9 +105,8 @@ fn traffic(page: &mut Page, series: &[Seen]) {
     }
 }
 
-fn backlog(page: &mut Page, status: &Status, now: UnixNanos) {
+fn backlog(page: &mut Page, status: &Status, extent: Extent, now: UnixNanos) {
     let backlog = status.outbox.backlog();
-    let extent = status.outbox.extent();
     let age = extent.oldest.map_or(0, |oldest| now.since(oldest).max(0));
     let figures = [
         (
@@ -126,7 +127,7 @@ fn backlog(page: &mut Page, status: &Status, now: UnixNanos) {
         ),
         (
             "outbox_free_bytes",
-            "Bytes that are free where the outbox is.",
+            "Bytes that the outbox can still take.",
             extent.free,
         ),
     ];

@@ -57,8 +57,11 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>) {
 
 async fn answer_one(stream: TcpStream, status: Arc<Status>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&status, request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+        let status = Arc::clone(&status);
+        async move {
+            let path = request.uri().path();
+            Ok::<_, Infallible>(answer(&status, request.method(), path).await)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -72,7 +75,7 @@ async fn answer_one(stream: TcpStream, status: Arc<Status>) {
     }
 }
 
-pub(super) fn answer(status: &Status, method: &Method, path: &str) -> Response<Full<Bytes>> {
+pub(super) async fn answer(status: &Status, method: &Method, path: &str) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n".to_owned());
         let methods = HeaderValue::from_static("GET, HEAD");
@@ -83,7 +86,10 @@ pub(super) fn answer(status: &Status, method: &Method, path: &str) -> Response<F
         "/healthz" => plain(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => readiness(&status.parts()),
         "/metrics" => {
-            let mut response = plain(StatusCode::OK, metrics::text(status, UnixNanos::now()));
+            let mut response = plain(
+                StatusCode::OK,
+                metrics::text(status, UnixNanos::now()).await,
+            );
             let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response

@@ -31,7 +31,7 @@ async fn status(receipts: Option<Arc<ReceiptLog>>) -> Arc<Status> {
 }
 
 async fn text(status: &Status, path: &str) -> (StatusCode, String) {
-    let response = serve::answer(status, &Method::GET, path);
+    let response = serve::answer(status, &Method::GET, path).await;
     let code = response.status();
     let body = response.into_body().collect().await.expect("it is whole");
     let text = String::from_utf8(body.to_bytes().to_vec()).expect("text");
@@ -49,7 +49,7 @@ async fn a_transmitter_is_alive_before_it_is_ready_and_says_what_is_missing() {
     let names: Vec<_> = status.parts().iter().map(|part| part.name).collect();
     assert_eq!(names, ["outbox", "receiver", "receipts"]);
     assert_eq!(text(&status, "/else").await.0, StatusCode::NOT_FOUND);
-    let refused = serve::answer(&status, &Method::POST, "/healthz");
+    let refused = serve::answer(&status, &Method::POST, "/healthz").await;
     assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(refused.headers()["allow"], "GET, HEAD");
 }

@@ -53,7 +53,7 @@ const PROMISES: [Promise; 5] = [
     Promise {
         key: "drop-loss",
         shows: &[
-            "nobody has its image",
+            "nobody has",
             "neither stored nor named",
             "numbers that are missing",
         ],

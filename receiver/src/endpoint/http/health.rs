@@ -10,10 +10,12 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
+use shared::settings::units::ByteSize;
 
 use super::ReadState;
 use crate::catalog::Filter;
 use crate::problem::Problem;
+use crate::store::StoreError;
 
 /// Time within which a part must answer to count as ready.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,8 +46,10 @@ pub(super) async fn readyz(State(state): State<ReadState>) -> Result<Response, P
             "catalogue",
             state.catalog.list(Filter::default(), i64::MAX, 1)
         ),
-        answers("store", state.store.check()),
+        answers("store", stored(&state)),
     );
+    let store = store.and_then(|stored| stored);
+    let catalogue = catalogue.map(drop);
     let draining = state.draining.is_cancelled();
     let ready = catalogue.is_ok() && store.is_ok() && !draining;
     let word = |found: &Result<(), String>| match found {
@@ -70,13 +74,26 @@ pub(super) async fn readyz(State(state): State<ReadState>) -> Result<Response, P
     )
 }
 
+/// Whether the store takes images. That it is full is told to everybody, and logged where it began.
+async fn stored(state: &ReadState) -> Result<Result<(), String>, StoreError> {
+    match state.store.check().await {
+        Err(StoreError::Full { .. }) => Ok(Err("the disk is full".to_owned())),
+        Err(StoreError::Low { free, least, .. }) => Ok(Err(format!(
+            "{} are free, less than the {} of RECEIVER_MIN_FREE",
+            ByteSize(free),
+            ByteSize(least)
+        ))),
+        checked => checked.map(Ok),
+    }
+}
+
 /// The system's error is for the log: it names paths of this machine.
 async fn answers<T, E: Display>(
     part: &'static str,
     check: impl Future<Output = Result<T, E>>,
-) -> Result<(), String> {
+) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE, check).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
             tracing::warn!(part, %error, "not ready");
             Err("fails; see the receiver's log".to_owned())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use shared::image::ImageId;
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Cell, Content, Owner, Phase};
+use super::{Cell, Content, Owner, Phase, Slot};
 use crate::intake::Intake;
 
 /// Time for an owner to end the write that is under way when its image is claimed. After it, its
@@ -49,6 +49,34 @@ impl Claim {
     /// The same if something came of the image.
     pub(in crate::intake) async fn of_begun(intake: &Arc<Intake>, id: ImageId) -> Option<Self> {
         Self::attempt(intake, id, Which::Begun).await
+    }
+
+    /// The same if nothing came of the image, at once.
+    pub(in crate::intake) fn of_absent(intake: &Arc<Intake>, id: ImageId) -> Option<Self> {
+        let this = &intake.unfinished;
+        let cell: Arc<Cell> = Arc::default();
+        let content = Arc::clone(&cell).try_lock_owned().ok()?;
+        let mut state = this.state.lock();
+        if state.slots.contains_key(&id) {
+            return None;
+        }
+        let number = this.next_owner();
+        let phase = Phase::Taking;
+        let slot = Slot {
+            cell: Arc::clone(&cell),
+            owner: Some(Owner { number, phase }),
+            parked: None,
+        };
+        state.slots.insert(id, slot);
+        drop(state);
+        Some(Self {
+            intake: Arc::clone(intake),
+            id,
+            owner: Some(number),
+            cell,
+            content: Some(content),
+            since: None,
+        })
     }
 
     async fn attempt(intake: &Arc<Intake>, id: ImageId, which: Which) -> Option<Self> {

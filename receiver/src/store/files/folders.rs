@@ -17,7 +17,7 @@ use crate::store::StoreError;
 
 /// Lists the folders into which images were moved since files and catalogue were last known to
 /// agree. It is there while a receiver runs, and after one that did not stop in order.
-const JOURNAL: &str = "receiver.open";
+pub(super) const JOURNAL: &str = "receiver.open";
 
 /// A folder into which nothing was moved for this long has nothing under way.
 const SETTLED: Duration = Duration::from_secs(600);

@@ -44,6 +44,13 @@ impl Location {
         }
     }
 
+    /// Gives it a name that no other location of the image has.
+    pub(super) fn number(&mut self, number: u64) {
+        if let Some((id, extension)) = self.name.split_once('.') {
+            self.name = format!("{id}.{number}-{extension}");
+        }
+    }
+
     /// Reads what [`Self::text`] gave: locations come from the catalogue, and a damaged one must
     /// not reach outside.
     ///
@@ -92,13 +99,9 @@ pub(super) fn is_folder(text: &str) -> bool {
     let Some((area, day)) = text.split_once('/') else {
         return false;
     };
-    Area::ALL.iter().any(|known| known.folder() == area) && is_day(day)
-}
-
-/// Whether this is the name of a folder for a day.
-pub(super) fn is_day(name: &str) -> bool {
-    name.parse::<jiff::civil::Date>()
-        .is_ok_and(|day| day.to_string() == name)
+    let is_day = day.parse::<jiff::civil::Date>();
+    Area::ALL.iter().any(|known| known.folder() == area)
+        && is_day.is_ok_and(|read| read.to_string() == day)
 }
 
 /// The image whose file has this name, if it is the name of one.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shared::clock::UnixNanos;
+use shared::digest::{Digest, Hasher};
 use shared::disk::Disk;
 use shared::image::ImageId;
 
@@ -32,6 +33,27 @@ pub(super) struct Leftover {
 }
 
 impl Leftover {
+    /// Bytes that the records bear out, and bytes of the file.
+    pub(super) fn verified(&self, disk: &dyn Disk) -> io::Result<(u64, u64)> {
+        /// Only the digest is made.
+        struct Sum(Hasher);
+        impl Replay for Sum {
+            fn take(&mut self, bytes: Bytes) {
+                self.0.update(&bytes);
+            }
+
+            fn check(&mut self, digest: &Digest) -> bool {
+                self.0.finish() == *digest
+            }
+        }
+        let records = &self.sidecar.records;
+        let mut sum = Sum(self.sidecar.about.algorithm.hasher());
+        let good = verify(disk, &self.part, records, &mut sum)?;
+        let end = good.checked_sub(1).and_then(|last| records.get(last));
+        let there = disk.length(&self.part)?.unwrap_or_default();
+        Ok((end.map_or(0, |record| record.end), there))
+    }
+
     /// When its last bytes came.
     fn touched(&self) -> UnixNanos {
         let records = self.sidecar.records.last();
@@ -39,13 +61,22 @@ impl Leftover {
     }
 }
 
-/// Reads `incoming/`, removes what nobody can go on with, and tells the rest and the first number
-/// that no name there has.
-pub(super) fn find(disk: &dyn Disk, incoming: &Path) -> Result<(Vec<Leftover>, u64), StoreError> {
+/// What is in `incoming/`.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    /// What can be gone on with, one of each image at most.
+    pub(super) partials: Vec<Leftover>,
+    /// What nobody can go on with.
+    pub(super) useless: Vec<PathBuf>,
+    /// The first number that no name there has.
+    pub(super) next: u64,
+}
+
+/// Reads `incoming/`.
+pub(super) fn read(disk: &dyn Disk, incoming: &Path) -> Result<Incoming, StoreError> {
     let reading = |source| StoreError::io("reading folder", incoming, source);
-    let mut next = 0;
     let mut stems: HashMap<String, (bool, bool)> = HashMap::new();
-    let mut foreign = Vec::new();
+    let mut found = Incoming::default();
     for entry in disk.list(incoming).map_err(reading)? {
         let entry = entry.map_err(reading)?;
         if entry.is_folder {
@@ -60,61 +91,58 @@ pub(super) fn find(disk: &dyn Disk, incoming: &Path) -> Result<(Vec<Leftover>, u
         });
         match split {
             Some((stem, kind @ ("part" | "meta"), number)) => {
-                next = next.max(number.saturating_add(1));
+                found.next = found.next.max(number.saturating_add(1));
                 let (part, meta) = stems.entry(stem.to_owned()).or_default();
                 *(if kind == "part" { part } else { meta }) = true;
             }
-            _ => foreign.push(incoming.join(&entry.name)),
+            _ => found.useless.push(incoming.join(&entry.name)),
         }
     }
-    let mut found: HashMap<ImageId, Leftover> = HashMap::new();
-    let mut removed = 0_u64;
-    for path in foreign {
-        removed += u64::from(remove(disk, &path));
-    }
-    for (stem, (part, meta)) in stems {
-        let (part_path, meta_path) = (
-            incoming.join(format!("{stem}.part")),
-            incoming.join(format!("{stem}.meta")),
-        );
-        let leftover = if part && meta {
-            load(disk, part_path.clone(), meta_path.clone())
-        } else {
-            None
+    let mut best: HashMap<ImageId, Leftover> = HashMap::new();
+    for (stem, is_there) in stems {
+        let part = incoming.join(format!("{stem}.part"));
+        let beside = incoming.join(format!("{stem}.meta"));
+        let leftover = match is_there {
+            (true, true) => load(disk, part.clone(), beside.clone()),
+            _ => None,
+        };
+        let Some(leftover) = leftover else {
+            found.useless.extend(is_there.0.then_some(part));
+            found.useless.extend(is_there.1.then_some(beside));
+            continue;
         };
         // Of several of one image, that which has most.
-        let loser = match leftover {
-            Some(leftover) => {
-                let id = leftover.sidecar.about.meta.id;
-                match found.get(&id) {
-                    Some(other) if other.length >= leftover.length => {
-                        Some((leftover.part, leftover.beside))
-                    }
-                    _ => {
-                        let other = found.insert(id, leftover);
-                        other.map(|other| (other.part, other.beside))
-                    }
-                }
-            }
-            None => Some((part_path, meta_path)),
+        let id = leftover.sidecar.about.meta.id;
+        let loser = match best.get(&id) {
+            Some(other) if other.length >= leftover.length => Some(leftover),
+            _ => best.insert(id, leftover),
         };
-        if let Some((part, beside)) = loser {
-            removed += u64::from(remove(disk, &part));
-            remove(disk, &beside);
+        if let Some(loser) = loser {
+            found.useless.extend([loser.part, loser.beside]);
         }
     }
-    if removed > 0 || !found.is_empty() {
+    found.partials = best.into_values().collect();
+    Ok(found)
+}
+
+/// Reads `incoming/`, removes what nobody can go on with, and tells the rest and the first number
+/// that no name there has.
+pub(super) fn find(disk: &dyn Disk, incoming: &Path) -> Result<(Vec<Leftover>, u64), StoreError> {
+    let found = read(disk, incoming)?;
+    let removed = found.useless.iter().filter(|path| remove(disk, path));
+    let removed = removed.count();
+    if removed > 0 || !found.partials.is_empty() {
         tracing::info!(
             removed,
-            kept = found.len(),
-            "unfinished images of an earlier process"
+            kept = found.partials.len(),
+            "files of unfinished images of an earlier process"
         );
     }
-    Ok((found.into_values().collect(), next))
+    Ok((found.partials, found.next))
 }
 
 /// Removes a file if it is there; whether it was.
-fn remove(disk: &dyn Disk, path: &Path) -> bool {
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> bool {
     match disk.remove(path) {
         Ok(()) => true,
         Err(error) => {

@@ -2,7 +2,10 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
+
+use shared::disk::Disk;
 
 use super::location::image_of;
 use super::{Location, ORPHANS, Root};
@@ -19,6 +22,14 @@ pub(super) fn of(root: &Arc<Root>) -> Option<Arc<dyn Unsettled>> {
     let names = root.folders.unsettled();
     let root = Arc::clone(root);
     (!names.is_empty()).then(|| Arc::new(Folders { root, names }) as Arc<dyn Unsettled>)
+}
+
+/// Moves a file below `root` out of sight; the folder for such is there.
+pub(super) fn set_aside(disk: &dyn Disk, root: &Path, location: &str) -> Result<(), StoreError> {
+    let from = root.join(location);
+    let to = root.join(ORPHANS).join(location.replace('/', "."));
+    disk.rename(&from, &to)
+        .map_err(|source| StoreError::io("moving", &from, source))
 }
 
 impl Unsettled for Folders {
@@ -47,14 +58,18 @@ impl Unsettled for Folders {
         Ok(())
     }
 
+    fn concerns(&self, location: &str) -> bool {
+        let Ok(location) = Location::read(location) else {
+            return false;
+        };
+        self.names.contains(&location.folder())
+    }
+
     fn set_aside(&self, location: &str) -> Result<(), StoreError> {
         let location = Location::read(location)?;
         let text = location.text();
         self.root.folders.make(ORPHANS)?;
-        let from = self.root.path.join(&text);
-        let to = self.root.path.join(ORPHANS).join(text.replace('/', "."));
-        let moving = |source| StoreError::io("moving", &from, source);
-        self.root.disk.rename(&from, &to).map_err(moving)
+        set_aside(&*self.root.disk, &self.root.path, &text)
     }
 
     fn settled(&self) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use shared::chunk::Segments;
 use shared::digest::Digest;
 use shared::image::ImageId;
+use shared::sabotage::{self, Sabotage};
 
 use super::batch::Batch;
 use super::part::Part;
@@ -170,7 +171,10 @@ impl ImageWriter for FileWriter {
 
     async fn commit(mut self: Box<Self>, placement: Placement) -> Result<String, StoreError> {
         let work = self.begin()?;
-        let location = Location::new(&placement);
+        let mut location = Location::new(&placement);
+        if sabotage::is(Sabotage::ForgetDuplicates) {
+            location.number(self.root.next_number());
+        }
         let text = location.text();
         let placed = self.run(move || work.write()?.place(&location)).await?;
         if let Err(error) = placed.end().await {

@@ -40,7 +40,18 @@ fn reports() -> Vec<Report> {
     bare.ended = None;
     bare.clock = None;
     bare.cpu_seconds = f64::NAN;
+    let mut lossy = ten();
+    lossy.ledger = Some(Ledger {
+        named: 1,
+        reasons: vec![LossReason {
+            reason: "evicted".to_owned(),
+            images: 1,
+        }],
+        missing: 2,
+        reused: 3,
+    });
     vec![
+        lossy,
         ten(),
         build(&odd, None),
         build(&[], None),

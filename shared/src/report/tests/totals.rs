@@ -245,3 +245,30 @@ fn cpu_time_of_a_shared_process_is_not_counted_twice() {
     assert_eq!(both(usage(2.0), None, true), Some(2.0));
     assert_eq!(both(usage(2.0), None, false), None);
 }
+
+#[test]
+fn what_is_missing_without_a_word_keeps_a_report_from_adding_up() {
+    for (missing, reused, adds_up) in [(0, 0, true), (1, 0, false), (0, 1, false)] {
+        let mut builder = ReportBuilder::new(header(Transport::Grpc));
+        builder.account(&account(1)).add(&row(1, 5));
+        builder.ledger(Ledger {
+            named: 3,
+            reasons: vec![LossReason {
+                reason: "evicted: full".to_owned(),
+                images: 2,
+            }],
+            missing,
+            reused,
+        });
+        let report = builder.finish();
+        assert_eq!(report.totals.reconciles, adds_up);
+        let table = report.table();
+        assert!(table.contains("3, 2 of them evicted: full"), "{table}");
+        let line = table
+            .lines()
+            .find(|line| line.starts_with("Missing without a word"));
+        let line = line.expect("it is said");
+        assert!(line.ends_with(&format!(" {missing}")), "{line}");
+        assert_eq!(table.contains("Numbers given twice"), reused > 0);
+    }
+}

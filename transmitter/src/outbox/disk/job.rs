@@ -184,12 +184,14 @@ impl Step {
                 account,
                 told_end,
             } => {
-                let mut entry = change.series(*series)?;
-                entry.account = Some(account.clone());
-                entry.told_end = *told_end;
-                change.put_series(*series, &entry)?;
+                // It may have been forgotten meanwhile: nobody needs its account then.
+                if let Some(mut entry) = change.find_series(*series)? {
+                    entry.account = Some(account.clone());
+                    entry.told_end = *told_end;
+                    change.put_series(*series, &entry)?;
+                }
             }
-            Self::Forget(series) => change.remove_series(*series)?,
+            Self::Forget(series) => change.forget_series(*series)?,
             Self::Told(sequence) => {
                 change.told(*sequence)?;
             }

@@ -204,6 +204,28 @@ async fn a_restart_goes_on_with_everything() {
     assert_eq!(pushed.sequence, 5, "no gap after a clean end");
 }
 
+/// Whoever forgot it had looked before the new process began it; its outbox said then that a series
+/// was missing, took the index for damaged and made it again.
+#[tokio::test]
+async fn a_series_that_was_begun_again_is_not_forgotten() {
+    let disk = sim();
+    let outbox = begun(&disk, &options()).await;
+    outbox.save_account(&series(), account(), true).await;
+    outbox.begin_series(series()).await.expect("a series");
+    let index = Arc::clone(&outbox.shared.index);
+    let forgotten = index.write(|change| {
+        change.forget_series(1)?;
+        change.series(1)
+    });
+    assert_eq!(forgotten.expect("it is there").key, series());
+    outbox.save_account(&series(), account(), true).await;
+    let forgotten = index.write(|change| {
+        change.forget_series(1)?;
+        change.series(1)
+    });
+    assert!(forgotten.is_err(), "it is over");
+}
+
 fn account() -> RunAccount {
     RunAccount {
         run: "run".to_owned(),

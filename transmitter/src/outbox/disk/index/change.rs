@@ -308,9 +308,18 @@ impl<'t> Change<'t> {
 
     /// A series by its number.
     pub(in crate::outbox) fn series(&self, number: u32) -> Result<SeriesEntry, IndexError> {
+        self.find_series(number)?
+            .ok_or_else(|| IndexError::Damaged(format!("series {number} is missing")))
+    }
+
+    /// A series by its number, unless it was forgotten.
+    pub(in crate::outbox) fn find_series(
+        &self,
+        number: u32,
+    ) -> Result<Option<SeriesEntry>, IndexError> {
         match self.series.get(number)? {
-            Some(value) => Ok(SeriesEntry::unpack(value.value())?),
-            None => Err(IndexError::Damaged(format!("series {number} is missing"))),
+            Some(value) => Ok(Some(SeriesEntry::unpack(value.value())?)),
+            None => Ok(None),
         }
     }
 
@@ -361,9 +370,12 @@ impl<'t> Change<'t> {
         Ok(())
     }
 
-    /// Forgets a series.
-    pub(in crate::outbox) fn remove_series(&mut self, number: u32) -> Result<(), IndexError> {
-        self.series.remove(number)?;
+    /// Forgets a series, unless it was begun again since that was decided.
+    pub(in crate::outbox) fn forget_series(&mut self, number: u32) -> Result<(), IndexError> {
+        let series = self.find_series(number)?;
+        if series.is_some_and(|series| series.told_end && series.counts.owed() == 0) {
+            self.series.remove(number)?;
+        }
         Ok(())
     }
 

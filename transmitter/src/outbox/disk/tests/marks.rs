@@ -60,6 +60,25 @@ async fn files_come_in_by_a_second_name_a_copy_or_a_reference() {
 }
 
 #[tokio::test]
+async fn an_answered_image_whose_bytes_are_elsewhere_is_not_owed_after_a_power_loss() {
+    let disk = sim();
+    let files = OutboxFiles::Reference;
+    let options = OutboxOptions { files, ..options() };
+    write(&disk, "/source/a", b"pixels");
+    let outbox = begun(&disk, &options).await;
+    let image = from_file("/source/a", b"pixels");
+    outbox.push(image).await.expect("room");
+    let image = outbox.take().await.expect("one is waiting");
+    let settled = outbox.settle(image.meta.id, Outcome::Delivered).await;
+    settled.expect("settled");
+    // Its owner may remove the file now, and then the power goes.
+    let disk = disk.crash(1);
+    drop(outbox);
+    let outbox = open(&disk, &options);
+    assert_eq!(outbox.backlog().images, 0);
+}
+
+#[tokio::test]
 async fn a_file_that_changed_since_it_was_captured_is_unreadable() {
     for files in [OutboxFiles::Copy, OutboxFiles::Link, OutboxFiles::Reference] {
         let disk = sim();

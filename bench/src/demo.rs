@@ -208,7 +208,10 @@ async fn transmit(
     let nothing = BTreeMap::new();
     let config = match transmitter::cli::parse(args, &nothing, None) {
         Ok(TransmitterInvocation::Run(config, _)) => *config,
-        Ok(TransmitterInvocation::Print(text)) => return Err(text),
+        Ok(TransmitterInvocation::Print(text) | TransmitterInvocation::Refuse(text)) => {
+            return Err(text);
+        }
+        Ok(TransmitterInvocation::Outbox(request)) => return Err(format!("{request:?}")),
         Err(error) => return Err(error.to_string()),
     };
     let stop: CancellationToken =

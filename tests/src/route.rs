@@ -116,7 +116,7 @@ impl Route {
         let args = args.into_iter().map(Into::into);
         match pantelegraph_transmitter::cli::parse(args, &environment, None) {
             Ok(Invocation::Run(config, _)) => *config,
-            Ok(Invocation::Print(text)) => panic!("{text}"),
+            Ok(other) => panic!("{other:?}"),
             Err(error) => panic!("{error}"),
         }
     }

@@ -7,7 +7,11 @@ pub use shared::settings::CliError;
 use shared::settings::{Environment, Program, Request};
 
 use crate::config::Config;
+use crate::outbox::tool::arguments::WORD;
 
+pub use outbox::use_outbox;
+
+mod outbox;
 mod table;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
@@ -66,6 +70,9 @@ pub static PROGRAM: Program = Program {
   A camera through ffmpeg, five images a second, for receivers that dial in (--pull):
     pantelegraph-transmitter --listen 0.0.0.0:8081 --rate 5/s \
       --command 'ffmpeg -loglevel error -i /dev/video0 -f image2pipe -c:v mjpeg -'
+
+  What is owed while no transmitter runs; more with outbox --help:
+    pantelegraph-transmitter outbox list --outbox ./outbox
 ",
     exit_codes: &[
         (
@@ -100,8 +107,12 @@ pub static PROGRAM: Program = Program {
 pub enum Invocation {
     /// To run with this configuration; the texts are warnings about settings.
     Run(Box<Config>, Vec<String>),
+    /// To look into an outbox, with [`use_outbox`].
+    Outbox(Box<crate::outbox::tool::Request>),
     /// To print this text to standard output, as it is, and to end.
     Print(String),
+    /// To print this text to standard error, as it is, and to end as after a mistake.
+    Refuse(String),
 }
 
 /// Reads the settings from all sources. `args` begins with the program's name; `dotenv` is the
@@ -114,6 +125,12 @@ pub fn parse(
     env: &dyn Environment,
     dotenv: Option<&Path>,
 ) -> Result<Invocation, CliError> {
+    let mut args = args.peekable();
+    let program = args.next();
+    if args.peek().is_some_and(|word| word == WORD) {
+        return outbox::parse(program, args.skip(1), env, dotenv);
+    }
+    let args = program.into_iter().chain(args);
     let mut values = match shared::settings::read(&PROGRAM, args, env, dotenv)? {
         Request::Use(values) => values,
         Request::Print(text) => return Ok(Invocation::Print(text)),

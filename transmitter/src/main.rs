@@ -31,7 +31,12 @@ fn main() -> ExitCode {
     let invocation = cli::parse(std::env::args_os(), &ProcessEnvironment, Some(dotenv));
     let (config, warnings) = match invocation {
         Ok(Invocation::Run(config, warnings)) => (config, warnings),
+        Ok(Invocation::Outbox(request)) => return cli::use_outbox(&request).into(),
         Ok(Invocation::Print(text)) => return print(&text),
+        Ok(Invocation::Refuse(text)) => {
+            eprint!("{text}");
+            return CliError::EXIT_CODE.into();
+        }
         Err(error) => {
             eprintln!("{error}");
             return CliError::EXIT_CODE.into();

@@ -21,6 +21,7 @@ use shared::disk::OsDisk;
 pub(crate) mod conformance;
 pub mod disk;
 pub mod memory;
+pub mod tool;
 
 /// An image that is owed.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ fn read(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, CliError> {
         .collect();
     match parse(args, &environment, None)? {
         Invocation::Run(config, _) => Ok(*config),
-        Invocation::Print(text) => panic!("{text}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 
 use self::core::CoreOptions;
 use self::files::Intake;
-use self::index::IndexError;
+pub(super) use self::index::IndexError;
 use self::job::Job;
 use self::record::mark_key;
 use self::state::{Departure, Leaving, Shared, State};
@@ -29,6 +29,7 @@ use super::{
 use crate::config::{Order, OutboxOptions};
 
 mod ballast;
+mod by_hand;
 
 pub(crate) mod core;
 mod encoding;
@@ -150,7 +151,7 @@ impl DiskOutbox {
         answer.await.map_err(|_| OutboxError::Closed)?
     }
 
-    /// Reads the index beside the writer. A few tries: it may just be opened again.
+    /// Reads the index beside the writer.
     async fn look<T: Send + 'static>(
         &self,
         read: impl Fn(&index::View) -> Result<T, IndexError> + Send + 'static,
@@ -289,6 +290,11 @@ impl Outbox for DiskOutbox {
         // still owed after a crash, it would be taken for lost.
         if elsewhere || settled >= MOST_SETTLED {
             self.flush().await;
+            // A medium that takes nothing holds the delivery up in the end.
+            while self.shared.state.lock().settled.len() >= MOST_SETTLED {
+                tokio::time::sleep(self.full_retry).await;
+                self.flush().await;
+            }
         }
         Ok(())
     }
@@ -396,7 +402,7 @@ impl Outbox for DiskOutbox {
         let series = state
             .series
             .values()
-            .map(|series| (series.key.clone(), series.counts, series.account.clone()))
+            .map(|series| (series.key.clone(), series.counts, series.account()))
             .collect();
         drop(state);
         if !over.is_empty() {
@@ -406,6 +412,7 @@ impl Outbox for DiskOutbox {
     }
 
     async fn save_account(&self, series: &SeriesKey, account: RunAccount, told_end: bool) {
+        let account = shared::wire::encode_account(account);
         let number = {
             let mut state = self.shared.state.lock();
             let found = state
@@ -422,7 +429,7 @@ impl Outbox for DiskOutbox {
         let saved = self
             .ask(|reply| Job::Account {
                 series: number,
-                account: Box::new(account),
+                account,
                 told_end,
                 reply,
             })

@@ -41,10 +41,10 @@ impl CoreOptions {
 
 /// The open outbox. Whoever has it is the only one to change it; its index may be read meanwhile.
 pub(crate) struct Core {
-    pub(super) disk: Arc<dyn Disk>,
+    pub(in crate::outbox) disk: Arc<dyn Disk>,
     pub(super) layout: Layout,
     pub(super) outbox: OutboxId,
-    pub(super) index: Arc<Index>,
+    pub(in crate::outbox) index: Arc<Index>,
     pub(super) mark: Mark,
     pub(super) ballast: Ballast,
     pub(super) synced: bool,
@@ -93,7 +93,7 @@ impl Core {
 
     /// Removes the file of an image that is not owed any more. What cannot be removed is a leftover
     /// that the next start after a crash finds.
-    pub(super) fn remove_file(&self, name: &FileName) {
+    pub(in crate::outbox) fn remove_file(&self, name: &FileName) {
         let path = self.path(name);
         match self.disk.remove(&path) {
             Ok(()) => {}
@@ -103,7 +103,7 @@ impl Core {
     }
 
     /// Puts the file of an image that is not owed any more aside.
-    pub(super) fn quarantine(&self, name: &FileName) {
+    pub(in crate::outbox) fn quarantine(&self, name: &FileName) {
         let path = self.path(name);
         if let Err(error) = super::quarantine::put(&self.disk, &self.layout, &path) {
             tracing::warn!("{} cannot be put aside: {error}", path.display());
@@ -183,7 +183,7 @@ impl Core {
 
     /// Closes in order: what the outbox holds is on the medium, and the next start need not look
     /// for damage.
-    pub(super) fn close(mut self) -> Result<(), OutboxError> {
+    pub(in crate::outbox) fn close(mut self) -> Result<(), OutboxError> {
         self.index.set_syncs(true);
         self.index.close();
         self.sync_all().map_err(failed("syncing"))?;

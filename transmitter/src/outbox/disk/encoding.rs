@@ -14,7 +14,7 @@ const VERSION: u8 = 1;
 /// Bytes that are no value of this format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an entry of the index is torn or of another version")]
-pub(super) struct Malformed;
+pub(in crate::outbox) struct Malformed;
 
 /// Puts a value together.
 pub(super) struct Packer(Vec<u8>);

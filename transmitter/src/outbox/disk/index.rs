@@ -14,7 +14,8 @@ use shared::disk::{Disk, DiskFile};
 mod change;
 mod view;
 
-pub(super) use change::{Change, Counters};
+pub(super) use change::Change;
+pub(in crate::outbox) use change::Counters;
 pub(super) use view::View;
 
 use super::encoding::Malformed;
@@ -24,7 +25,7 @@ const CACHE_BYTES: usize = 6 << 20;
 
 /// Why the index could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum IndexError {
+pub(in crate::outbox) enum IndexError {
     /// There is no space for it.
     #[error("no space for the index")]
     Full(#[source] io::Error),
@@ -40,7 +41,20 @@ pub(super) enum IndexError {
 }
 
 impl IndexError {
-    pub(super) fn into_io(self) -> io::Error {
+    pub(super) fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Full(error) | Self::Io(error) => error.kind(),
+            Self::Damaged(_) | Self::Newer(_) => io::ErrorKind::InvalidData,
+        }
+    }
+
+    /// Whether the medium itself failed, and not the way to it.
+    pub(super) fn is_bad_medium(&self) -> bool {
+        let failed = Some(rustix::io::Errno::IO.raw_os_error());
+        matches!(self, Self::Io(error) if error.raw_os_error() == failed)
+    }
+
+    pub(in crate::outbox) fn into_io(self) -> io::Error {
         match self {
             Self::Full(error) | Self::Io(error) => error,
             Self::Damaged(_) | Self::Newer(_) => {
@@ -147,7 +161,7 @@ impl StorageBackend for Backend {
 }
 
 /// The open index. Readers do not wait for the writer, of whom there is one.
-pub(super) struct Index {
+pub(in crate::outbox) struct Index {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     syncs: Arc<AtomicBool>,
@@ -213,7 +227,7 @@ impl Index {
     }
 
     /// Reads at one moment.
-    pub(super) fn read<T>(
+    pub(in crate::outbox) fn read<T>(
         &self,
         work: impl FnOnce(&View) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
@@ -226,7 +240,7 @@ impl Index {
 
     /// Changes all or nothing. After an error [`Index::reopen`] is needed, and what is there then
     /// says whether the change was made.
-    pub(super) fn write<T>(
+    pub(in crate::outbox) fn write<T>(
         &self,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {

@@ -1,7 +1,7 @@
 //! What the writer is asked to do, and what a transaction is made of.
 
+use bytes::Bytes;
 use shared::image::ImageMeta;
-use shared::report::RunAccount;
 use tokio::sync::oneshot;
 
 use super::files::Staged;
@@ -39,6 +39,8 @@ pub(super) enum Job {
         entry: Option<Box<Entry>>,
         reason: String,
     },
+    /// The index was found to be damaged.
+    Damaged(String),
     /// Opens a series.
     Begin {
         key: SeriesKey,
@@ -47,7 +49,7 @@ pub(super) enum Job {
     /// Keeps an account.
     Account {
         series: u32,
-        account: Box<RunAccount>,
+        account: Bytes,
         told_end: bool,
         reply: oneshot::Sender<Result<(), OutboxError>>,
     },
@@ -115,7 +117,7 @@ pub(super) enum Step {
     /// A series has another account.
     Account {
         series: u32,
-        account: RunAccount,
+        account: Bytes,
         told_end: bool,
     },
     /// A series is forgotten.
@@ -131,7 +133,7 @@ impl Step {
         match self {
             Self::Insert { sequence, entry } => {
                 if change.insert(*sequence, entry)? {
-                    change.count(entry.series, |counts| counts.captured += 1)?;
+                    change.count(entry.series, |counts| counts.captured += 1);
                 }
             }
             Self::Lose { lost, series, mark } => {
@@ -140,7 +142,7 @@ impl Step {
                     change.count(*series, |counts| {
                         counts.captured += 1;
                         counts.lost += 1;
-                    })?;
+                    });
                 }
                 if let Some(mark) = mark {
                     change.put_mark(lost.meta.sequence, mark)?;
@@ -156,7 +158,7 @@ impl Step {
                         Departure::Delivered => counts.delivered += 1,
                         Departure::Duplicate => counts.duplicates += 1,
                         Departure::Quarantined => counts.quarantined += 1,
-                    })?;
+                    });
                 }
             }
             Self::Drop {
@@ -173,7 +175,7 @@ impl Step {
                     if !shared::sabotage::is(shared::sabotage::Sabotage::DropLoss) {
                         change.lose(lost)?;
                     }
-                    change.count(*series, |counts| counts.lost += 1)?;
+                    change.count(*series, |counts| counts.lost += 1);
                 }
             }
             Self::Thinned(sequence) => change.counters.thinned = *sequence,

@@ -6,6 +6,7 @@ use shared::image::ImageMeta;
 use tokio::sync::oneshot;
 
 use super::DiskOutbox;
+use super::core::says_full;
 use super::files::{NotStaged, Staged};
 use super::index::is_full;
 use super::job::{Job, NotPushed, PushJob};
@@ -75,7 +76,13 @@ impl DiskOutbox {
             let admission = match admitted {
                 Ok(admission) => admission,
                 Err(no_room) => {
-                    if let Some(newest) = self.make_room(image, &no_room, &mut lost.lost).await? {
+                    let made = self.make_room(image, &no_room, &mut lost.lost).await;
+                    if matches!(&made, Err(error) if says_full(error)) {
+                        // Not even for the ledger.
+                        tokio::time::sleep(self.full_retry).await;
+                        continue;
+                    }
+                    if let Some(newest) = made? {
                         let sequence = newest.meta.sequence;
                         lost.lost.push(newest);
                         return Ok(lost.pushed(sequence));

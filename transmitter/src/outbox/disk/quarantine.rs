@@ -29,7 +29,6 @@ pub(super) fn put(disk: &Arc<dyn Disk>, layout: &Layout, path: &Path) -> io::Res
 }
 
 /// Names of the images in quarantine, in the order of their numbers.
-#[allow(dead_code, reason = "the tool that lists them is next")]
 pub(crate) fn images(disk: &dyn Disk, layout: &Layout) -> io::Result<Vec<FileName>> {
     let mut names = Vec::new();
     for listed in disk.list(&layout.quarantine())? {

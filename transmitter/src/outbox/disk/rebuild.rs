@@ -162,7 +162,7 @@ fn enter(
             for (name, size) in batch.iter() {
                 let series = change.number_of(&SeriesEntry::recovered(name.transport))?;
                 if change.insert(name.sequence, &recovered_entry(name, *size, series))? {
-                    change.count(series, |counts| counts.captured += 1)?;
+                    change.count(series, |counts| counts.captured += 1);
                     put_mark(change, name)?;
                     scanned.images += 1;
                 } else {
@@ -200,7 +200,7 @@ fn renumber(
         .write(|change| {
             let series = change.number_of(&SeriesEntry::recovered(name.transport))?;
             change.insert(next, &recovered_entry(&renamed, size.unwrap_or(0), series))?;
-            change.count(series, |counts| counts.captured += 1)?;
+            change.count(series, |counts| counts.captured += 1);
             put_mark(change, &renamed)
         })
         .map_err(broken)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use shared::clock::UnixNanos;
 use shared::digest::{Digest, DigestAlgorithm};
 use shared::image::{ImageId, ImageMeta, Transport};
@@ -110,7 +111,7 @@ impl Entry {
     }
 
     /// What is said of it when it is sent.
-    pub(super) fn meta(&self, sequence: u64, run: &str) -> ImageMeta {
+    pub(in crate::outbox) fn meta(&self, sequence: u64, run: &str) -> ImageMeta {
         let mut meta = ImageMeta::new(self.id, self.size);
         meta.digest = Some(self.digest);
         meta.content_type.clone_from(&self.content_type);
@@ -146,7 +147,7 @@ pub(super) fn xxh3(digest: &Digest) -> u128 {
 
 /// A mark of a file that was captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MarkEntry {
+pub(in crate::outbox) struct MarkEntry {
     /// The image that it was.
     pub(super) sequence: u64,
     /// The file; empty when only the mark's key is known.
@@ -253,8 +254,8 @@ pub(crate) struct SeriesEntry {
     pub(crate) counts: Counts,
     /// The receiver knows that it is over.
     pub(crate) told_end: bool,
-    /// Its latest account.
-    pub(crate) account: Option<RunAccount>,
+    /// Its latest account, encoded: it may be large, and is seldom asked for.
+    pub(crate) account: Option<Bytes>,
 }
 
 impl SeriesEntry {
@@ -290,8 +291,7 @@ impl SeriesEntry {
             packer.u64(count);
         }
         packer.u8(u8::from(self.told_end));
-        let account = self.account.clone().map(wire::encode_account);
-        packer.optional(account.as_deref(), Packer::bytes);
+        packer.optional(self.account.as_deref(), Packer::bytes);
         packer.finish()
     }
 
@@ -315,8 +315,13 @@ impl SeriesEntry {
             key,
             counts,
             told_end,
-            // An account is for reports; a series lives without.
-            account: account.and_then(|bytes| wire::decode_account(bytes).ok()),
+            account: account.map(Bytes::copy_from_slice),
         })
+    }
+
+    /// Its latest account. It is for reports; a series lives without one that cannot be read.
+    pub(super) fn account(&self) -> Option<RunAccount> {
+        let account = self.account.clone()?;
+        wire::decode_account(account).ok()
     }
 }

@@ -238,8 +238,11 @@ fn open_index(
         });
         match opened {
             Ok(index) => return Ok((index, false)),
-            Err(error @ (IndexError::Full(_) | IndexError::Newer(_))) => return Err(broken(error)),
-            Err(error @ (IndexError::Damaged(_) | IndexError::Io(_))) => {
+            Err(error) if !matches!(error, IndexError::Damaged(_)) && !error.is_bad_medium() => {
+                // It may be whole: somebody else's, or there is no space just now.
+                return Err(broken(error));
+            }
+            Err(error) => {
                 tracing::error!(
                     "{} cannot be used and is made again from the images: {error}",
                     path.display()
@@ -346,7 +349,7 @@ fn take_in(
         let series = SeriesEntry::recovered(name.transport);
         let series = change.number_of(&series)?;
         if change.insert(name.sequence, &recovered_entry(name, size, series))? {
-            change.count(series, |counts| counts.captured += 1)?;
+            change.count(series, |counts| counts.captured += 1);
             rebuild::put_mark(change, name)?;
         }
         Ok(())
@@ -377,7 +380,7 @@ fn put_aside(
         change.count(series, |counts| {
             counts.captured += 1;
             counts.lost += 1;
-        })?;
+        });
         change.lose(&lost)
     });
     entered.map_err(broken)

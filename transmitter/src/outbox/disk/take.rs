@@ -74,6 +74,9 @@ impl DiskOutbox {
             let read = shared.read_portion();
             if let Err(error) = &read {
                 tracing::warn!("the outbox cannot be read now: {error}");
+                if let (IndexError::Damaged(problem), Some(jobs)) = (error, &jobs) {
+                    let _ = jobs.send(Job::Damaged(problem.clone()));
+                }
             }
             let failed = read.is_err();
             let bad = shared.put_into_window(read);

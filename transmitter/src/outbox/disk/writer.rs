@@ -125,6 +125,11 @@ impl Writer {
                     self.settle_by.get_or_insert(by);
                 }
                 Job::Flush { reply } => flushed.push(reply),
+                Job::Damaged(problem) => {
+                    let error = IndexError::Damaged(problem);
+                    self.trouble(&error.to_string());
+                    self.mend(&error);
+                }
                 Job::Shut { reply } => shut = Some(reply),
                 Job::Begin { key, reply } => {
                     let _ = reply.send(self.begin(&key));

@@ -1,5 +1,7 @@
 //! One transaction of the index.
 
+use std::collections::BTreeMap;
+
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use shared::image::OutboxId;
 
@@ -53,6 +55,8 @@ pub(in crate::outbox) struct Change<'t> {
     series: Table<'t, u32, &'static [u8]>,
     before: Counters,
     pub(in crate::outbox) counters: Counters,
+    /// What is to be added to the counts of series.
+    counted: BTreeMap<u32, Counts>,
 }
 
 pub(super) fn read_counters(
@@ -117,12 +121,14 @@ impl<'t> Change<'t> {
             series: transaction.open_table(SERIES)?,
             before,
             counters: before,
+            counted: BTreeMap::new(),
         })
     }
 
     /// Writes what the tables do not say yet.
     pub(super) fn finish(mut self) -> Result<(), IndexError> {
         self.prune_ledger()?;
+        self.add_counts()?;
         let (before, now) = (self.before, self.counters);
         for (key, before, now) in [
             ("next", before.next, now.next),
@@ -342,17 +348,26 @@ impl<'t> Change<'t> {
     }
 
     /// Counts something in a series. Of one that is not there any more nobody needs the counts.
-    pub(in crate::outbox) fn count(
-        &mut self,
-        number: u32,
-        count: impl FnOnce(&mut Counts),
-    ) -> Result<(), IndexError> {
-        let mut series = match self.series.get(number)? {
-            Some(value) => SeriesEntry::unpack(value.value())?,
-            None => return Ok(()),
-        };
-        count(&mut series.counts);
-        self.put_series(number, &series)
+    pub(in crate::outbox) fn count(&mut self, number: u32, count: impl FnOnce(&mut Counts)) {
+        count(self.counted.entry(number).or_default());
+    }
+
+    /// Writes what was counted, once for each series.
+    fn add_counts(&mut self) -> Result<(), IndexError> {
+        for (number, more) in std::mem::take(&mut self.counted) {
+            let mut series = match self.series.get(number)? {
+                Some(value) => SeriesEntry::unpack(value.value())?,
+                None => continue,
+            };
+            let counts = &mut series.counts;
+            counts.captured += more.captured;
+            counts.delivered += more.delivered;
+            counts.duplicates += more.duplicates;
+            counts.quarantined += more.quarantined;
+            counts.lost += more.lost;
+            self.put_series(number, &series)?;
+        }
+        Ok(())
     }
 
     /// Forgets a series, unless it was begun again since that was decided.

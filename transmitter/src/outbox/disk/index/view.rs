@@ -99,7 +99,6 @@ impl View {
     }
 
     /// Losses with numbers in this range, in order, told ones too.
-    #[allow(dead_code, reason = "the tool that lists them is next")]
     pub(in crate::outbox) fn ledger(
         &self,
         range: impl RangeBounds<u64>,

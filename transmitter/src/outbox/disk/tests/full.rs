@@ -276,3 +276,64 @@ async fn failing_syncs_are_tried_again() {
     assert_eq!(outbox.backlog().images, images);
     assert_eq!(waiting(&outbox).await.len() as u64, images);
 }
+
+/// With a folder on a small file system of its own, such as
+/// `mount -t tmpfs -o size=24m none /mnt/small; PANTELEGRAPH_SMALL_DISK=/mnt/small cargo test ...`
+#[tokio::test]
+async fn a_real_disk_that_fills_up_is_emptied_and_goes_on() {
+    let Ok(folder) = std::env::var("PANTELEGRAPH_SMALL_DISK") else {
+        return;
+    };
+    let root = Path::new(&folder).join("outbox");
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let options = OutboxOptions {
+        limit: ByteSize::mib(1 << 10),
+        ..options()
+    };
+    let outbox = DiskOutbox::open(disk, &root, &options, Order::OldestFirst);
+    let mut outbox = outbox.expect("an outbox");
+    outbox.full_retry = Duration::from_millis(1);
+    outbox.begin_series(series()).await.expect("a series");
+    let outbox = Arc::new(outbox);
+    for size in [40_000, 300] {
+        let pushing = tokio::spawn({
+            let outbox = Arc::clone(&outbox);
+            async move { while outbox.push(image(size)).await.is_ok() {} }
+        });
+        while outbox.health().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        pushing.abort();
+        assert!(pushing.await.is_err(), "it waits for space");
+    }
+    let before = outbox.backlog().images;
+    assert!(before > 100);
+    for number in 0..before {
+        let image = outbox.take().await.expect("some are waiting");
+        let Payload::File { path, size } = &image.payload else {
+            panic!("it is in a file");
+        };
+        let found = std::fs::metadata(path).expect("its file").len();
+        assert_eq!(found, *size, "nothing partial is to be seen");
+        let outcome = match number % 2 {
+            0 => Outcome::Lost("gone".to_owned()),
+            _ => Outcome::Delivered,
+        };
+        outbox
+            .settle(image.meta.id, outcome)
+            .await
+            .expect("the ballast is for this");
+        if number == 10 {
+            // Lost files stay in quarantine; somebody makes room.
+            let quarantine = root.join("quarantine");
+            for file in std::fs::read_dir(quarantine).expect("a folder") {
+                std::fs::remove_file(file.expect("a file").path()).expect("removed");
+            }
+        }
+    }
+    outbox.flush().await;
+    let pushed = outbox.push(image(40_000)).await.expect("space");
+    assert!(pushed.lost.is_empty());
+    assert_eq!(outbox.health(), Ok(()));
+    outbox.shut().await;
+}

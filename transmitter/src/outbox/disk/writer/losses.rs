@@ -98,7 +98,7 @@ impl Batch {
             } => {
                 self.steps.push(Step::Account {
                     series,
-                    account: *account,
+                    account,
                     told_end,
                 });
                 self.after.push(After::Answer(reply));
@@ -112,6 +112,7 @@ impl Batch {
             Job::Push(_)
             | Job::Evict { .. }
             | Job::Begin { .. }
+            | Job::Damaged(_)
             | Job::Settled
             | Job::Flush { .. }
             | Job::Shut { .. } => {}
@@ -122,7 +123,8 @@ impl Batch {
 fn failed(error: &IndexError) -> OutboxError {
     OutboxError::Io {
         action: "writing of the ledger".to_owned(),
-        source: std::io::Error::other(shared::telemetry::chain(error)),
+        // The kind says whether to wait for space.
+        source: std::io::Error::new(error.kind(), shared::telemetry::chain(error)),
     }
 }
 

@@ -120,6 +120,17 @@ pub struct Standing {
     pub next_sequence: u64,
 }
 
+impl Standing {
+    /// Names the outbox without saying where it stands.
+    pub fn unsaid(outbox: OutboxId) -> Self {
+        Self {
+            outbox,
+            first_owed: 0,
+            next_sequence: 0,
+        }
+    }
+}
+
 /// Images that are lost, told while a session lasts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LossReport {

@@ -21,6 +21,8 @@ mod medium;
 mod network;
 #[path = "simulation/outbox.rs"]
 mod outbox;
+#[path = "simulation/own_outbox.rs"]
+mod own_outbox;
 #[path = "simulation/random.rs"]
 mod random;
 #[path = "simulation/receiver.rs"]
@@ -72,7 +74,7 @@ fn nothing_is_lost_or_doubled_whatever_breaks() {
 }
 
 #[test]
-fn nothing_is_lost_or_doubled_on_the_stores_own_files() {
+fn nothing_is_lost_or_doubled_with_the_real_outbox_and_store() {
     simulate_all(Disks::Real, 80);
 }
 

@@ -22,14 +22,14 @@ use crate::random::Random;
 /// What survives.
 #[derive(Clone)]
 pub(crate) struct Kept {
-    pub(crate) id: OutboxId,
+    id: OutboxId,
     random: Random,
     next: u64,
     images: BTreeMap<u64, (ImageMeta, Bytes)>,
     /// Settled, and not yet synced.
     settled: BTreeMap<u64, (ImageMeta, Bytes)>,
     /// Every image that was lost and why, told to the receiver or not.
-    pub(crate) lost: BTreeMap<u64, Loss>,
+    lost: BTreeMap<u64, Loss>,
     untold: BTreeSet<u64>,
 }
 
@@ -58,25 +58,18 @@ impl Kept {
         self
     }
 
-    /// Images that are owed.
-    pub(crate) fn owed(&self) -> usize {
-        self.images.len()
+    /// Images that are on the ledger, told or not.
+    pub(crate) fn lost(&self) -> BTreeSet<ImageId> {
+        self.lost.values().map(|loss| loss.image_id).collect()
     }
 
-    /// Ids of the images that are owed or lost.
-    pub(crate) fn ids(&self) -> BTreeSet<ImageId> {
-        let owed = self.images.values().map(|(meta, _)| meta.id);
-        owed.chain(self.lost.values().map(|loss| loss.image_id))
-            .collect()
-    }
-
-    /// Whether the receiver is not known to have this loss.
-    pub(crate) fn is_untold(&self, sequence: u64) -> bool {
-        self.untold.contains(&sequence)
+    /// What its sequence numbers count in.
+    pub(crate) fn id(&self) -> OutboxId {
+        self.id
     }
 
     /// Losses that the receiver is not known to have.
-    pub(crate) fn untold(&self) -> usize {
+    fn untold(&self) -> usize {
         self.untold.len()
     }
 

@@ -1,6 +1,7 @@
 //! The transmitter: its real delivery and sessions over a simulated network, with a model of an
 //! outbox.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use pantelegraph_transmitter::outbox::{Outbox, Owed};
 use pantelegraph_transmitter::payload::Payload;
 use shared::chunk::Segments;
 use shared::clock::ClockEstimate;
-use shared::image::Transport;
+use shared::image::{ImageId, OutboxId, Transport};
 use shared::receipt::Receipt;
 use shared::report::RunAccount;
 use shared::settings::units::ByteSize;
@@ -26,16 +27,70 @@ use shared::wire::{
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use crate::blocking::at_once;
+use crate::disk::Disks;
 use crate::network::{Inbound, Network, Outbound};
 use crate::outbox::{Kept, ModelOutbox};
+use crate::own_outbox::OutboxDisk;
 use crate::random::Random;
 use crate::scene::{CHUNK, Evidence, IDLE_TIMEOUT, WINDOW, runtime};
 
 /// A transmitter that runs.
 pub(crate) struct Transmitter {
     runtime: Runtime,
-    kept: Arc<Mutex<Kept>>,
+    disk: Keeping,
+    outbox: Arc<dyn Outbox>,
     drained: Arc<AtomicBool>,
+}
+
+/// The disk of an outbox. Clones are the same.
+#[derive(Clone)]
+pub(crate) enum Keeping {
+    Model(Arc<Mutex<Kept>>),
+    Real(OutboxDisk),
+}
+
+impl Keeping {
+    /// An empty one; the model's outbox has this id.
+    pub(crate) fn new(disks: Disks, id: OutboxId, random: Random) -> Self {
+        match disks {
+            Disks::Model => Self::Model(Arc::new(Mutex::new(Kept::new(id, random)))),
+            Disks::Real => Self::Real(OutboxDisk::new(random)),
+        }
+    }
+
+    fn open(&self) -> (Arc<dyn Outbox>, OutboxId) {
+        match self {
+            Self::Model(kept) => {
+                let id = kept.lock().unwrap().id();
+                (Arc::new(ModelOutbox::open(Arc::clone(kept))), id)
+            }
+            Self::Real(disk) => {
+                let outbox = disk.open();
+                let id = outbox.id();
+                (Arc::new(outbox), id)
+            }
+        }
+    }
+
+    /// What is left when the process dies, or with `power_loss` the machine.
+    fn crash(&self, power_loss: bool) -> Self {
+        match self {
+            Self::Model(kept) => {
+                let left = kept.lock().unwrap().clone().crash(power_loss);
+                Self::Model(Arc::new(Mutex::new(left)))
+            }
+            Self::Real(disk) => Self::Real(disk.crash(power_loss)),
+        }
+    }
+
+    /// Images on the ledger.
+    fn lost(&self) -> BTreeSet<ImageId> {
+        match self {
+            Self::Model(kept) => kept.lock().unwrap().lost(),
+            Self::Real(disk) => disk.lost.lock().unwrap().clone(),
+        }
+    }
 }
 
 /// What differs from one seed to the next.
@@ -67,16 +122,17 @@ fn options(manner: Manner) -> LinkOptions {
 impl Transmitter {
     /// Starts on what an earlier process left.
     pub(crate) fn start(
-        kept: Kept,
+        disk: Keeping,
         network: Network,
         evidence: Evidence,
         manner: Manner,
         random: Random,
     ) -> Self {
         let runtime = runtime();
-        let outbox_id = kept.id;
-        let kept = Arc::new(Mutex::new(kept));
-        let outbox: Arc<dyn Outbox> = Arc::new(ModelOutbox::open(Arc::clone(&kept)));
+        // What the outbox starts belongs to the transmitter.
+        let context = runtime.enter();
+        let (outbox, outbox_id) = disk.open();
+        drop(context);
         let options = options(manner);
         let identity = Identity {
             transmitter: "camera".to_owned(),
@@ -113,10 +169,11 @@ impl Transmitter {
             delivery.run(|| async {}).await;
             is_drained.store(true, SeqCst);
         });
-        runtime.spawn(capture(outbox, evidence, manner, random));
+        runtime.spawn(capture(Arc::clone(&outbox), evidence, manner, random));
         Self {
             runtime,
-            kept,
+            disk,
+            outbox,
             drained,
         }
     }
@@ -128,10 +185,10 @@ impl Transmitter {
     }
 
     /// Dies wherever it is; what is left of its disk.
-    pub(crate) fn crash(self, power_loss: bool) -> Kept {
-        let left = self.kept.lock().unwrap().clone();
+    pub(crate) fn crash(self, power_loss: bool) -> Keeping {
+        let left = self.disk.crash(power_loss);
         drop(self.runtime);
-        left.crash(power_loss)
+        left
     }
 
     /// Everything was captured and nothing is owed any more.
@@ -139,9 +196,21 @@ impl Transmitter {
         self.drained.load(SeqCst)
     }
 
-    /// What is on its disk, for whoever checks.
-    pub(crate) fn kept(&self) -> Kept {
-        self.kept.lock().unwrap().clone()
+    /// Images that are owed.
+    pub(crate) fn owed(&self) -> u64 {
+        self.outbox.backlog().images
+    }
+
+    /// Images on the ledger of which the receiver is not known to know.
+    pub(crate) fn untold(&self) -> BTreeSet<ImageId> {
+        let _context = self.runtime.enter();
+        let (losses, _) = at_once(self.outbox.losses(10_000));
+        losses.into_iter().map(|loss| loss.image_id).collect()
+    }
+
+    /// Images on the ledger.
+    pub(crate) fn lost(&self) -> BTreeSet<ImageId> {
+        self.disk.lost()
     }
 }
 
@@ -300,7 +369,7 @@ struct Watched {
     evidence: Evidence,
 }
 
-struct Flight<'a>(&'a Evidence, shared::image::ImageId);
+struct Flight<'a>(&'a Evidence, ImageId);
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {

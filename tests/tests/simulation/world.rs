@@ -7,12 +7,11 @@ use shared::image::OutboxId;
 
 use crate::disk::{Disk, Disks};
 use crate::network::{Network, Weather};
-use crate::outbox::Kept;
 use crate::random::Random;
 use crate::receiver::Receiver;
 use crate::scene::Evidence;
 use crate::trace::Trace;
-use crate::transmitter::{Manner, Transmitter};
+use crate::transmitter::{Keeping, Manner, Transmitter};
 
 /// Milliseconds until everything must be settled once nothing goes wrong any more.
 const HEALED_WITHIN: u64 = 60_000;
@@ -72,7 +71,7 @@ struct World {
     evidence: Evidence,
     trace: Trace,
     manner: Manner,
-    transmitter: Station<Transmitter, Kept>,
+    transmitter: Station<Transmitter, Keeping>,
     receiver: Station<Receiver, Disk>,
     events: BTreeMap<u64, Vec<Event>>,
     healed_at: u64,
@@ -116,7 +115,7 @@ impl World {
             flip: random.below(200),
         });
         let outbox = OutboxId::from_u128(u128::from(random.next()) + 1).unwrap();
-        let kept = Kept::new(outbox, random.fork());
+        let keeping = Keeping::new(disks, outbox, random.fork());
         let disk = Disk::new(disks, random.fork());
         let mut world = Self {
             disks,
@@ -126,7 +125,7 @@ impl World {
             evidence,
             trace,
             manner,
-            transmitter: Station::Down(kept),
+            transmitter: Station::Down(keeping),
             receiver: Station::Down(disk),
             events: BTreeMap::new(),
             healed_at: random.between(500, 2_500),
@@ -210,8 +209,8 @@ impl World {
             Event::StartTransmitter => {
                 self.transmitter = match std::mem::replace(&mut self.transmitter, Station::Between)
                 {
-                    Station::Down(kept) => Station::Up(Transmitter::start(
-                        kept,
+                    Station::Down(disk) => Station::Up(Transmitter::start(
+                        disk,
                         self.network.clone(),
                         self.evidence.clone(),
                         self.manner,
@@ -289,7 +288,7 @@ impl World {
         match &self.transmitter {
             Station::Up(transmitter) => format!(
                 "{} images are still owed {HEALED_WITHIN} ms after everything was well",
-                transmitter.kept().owed()
+                transmitter.owed()
             ),
             _ => "the transmitter is not there".to_owned(),
         }
@@ -301,7 +300,6 @@ impl World {
         else {
             return Err("a station is not there".to_owned());
         };
-        let kept = transmitter.kept();
         let disk = receiver.disk();
         let entries: BTreeMap<usize, Entry> = receiver
             .entries()
@@ -315,12 +313,12 @@ impl World {
         if files != expected {
             return Err(format!("{files} files are stored for {expected} entries"));
         }
-        let lost: BTreeSet<usize> = kept
-            .ids()
+        let lost: BTreeSet<usize> = transmitter
+            .lost()
             .into_iter()
             .map(|id| self.evidence.number(id))
             .collect();
-        self.check_ledger(&kept, receiver)?;
+        let lost = self.check_ledger(lost, transmitter, receiver)?;
         let receipts = self.evidence.all_receipts();
         for (number, image) in self.evidence.images().iter().enumerate() {
             let synced = disk.synced(image.meta.id);
@@ -358,25 +356,39 @@ impl World {
         Ok(())
     }
 
-    /// Both ledgers.
-    fn check_ledger(&self, kept: &Kept, receiver: &Receiver) -> Result<(), String> {
+    /// Both ledgers; all images that are on one of them.
+    fn check_ledger(
+        &self,
+        lost: BTreeSet<usize>,
+        transmitter: &Transmitter,
+        receiver: &Receiver,
+    ) -> Result<BTreeSet<usize>, String> {
         let (integrity, told) = receiver.ledger();
         if integrity.missing + integrity.reused > 0 {
             return Err(format!("sequence numbers are not in order: {integrity:?}"));
         }
-        for (sequence, loss) in &kept.lost {
-            let id = told.get(sequence);
-            if id != Some(&loss.image_id) {
-                return Err(format!(
-                    "loss {sequence} is not on the receiver's ledger, which was told: {}",
-                    !kept.is_untold(*sequence)
-                ));
-            }
+        let told = told.values().map(|id| self.evidence.number(*id));
+        let told: BTreeSet<usize> = told.collect();
+        // Whatever broke after the last image was settled: the next process tells.
+        let untold = transmitter.untold().into_iter();
+        let untold: BTreeSet<usize> = untold.map(|id| self.evidence.number(id)).collect();
+        let promised = lost
+            .iter()
+            .find(|number| !told.contains(number) && !untold.contains(number));
+        if let Some(number) = promised {
+            return Err(format!(
+                "image {number} is lost, and the receiver is not told"
+            ));
         }
-        if let Some(sequence) = told.keys().find(|told| !kept.lost.contains_key(told)) {
-            return Err(format!("loss {sequence} was told, and there is none"));
+        // A loss may be on the disk of an outbox that died before it said so.
+        let may_be_lost = |number: &&usize| {
+            self.manner.attempts.is_some() || self.evidence.images()[**number].no_room
+        };
+        let named: BTreeSet<usize> = told.union(&untold).copied().collect();
+        match named.iter().find(|number| !may_be_lost(number)) {
+            Some(number) => Err(format!("image {number} is lost without need")),
+            None => Ok(named),
         }
-        Ok(())
     }
 
     fn finish(mut self, problem: Option<String>) -> Outcome {
@@ -397,7 +409,7 @@ impl World {
             }
         }
         if let Station::Up(transmitter) = &self.transmitter {
-            outcome.lost = transmitter.kept().lost.len();
+            outcome.lost = transmitter.lost().len();
         }
         // The catalogue is closed before its folder goes.
         self.happens(Event::KillTransmitter { power_loss: false });

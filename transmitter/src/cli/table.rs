@@ -163,7 +163,9 @@ static TRANSPORT: &[Setting] = &[
     Setting::value("grpc-call", "exchange|put", "gRPC call that carries images")
         .default("exchange")
         .long("exchange: one long stream for all. put: a call for each image, in one message."),
-    Setting::value("message-size", "SIZE", "Largest image for --grpc-call put").default("4MiB"),
+    Setting::value("message-size", "SIZE", "Largest image for --grpc-call put")
+        .default("4MiB")
+        .long("Images that are larger than this or --window go over the session beside."),
     Setting::value("window", "SIZE", "Bytes in flight that have no receipt yet").default("4MiB"),
     Setting::value("connections", "N", "Connections side by side")
         .default("2")

@@ -10,12 +10,13 @@ const PORTION: u64 = 256 << 10;
 const LOSS: u64 = 160;
 
 /// Cuts `losses` into messages of at most `limit` bytes (0: not known), at least one. Only the last
-/// one has the standing, because that says that all losses below its `first_owed` were told.
+/// one says where the outbox stands, because that says that all losses below its `first_owed` were
+/// told.
 pub(super) fn portions(
     losses: Vec<Loss>,
     standing: Standing,
     limit: u64,
-) -> Vec<(Vec<Loss>, Option<Standing>)> {
+) -> Vec<(Vec<Loss>, Standing)> {
     let limit = if limit == 0 {
         PORTION
     } else {
@@ -28,13 +29,16 @@ pub(super) fn portions(
     for loss in losses {
         let len = LOSS + (loss.reason.len() + loss.run.len()) as u64;
         if size + len > room && !portion.is_empty() {
-            portions.push((std::mem::take(&mut portion), None));
+            portions.push((
+                std::mem::take(&mut portion),
+                Standing::unsaid(standing.outbox),
+            ));
             size = 0;
         }
         size += len;
         portion.push(loss);
     }
-    portions.push((portion, Some(standing)));
+    portions.push((portion, standing));
     portions
 }
 
@@ -68,16 +72,17 @@ mod tests {
         let losses: Vec<Loss> = (most..u64::MAX).map(loss).collect();
         for limit in [0, 1, 1_000, 64 << 10, u64::MAX] {
             let portions = portions(losses.clone(), standing, limit);
-            let standings: Vec<bool> = portions.iter().map(|(_, last)| last.is_some()).collect();
-            let (last, before) = standings.split_last().expect("at least one");
-            assert!(last & !before.iter().any(|told| *told));
+            let mut standings: Vec<Standing> = portions.iter().map(|(_, said)| *said).collect();
+            assert_eq!(standings.pop(), Some(standing));
+            let unsaid = Standing::unsaid(standing.outbox);
+            assert!(standings.iter().all(|said| *said == unsaid));
             let mut told = Vec::new();
             for (losses, standing) in portions {
                 let one = losses.len() == 1;
                 told.extend(losses.clone());
                 let report = LossReport {
                     id: u64::MAX,
-                    standing,
+                    standing: Some(standing),
                     losses,
                     transmitter: "camera".to_owned(),
                 };
@@ -95,9 +100,6 @@ mod tests {
             first_owed: 1,
             next_sequence: 1,
         };
-        assert_eq!(
-            portions(Vec::new(), standing, 0),
-            [(Vec::new(), Some(standing))]
-        );
+        assert_eq!(portions(Vec::new(), standing, 0), [(Vec::new(), standing)]);
     }
 }

@@ -179,11 +179,7 @@ impl Session {
             losses: Vec::new(),
             agent: AGENT.to_owned(),
             // Which outbox it is. Where it stands is told with the losses, which the outbox knows.
-            standing: Some(Standing {
-                outbox: self.identity.outbox,
-                first_owed: 0,
-                next_sequence: 0,
-            }),
+            standing: Some(Standing::unsaid(self.identity.outbox)),
             window: self.window,
         };
         self.send(ClientMessage::Hello(hello)).await?;
@@ -197,9 +193,7 @@ impl Session {
             },
             () = self.lost.cancelled() => return Err(self.protocol(self.reason())),
         };
-        self.flow
-            .lock()
-            .grant(welcome.credit, Instant::now().into_std());
+        self.flow.lock().grant(welcome.credit);
         self.flow_moved.notify_waiters();
         self.max_message
             .store(welcome.limits.max_message_bytes, Ordering::Relaxed);
@@ -291,7 +285,7 @@ impl Session {
                 }
             }
             ServerMessage::Credit { total } => {
-                self.flow.lock().grant(total, Instant::now().into_std());
+                self.flow.lock().grant(total);
                 self.flow_moved.notify_waiters();
             }
             ServerMessage::Receipt(receipt) => self.answer(receipt.image_id, Ok(receipt)),

@@ -248,13 +248,24 @@ fn clock(headers: &HeaderMap) -> Result<Option<ClockEstimate>, String> {
     let Some(value) = headers.get("pantelegraph-clock") else {
         return Ok(None);
     };
-    let malformed = "pantelegraph-clock is not of the form offset=-120;error=55;samples=8";
+    let text = value.to_str().map_err(|_| MALFORMED_CLOCK);
+    let estimate = text.and_then(parse_clock);
+    estimate
+        .map(Some)
+        .map_err(|problem| format!("pantelegraph-clock {problem}"))
+}
+
+const MALFORMED_CLOCK: &str = "is not of the form offset=-120;error=55;samples=8";
+
+/// `offset=-120;error=55;samples=8`, nanoseconds.
+pub(super) fn parse_clock(text: &str) -> Result<ClockEstimate, &'static str> {
+    let malformed = MALFORMED_CLOCK;
     let mut estimate = ClockEstimate {
         offset_ns: 0,
         error_ns: 0,
         samples: 0,
     };
-    for member in value.to_str().map_err(|_| malformed)?.split(';') {
+    for member in text.split(';') {
         let (key, value) = member.split_once('=').ok_or(malformed)?;
         match key.trim() {
             "offset" => estimate.offset_ns = value.trim().parse().map_err(|_| malformed)?,
@@ -263,5 +274,5 @@ fn clock(headers: &HeaderMap) -> Result<Option<ClockEstimate>, String> {
             _ => {}
         }
     }
-    Ok(Some(estimate))
+    Ok(estimate)
 }

@@ -4,10 +4,10 @@
 //! is this side's: so many bytes may be in flight, that is, sent and not known to be taken. It is
 //! what a break can make to be sent again, and it never exceeds the window.
 //!
-//! Taken is what the receiver has worked off in order. Credit tells it, because a grant is what was
-//! taken plus the first grant; but an old receiver, or one whose grants are larger than the window,
-//! tells too late. So there are probes too: a clock ping is answered only after the chunks in front
-//! of it, hence its answer says that those were taken.
+//! Taken is what the receiver has worked off in order. Credit does not tell it: how much of a grant
+//! is new and how much was taken only the receiver knows, and its steps may be larger than the
+//! window. So there are probes: a clock ping is answered only after the chunks in front of it, hence
+//! its answer says that those were taken. This holds for every receiver there ever was.
 //!
 //! Below the window the limit follows the time that bytes take to be taken. On a slow line a whole
 //! window in front of every ping would make a living connection look dead, and clocks look wrong.
@@ -26,16 +26,14 @@ pub(super) struct Flow {
     limit: u64,
     /// Bytes may take so long to be taken before the limit shrinks.
     calm: Duration,
-    /// The first grant, and the highest total.
-    first_credit: Option<u64>,
     allowed: u64,
     /// Bytes that are sent or about to be, and those that were handed to the transport.
     reserved: u64,
     queued: u64,
     taken: u64,
-    /// The position of the last probe, and that of the one without an answer.
-    probed: u64,
-    open_probe: Option<(u64, u64)>,
+    /// Probes without an answer, with the positions that they stand behind; there is one for each
+    /// quarter of the limit, more or less.
+    open_probes: VecDeque<(u64, u64)>,
     probes: u64,
     /// When bytes up to a position were handed to the transport.
     times: VecDeque<(u64, Instant)>,
@@ -48,13 +46,11 @@ impl Flow {
             window,
             limit: window.min(INITIAL),
             calm,
-            first_credit: None,
             allowed: 0,
             reserved: 0,
             queued: 0,
             taken: 0,
-            probed: 0,
-            open_probe: None,
+            open_probes: VecDeque::new(),
             probes: 0,
             times: VecDeque::new(),
         }
@@ -91,19 +87,20 @@ impl Flow {
         }
     }
 
-    /// The receiver welcomes, or grants more: it has taken what exceeds the first grant.
-    pub(super) fn grant(&mut self, total: u64, now: Instant) {
-        let first = *self.first_credit.get_or_insert(total);
+    /// So many bytes may be sent in all.
+    pub(super) fn grant(&mut self, total: u64) {
         self.allowed = self.allowed.max(total);
-        self.take(total.saturating_sub(first), now);
     }
 
-    /// Whether a probe is needed: enough has gone out since the last one, or, when somebody is
-    /// `blocked`, anything.
+    /// Whether a probe is needed: enough has gone out since the last one or, when somebody is
+    /// `blocked` and no answer is to come, anything.
     pub(super) fn wants_probe(&self, blocked: bool) -> bool {
-        let known = self.probed.max(self.taken);
-        let enough = if blocked { 1 } else { self.limit / 4 };
-        self.open_probe.is_none() && self.queued - known >= enough
+        let last = self.open_probes.back().map_or(self.taken, |(_, at)| *at);
+        let enough = match blocked && self.open_probes.is_empty() {
+            true => 1,
+            false => (self.limit / 4).max(1),
+        };
+        self.queued - last >= enough
     }
 
     /// The id of a probe, if one is needed, that is to be sent right behind what was queued.
@@ -112,25 +109,23 @@ impl Flow {
             return None;
         }
         self.probes += 1;
-        self.probed = self.queued;
-        self.open_probe = Some((self.probes, self.queued));
+        self.open_probes.push_back((self.probes, self.queued));
         Some(self.probes)
     }
 
     /// A probe was answered.
     pub(super) fn pong(&mut self, id: u64, now: Instant) {
-        if let Some((open, position)) = self.open_probe
-            && open == id
-        {
-            self.open_probe = None;
+        // Answers come in order; one that was not asked for says nothing.
+        if !self.open_probes.iter().any(|(open, _)| *open == id) {
+            return;
+        }
+        while let Some((_, position)) = self.open_probes.pop_front_if(|(open, _)| *open <= id) {
             self.take(position, now);
         }
     }
 
     /// All bytes up to `position` were taken.
     fn take(&mut self, position: u64, now: Instant) {
-        // A receiver cannot have taken what was not sent.
-        let position = position.min(self.queued);
         let Some(progress) = position.checked_sub(self.taken).filter(|bytes| *bytes > 0) else {
             return;
         };
@@ -167,32 +162,40 @@ mod tests {
         chunks
     }
 
+    /// Everything so far is taken.
+    fn take_all(flow: &mut Flow, now: Instant) {
+        if let Some(id) = flow.probe(true) {
+            flow.pong(id, now);
+        } else if let Some((id, _)) = flow.open_probes.back().copied() {
+            flow.pong(id, now);
+        }
+    }
+
     #[test]
     fn no_more_than_the_window_is_in_flight() {
         let now = Instant::now();
         let mut flow = Flow::new(10 * KIB, CALM);
-        flow.grant(1_000 * KIB, now);
-        assert_eq!(fill(&mut flow, 3 * KIB, now), 3);
-        flow.grant(1_001 * KIB, now);
-        assert_eq!(
-            fill(&mut flow, 3 * KIB, now),
-            0,
-            "8 of 10 KiB are in flight"
-        );
-        flow.grant(1_002 * KIB, now);
+        flow.grant(1_000 * KIB);
+        assert!(flow.reserve(3 * KIB));
+        flow.queue(3 * KIB, now);
+        let first = flow.probe(false).expect("more than a quarter is out");
+        assert_eq!(fill(&mut flow, 3 * KIB, now), 2);
+        let rest = flow.probe(false).expect("another quarter is out");
+        flow.grant(2_000 * KIB);
+        assert_eq!(fill(&mut flow, 3 * KIB, now), 0, "a grant takes nothing");
+        flow.pong(first, now);
         assert_eq!(fill(&mut flow, 3 * KIB, now), 1);
+        flow.pong(rest, now);
+        assert_eq!(fill(&mut flow, 3 * KIB, now), 2);
     }
 
     #[test]
     fn a_chunk_larger_than_the_window_goes_alone() {
         let now = Instant::now();
         let mut flow = Flow::new(4 * KIB, CALM);
-        flow.grant(64 * KIB, now);
+        flow.grant(64 * KIB);
         assert_eq!(fill(&mut flow, 5 * KIB, now), 1);
-        let probe = flow
-            .probe(true)
-            .expect("nothing else tells that it was taken");
-        flow.pong(probe, now);
+        take_all(&mut flow, now);
         assert_eq!(fill(&mut flow, 5 * KIB, now), 1);
     }
 
@@ -200,9 +203,10 @@ mod tests {
     fn credit_holds_below_the_window() {
         let now = Instant::now();
         let mut flow = Flow::new(100 * KIB, CALM);
-        flow.grant(2 * KIB, now);
+        flow.grant(2 * KIB);
         assert_eq!(fill(&mut flow, KIB, now), 2);
-        flow.grant(3 * KIB, now);
+        flow.grant(3 * KIB);
+        flow.grant(KIB);
         assert_eq!(fill(&mut flow, KIB, now), 1);
     }
 
@@ -213,49 +217,47 @@ mod tests {
         // Grants half of its credit at a time, which is four windows.
         let credit = 64 * KIB;
         let (mut granted, mut sent) = (credit, 0);
-        flow.grant(granted, now);
+        flow.grant(granted);
         while sent < 1_000 {
             let chunks = fill(&mut flow, KIB, now);
+            assert!((1..=8).contains(&chunks), "{chunks} after {sent}");
             sent += chunks;
+            take_all(&mut flow, now);
             if sent * KIB + credit / 2 >= granted {
                 granted = sent * KIB + credit;
-                flow.grant(granted, now);
-            } else {
-                let probe = flow.probe(true).expect("blocked without a probe");
-                flow.pong(probe, now);
+                flow.grant(granted);
             }
-            assert!(chunks <= 8);
         }
     }
 
     #[test]
     fn what_was_not_handed_to_the_transport_is_not_taken() {
-        let now = Instant::now();
         let mut flow = Flow::new(4 * KIB, CALM);
-        flow.grant(1_000 * KIB, now);
+        flow.grant(1_000 * KIB);
         assert!(flow.reserve(4 * KIB));
         assert_eq!(flow.probe(true), None, "nothing is in front of it");
-        flow.grant(2_000 * KIB, now);
-        assert!(!flow.reserve(KIB), "a generous grant takes nothing");
+        assert!(!flow.reserve(KIB));
         flow.give_back(4 * KIB);
         assert!(flow.reserve(KIB));
     }
 
     #[test]
-    fn one_probe_is_out_at_a_time_and_only_its_own_answer_counts() {
+    fn probes_are_few_and_only_answers_to_them_count() {
         let now = Instant::now();
         let mut flow = Flow::new(8 * KIB, CALM);
-        flow.grant(1_000 * KIB, now);
+        flow.grant(1_000 * KIB);
         assert!(flow.reserve(KIB));
         flow.queue(KIB, now);
         assert_eq!(flow.probe(false), None, "too little since the last one");
         assert_eq!(fill(&mut flow, KIB, now), 7);
         let probe = flow.probe(false).expect("a quarter of the window is out");
-        assert_eq!(flow.probe(true), None);
+        assert_eq!(flow.probe(true), None, "an answer is to come");
         flow.pong(probe + 1, now);
         assert!(!flow.reserve(KIB));
         flow.pong(probe, now);
+        flow.pong(probe, now);
         assert_eq!(fill(&mut flow, KIB, now), 8);
+        assert!(flow.open_probes.is_empty());
     }
 
     #[test]
@@ -263,7 +265,7 @@ mod tests {
         let start = Instant::now();
         let window = 4 << 20;
         let mut flow = Flow::new(window, CALM);
-        flow.grant(u64::MAX / 2, start);
+        flow.grant(u64::MAX / 2);
         // 64 KiB a second.
         let (mut now, chunk) = (start, 64 * KIB);
         for _ in 0..30 {

@@ -71,11 +71,7 @@ impl Session {
         Ok(())
     }
 
-    async fn tell_portion(
-        &self,
-        losses: Vec<Loss>,
-        standing: Option<Standing>,
-    ) -> Result<(), LinkError> {
+    async fn tell_portion(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError> {
         let id = self.told.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answered) = oneshot::channel();
         self.told.waiting.lock().insert(id, sender);
@@ -85,7 +81,7 @@ impl Session {
         }
         let report = LossReport {
             id,
-            standing,
+            standing: Some(standing),
             losses,
             transmitter: self.identity.transmitter.clone(),
         };

@@ -50,7 +50,7 @@ fn identity() -> Identity {
 
 fn session(queue: usize) -> (Arc<Session>, mpsc::Receiver<Encoded>) {
     let (session, messages) = session_of(queue, &options(), &identity());
-    session.flow.lock().grant(CREDIT, Instant::now().into_std());
+    session.flow.lock().grant(CREDIT);
     (session, messages)
 }
 

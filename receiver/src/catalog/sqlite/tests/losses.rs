@@ -232,6 +232,21 @@ async fn what_an_outbox_sent_elsewhere_before_its_first_word_is_no_gap() {
 }
 
 #[tokio::test]
+async fn a_standing_that_only_names_the_outbox_is_no_word_of_where_it_is() {
+    let rig = Rig::new();
+    let report = LossReport {
+        standing: Some(Standing::unsaid(rig.outbox)),
+        losses: vec![loss(999_990)],
+        transmitter: "camera".to_owned(),
+        ..LossReport::default()
+    };
+    let kept = rig.catalog.keep_losses(report).await.unwrap();
+    assert_eq!((kept.fresh.len(), kept.missing), (1, 0));
+    assert_eq!(rig.tell(&[], 1_000_001).await.missing, 0);
+    assert_eq!(rig.gaps().await, []);
+}
+
+#[tokio::test]
 async fn what_came_before_the_first_word_is_where_a_stream_begins() {
     let rig = Rig::new();
     rig.store([4, 6]).await;

@@ -385,6 +385,10 @@ impl Stream {
 
     /// Takes in where the outbox stands. An older message may come after a newer one.
     fn stands(&mut self, connection: &Connection, standing: &Standing) -> rusqlite::Result<()> {
+        if standing.next_sequence == 0 {
+            // It only names the outbox. A floor would make gaps of all that went elsewhere before.
+            return Ok(());
+        }
         let told = standing.first_owed.cast_signed().max(1);
         if self.floor.is_none() {
             // What was before the first word of this outbox went elsewhere, unless some of it came

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use shared::clock::UnixNanos;
 use shared::image::{ImageId, ImageMeta, OutboxId};
 
+use crate::endpoint::rest::put::parse_clock;
+
 /// Keys of one upload at most, those that are not known here included.
 const MAX_KEYS: usize = 64;
 
@@ -25,7 +27,8 @@ pub(super) struct Declared {
 /// Reads the value of the header: keys and base64 values, separated by commas.
 ///
 /// Known are `filename` or `name`, `filetype`, `type` or `content_type`, `image_id`, `run`,
-/// `sequence`, `transmitter`, `outbox`, `digest` and `captured_unix_ns`. Other keys say nothing here.
+/// `sequence`, `transmitter`, `outbox`, `digest`, `captured_unix_ns`, `queued_unix_ns`,
+/// `send_started_unix_ns`, `attempt` and `clock`. Other keys say nothing here.
 ///
 /// # Errors
 /// When a pair is malformed, a key comes twice, or the value of a known key cannot be read.
@@ -58,6 +61,15 @@ pub(super) fn parse(header: &str, size: u64) -> Result<Declared, String> {
     meta.sequence = number("sequence", take(&["sequence"])?)?.unwrap_or(0);
     let captured = take(&["captured_unix_ns"])?;
     meta.captured = number("captured_unix_ns", captured)?.map(UnixNanos);
+    let queued = take(&["queued_unix_ns"])?;
+    meta.queued = number("queued_unix_ns", queued)?.map(UnixNanos);
+    let started = take(&["send_started_unix_ns"])?;
+    meta.send_started = number("send_started_unix_ns", started)?.map(UnixNanos);
+    meta.attempt = number("attempt", take(&["attempt"])?)?.unwrap_or(meta.attempt);
+    let clock = take(&["clock"])?
+        .map(|clock| parse_clock(&clock))
+        .transpose();
+    meta.clock = clock.map_err(|problem| format!("Upload-Metadata: clock {problem}"))?;
     if let Some(digest) = take(&["digest"])? {
         let digest = digest.parse();
         meta.digest = Some(digest.map_err(|error| format!("Upload-Metadata: {error}"))?);
@@ -112,6 +124,7 @@ fn number<T: std::str::FromStr>(key: &str, text: Option<String>) -> Result<Optio
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
+    use shared::clock::ClockEstimate;
     use shared::digest::DigestAlgorithm;
 
     use super::*;
@@ -142,6 +155,10 @@ mod tests {
             ("transmitter", "camera"),
             ("digest", &digest.to_string()),
             ("captured_unix_ns", "-5"),
+            ("queued_unix_ns", "6"),
+            ("send_started_unix_ns", "7"),
+            ("attempt", "3"),
+            ("clock", "offset=-120;error=55;samples=8"),
             ("relativePath", "null"),
         ]);
         let declared = parse(&header, 9).unwrap();
@@ -152,6 +169,14 @@ mod tests {
             sequence: 7,
             digest: Some(digest),
             captured: Some(UnixNanos(-5)),
+            queued: Some(UnixNanos(6)),
+            send_started: Some(UnixNanos(7)),
+            attempt: 3,
+            clock: Some(ClockEstimate {
+                offset_ns: -120,
+                error_ns: 55,
+                samples: 8,
+            }),
             ..ImageMeta::new(id, 9)
         };
         assert_eq!(declared.meta, expected);
@@ -189,6 +214,7 @@ mod tests {
         assert!(refusal(&encode(&[("image_id", "../../etc/passwd")])).contains("UUID"));
         assert!(refusal(&encode(&[("sequence", "-1")])).contains("sequence"));
         assert!(refusal(&encode(&[("captured_unix_ns", "9223372036854775808")])).contains("range"));
+        assert!(refusal(&encode(&[("clock", "offset=soon")])).contains("clock"));
         assert!(refusal(&encode(&[("digest", "sha1:00")])).contains("sha1"));
         let many: Vec<String> = (0..65).map(|key| format!("k{key}")).collect();
         assert!(refusal(&many.join(",")).contains("more than 64"));

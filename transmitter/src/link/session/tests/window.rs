@@ -14,7 +14,7 @@ async fn bursts(window: u64, chunks: u64, credit: u64, step: u64) -> Vec<u64> {
     let connection = SessionConnection(Arc::clone(&session));
     let delivering = tokio::spawn(async move { connection.deliver(&image, attempt()).await });
     let mut granted = credit;
-    session.flow.lock().grant(credit, Instant::now().into_std());
+    session.flow.lock().grant(credit);
     let (mut bursts, mut burst, mut taken) = (Vec::new(), 0, 0);
     let (mut begin, mut pings) = (None, Vec::new());
     loop {
@@ -85,10 +85,7 @@ async fn attempts_that_are_dropped_while_they_wait_use_up_nothing() {
     options.window = ByteSize(2 * CHUNK);
     let identity = identity();
     let (session, mut messages) = session_of(1, &options, &identity);
-    session
-        .flow
-        .lock()
-        .grant(4 * CHUNK, Instant::now().into_std());
+    session.flow.lock().grant(4 * CHUNK);
     let connection = SessionConnection(Arc::clone(&session));
     for _ in 0..100 {
         // The transport is stuck, so the attempt waits with bytes reserved.

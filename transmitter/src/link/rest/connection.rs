@@ -1,0 +1,220 @@
+//! One HTTP connection: a request at a time.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Request, StatusCode, header};
+use hyper::client::conn::http1::SendRequest;
+use shared::clock::{ClockEstimate, ClockSample, UnixNanos};
+use shared::receipt::Receipt;
+use shared::report::RunAccount;
+use shared::telemetry::chain;
+use shared::wire::{Loss, LossReport, Standing, encode_account, encode_losses};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Answer;
+use super::body::{ImageBody, Part, Progress};
+use crate::link::portions::portions;
+use crate::link::{AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, unreadable};
+use crate::outbox::Owed;
+
+pub(super) struct RestConnection {
+    pub(super) sender: tokio::sync::Mutex<SendRequest<ImageBody>>,
+    pub(super) base: String,
+    pub(super) host: String,
+    pub(super) address: String,
+    pub(super) chunk_size: u32,
+    pub(super) window: u64,
+    pub(super) identity: Identity,
+    pub(super) idle_timeout: Duration,
+    pub(super) lost: CancellationToken,
+}
+
+/// Images up to this size always go by `PUT`.
+const SMALL: u64 = 256 << 10;
+
+impl RestConnection {
+    pub(super) fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(header::HOST, &self.host)
+            .header(header::USER_AGENT, AGENT)
+    }
+
+    /// Sends a request and reads its answer, which may take as long as the body moves, and then as
+    /// long as a connection may be silent. After an error the connection is of no more use.
+    pub(super) async fn exchange(
+        &self,
+        request: Request<ImageBody>,
+        moved: &Progress,
+    ) -> Result<Answer, String> {
+        let mut sender = self.sender.lock().await;
+        let answering = async {
+            sender.ready().await.map_err(|error| chain(&error))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| chain(&error))?;
+            Answer::read(response).await
+        };
+        let answer = watched(answering, moved, self.idle_timeout).await;
+        if answer.is_err() {
+            self.lost.cancel();
+        }
+        answer
+    }
+
+    /// The same for a request without bytes of an image.
+    pub(super) async fn ask(&self, request: Request<ImageBody>) -> Result<Answer, String> {
+        self.exchange(request, &Progress::default()).await
+    }
+
+    /// The same for one with a part of an image.
+    ///
+    /// # Errors
+    /// When there is no answer, or the part cannot be read.
+    pub(super) async fn bring(
+        &self,
+        request: http::request::Builder,
+        part: Part,
+    ) -> Result<Answer, DeliveryError> {
+        let (body, moved, problem) = ImageBody::of(part, &self.identity);
+        let request = request
+            .body(body)
+            .map_err(|error| DeliveryError::Lost(error.to_string()))?;
+        let exchanged = self.exchange(request, &moved).await;
+        if let Some(problem) = problem.lock().take() {
+            // The request is cut short, and with it the connection.
+            self.lost.cancel();
+            return Err(unreadable(problem));
+        }
+        exchanged.map_err(DeliveryError::Lost)
+    }
+
+    pub(super) async fn look_at_clock(&self) -> Result<(), LinkError> {
+        let request = self
+            .request("GET", "/v1/clock")
+            .body(ImageBody::empty())
+            .map_err(|error| self.protocol(error.to_string()))?;
+        let t1 = UnixNanos::now();
+        let Answer { status, body, .. } = self.ask(request).await.map_err(LinkError::Lost)?;
+        let t4 = UnixNanos::now();
+        let times: Option<(i64, i64)> = serde_json::from_slice::<serde_json::Value>(&body)
+            .ok()
+            .and_then(|body| Some((body["t2_unix_ns"].as_i64()?, body["t3_unix_ns"].as_i64()?)));
+        match times {
+            Some((t2, t3)) if status == StatusCode::OK => {
+                let (t2, t3) = (UnixNanos(t2), UnixNanos(t3));
+                self.identity.clock.add(ClockSample { t1, t2, t3, t4 });
+                Ok(())
+            }
+            _ => Err(self.protocol(format!(
+                "GET /v1/clock was answered by HTTP status {status}"
+            ))),
+        }
+    }
+
+    fn protocol(&self, problem: String) -> LinkError {
+        LinkError::Protocol {
+            address: self.address.clone(),
+            problem,
+        }
+    }
+
+    /// Posts a protobuf message that is answered by nothing but a status.
+    async fn post(&self, path: &str, message: bytes::Bytes) -> Result<(), LinkError> {
+        let request = self
+            .request("POST", path)
+            .header(header::CONTENT_TYPE, "application/protobuf")
+            .body(ImageBody::whole(message))
+            .map_err(|error| LinkError::Lost(error.to_string()))?;
+        let answer = self.ask(request).await.map_err(LinkError::Lost)?;
+        let status = answer.status;
+        if status.is_success() {
+            return Ok(());
+        }
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let detail = problem["detail"].as_str().unwrap_or("no details given");
+        Err(self.protocol(format!(
+            "POST {path} was answered by HTTP status {status}: {detail}"
+        )))
+    }
+}
+
+/// Waits for an answer as long as bytes keep moving.
+async fn watched<T>(
+    answering: impl Future<Output = Result<T, String>>,
+    moved: &Progress,
+    idle: Duration,
+) -> Result<T, String> {
+    tokio::pin!(answering);
+    let mut before = moved.count();
+    loop {
+        if let Ok(answer) = tokio::time::timeout(idle, answering.as_mut()).await {
+            return answer;
+        }
+        let now = moved.count();
+        if now == before {
+            return Err(format!("nothing moved for {idle:?}"));
+        }
+        before = now;
+    }
+}
+
+#[async_trait]
+impl Connection for RestConnection {
+    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
+        let id = image.meta.id;
+        let (size, unfinished) = (image.payload.size(), &self.identity.unfinished);
+        // A broken `PUT` begins anew, with which no more than a window is sent again. But a line that
+        // broke once may never carry that much in one go.
+        let broken = size > SMALL && unfinished.mark(id).is_some();
+        let answer = if size > self.window || broken {
+            self.deliver_by_tus(image, attempt).await
+        } else {
+            self.put(image, attempt).await
+        };
+        let open = match &answer {
+            Ok(_) => false,
+            Err(DeliveryError::Rejected(reject)) => reject.retryable,
+            Err(_) => true,
+        };
+        if !open {
+            self.identity.unfinished.end(id);
+        }
+        answer
+    }
+
+    fn parallel(&self) -> usize {
+        1
+    }
+
+    fn clock(&self) -> Option<ClockEstimate> {
+        self.identity.clock.estimate()
+    }
+
+    async fn account(&self, account: RunAccount) -> Result<(), LinkError> {
+        self.post("/v1/runs/account", encode_account(account)).await
+    }
+
+    async fn losses(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError> {
+        for (losses, standing) in portions(losses, standing, 0) {
+            let report = LossReport {
+                id: 0,
+                standing: Some(standing),
+                losses,
+                transmitter: self.identity.transmitter.clone(),
+            };
+            self.post("/v1/losses", encode_losses(report)).await?;
+        }
+        Ok(())
+    }
+
+    async fn closed(&self) -> String {
+        self.lost.cancelled().await;
+        "the connection was closed".to_owned()
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,227 @@
+//! Resumable uploads by tus 1.0.0, for images that are larger than the window.
+//!
+//! Nothing is kept of an upload here: its URL follows from the image's id, and how far it is the
+//! receiver says. Each request brings a window at most, so that no more than that is sent again
+//! when the answer to one is lost.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{StatusCode, header};
+use shared::image::{ImageId, ImageMeta};
+use shared::receipt::{Receipt, RejectReason};
+
+use super::answer::{Answer, later};
+use super::body::{ImageBody, Part};
+use super::connection::RestConnection;
+use super::put::clock_text;
+use crate::link::{Attempt, DeliveryError, unreadable};
+use crate::outbox::Owed;
+use crate::payload::Reader;
+
+const VERSION: (&str, &str) = ("tus-resumable", "1.0.0");
+
+/// Requests in a row that bring nothing, after which the image waits for its next attempt.
+const MOST_IN_VAIN: u32 = 12;
+
+/// Times that an upload may be found busy in a row, and the pause after the first; each is twice as
+/// long as the one before. Then it is created anew, which takes it from whoever has it.
+const MOST_BUSY: u32 = 6;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Ask how far the upload is.
+    Ask,
+    /// Make a new one.
+    Create,
+    /// Send from this byte on.
+    Send(u64),
+    /// Somebody else has it: ask after a while.
+    Busy,
+}
+
+/// What an answer led to.
+enum Next {
+    Step(Step),
+    Stored(Box<Receipt>),
+}
+
+impl From<Step> for Next {
+    fn from(step: Step) -> Self {
+        Self::Step(step)
+    }
+}
+
+impl RestConnection {
+    pub(super) async fn deliver_by_tus(
+        &self,
+        image: &Owed,
+        attempt: Attempt,
+    ) -> Result<Receipt, DeliveryError> {
+        let id = image.meta.id;
+        let reader = image.payload.open().await.map_err(unreadable)?;
+        let unfinished = &self.identity.unfinished;
+        let begun = image.carried || attempt.number > 1 || unfinished.mark(id).is_some();
+        unfinished.begin(id);
+        let meta = self.meta(image, attempt);
+        let mut step = if begun { Step::Ask } else { Step::Create };
+        let (mut reached, mut in_vain, mut busy) = (0, 0, 0);
+        loop {
+            if let Step::Send(offset) = step
+                && offset > reached
+            {
+                (reached, in_vain, busy) = (offset, 0, 0);
+            }
+            in_vain += u32::from(step != Step::Busy);
+            if in_vain > MOST_IN_VAIN {
+                return Err(later(id, format!("no progress beyond byte {reached}")));
+            }
+            let next = match step {
+                Step::Ask => self.ask_how_far(&meta).await?,
+                Step::Create => self.create(&meta).await?,
+                Step::Send(offset) => self.send_from(&meta, &reader, offset).await?,
+                Step::Busy if busy < MOST_BUSY => {
+                    tokio::time::sleep(BUSY_PAUSE * 2_u32.pow(busy)).await;
+                    busy += 1;
+                    Step::Ask.into()
+                }
+                Step::Busy => Step::Create.into(),
+            };
+            match next {
+                Next::Stored(receipt) => return Ok(*receipt),
+                Next::Step(next) => step = next,
+            }
+        }
+    }
+
+    async fn ask_how_far(&self, meta: &ImageMeta) -> Result<Next, DeliveryError> {
+        let request = self.tus("HEAD", &upload(meta.id));
+        let answer = self.tus_exchange(request).await?;
+        Ok(match answer.status {
+            StatusCode::OK => {
+                let same_size = answer.number("upload-length") == Some(meta.size);
+                match (answer.tus_receipt(), answer.number("upload-offset")) {
+                    (Some(receipt), _) => Next::Stored(Box::new(receipt)),
+                    (None, Some(offset)) if same_size && offset < meta.size => {
+                        Step::Send(offset).into()
+                    }
+                    // Something else has this name; creating it tells what.
+                    _ => Step::Create.into(),
+                }
+            }
+            StatusCode::NOT_FOUND | StatusCode::GONE => Step::Create.into(),
+            StatusCode::LOCKED => Step::Busy.into(),
+            // The answer to HEAD has no body that would tell more.
+            status => return Err(later(meta.id, format!("HEAD of the upload: HTTP {status}"))),
+        })
+    }
+
+    async fn create(&self, meta: &ImageMeta) -> Result<Next, DeliveryError> {
+        let request = self
+            .tus("POST", "/v1/uploads")
+            .header("upload-length", meta.size)
+            .header("upload-metadata", self.metadata(meta))
+            .header(header::CONTENT_LENGTH, 0);
+        let answer = self.tus_exchange(request).await?;
+        if answer.status == StatusCode::CREATED {
+            return Ok(match answer.tus_receipt() {
+                Some(receipt) => Next::Stored(Box::new(receipt)),
+                None => Step::Send(0).into(),
+            });
+        }
+        self.other(meta.id, &answer)
+    }
+
+    async fn send_from(
+        &self,
+        meta: &ImageMeta,
+        reader: &Reader,
+        offset: u64,
+    ) -> Result<Next, DeliveryError> {
+        let to = meta.size.min(offset.saturating_add(self.window));
+        let request = self
+            .tus("PATCH", &upload(meta.id))
+            .header(header::CONTENT_TYPE, "application/offset+octet-stream")
+            .header("upload-offset", offset);
+        let part = Part {
+            id: meta.id,
+            reader: reader.clone(),
+            from: offset,
+            to,
+            slice: self.chunk_size,
+        };
+        let answer = self.bring(request, part).await?;
+        if answer.status.is_success() {
+            return Ok(
+                match (answer.tus_receipt(), answer.number("upload-offset")) {
+                    (Some(receipt), _) => Next::Stored(Box::new(receipt)),
+                    (None, Some(next)) if next > offset && next < meta.size => {
+                        Step::Send(next).into()
+                    }
+                    _ => Step::Ask.into(),
+                },
+            );
+        }
+        self.other(meta.id, &answer)
+    }
+
+    /// An answer that is none of success.
+    fn other(&self, id: ImageId, answer: &Answer) -> Result<Next, DeliveryError> {
+        let moved = [RejectReason::Offset, RejectReason::Superseded];
+        let conflict = answer.status == StatusCode::CONFLICT;
+        Ok(match answer.reason() {
+            // It is elsewhere than was said, or another request took it.
+            Some(reason) if conflict && moved.contains(&reason) => Step::Ask.into(),
+            Some(_) => return Err(answer.refusal(id)),
+            None => match answer.status {
+                StatusCode::CONFLICT => Step::Ask.into(),
+                StatusCode::LOCKED => Step::Busy.into(),
+                StatusCode::NOT_FOUND | StatusCode::GONE => Step::Create.into(),
+                _ => return Err(answer.refusal(id)),
+            },
+        })
+    }
+
+    fn tus(&self, method: &str, path: &str) -> http::request::Builder {
+        self.request(method, path).header(VERSION.0, VERSION.1)
+    }
+
+    async fn tus_exchange(&self, request: http::request::Builder) -> Result<Answer, DeliveryError> {
+        let lost = |error: http::Error| DeliveryError::Lost(error.to_string());
+        let request = request.body(ImageBody::empty()).map_err(lost)?;
+        self.ask(request).await.map_err(DeliveryError::Lost)
+    }
+
+    /// `Upload-Metadata` (docs/specs/wire.md).
+    fn metadata(&self, meta: &ImageMeta) -> String {
+        let time = |time: Option<shared::clock::UnixNanos>| time.map(|time| time.0.to_string());
+        let text = |text: &str| Some(text.to_owned());
+        let pairs = [
+            ("image_id", text(&meta.id.to_string())),
+            ("outbox", text(&self.identity.outbox.to_string())),
+            ("sequence", text(&meta.sequence.to_string())),
+            ("transmitter", text(&self.identity.transmitter)),
+            ("run", text(&meta.run)),
+            ("filename", meta.name.clone()),
+            ("filetype", meta.content_type.clone()),
+            ("digest", meta.digest.map(|digest| digest.to_string())),
+            ("captured_unix_ns", time(meta.captured)),
+            ("queued_unix_ns", time(meta.queued)),
+            ("send_started_unix_ns", time(meta.send_started)),
+            ("attempt", text(&meta.attempt.to_string())),
+            ("clock", meta.clock.as_ref().map(clock_text)),
+        ];
+        let pairs = pairs.into_iter().filter_map(|(key, value)| {
+            let value = value.filter(|value| !value.is_empty())?;
+            Some(format!("{key} {}", STANDARD.encode(value)))
+        });
+        pairs.collect::<Vec<_>>().join(",")
+    }
+}
+
+fn upload(id: ImageId) -> String {
+    format!("/v1/uploads/{id}")
+}

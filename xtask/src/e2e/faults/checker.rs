@@ -36,6 +36,8 @@ pub(crate) struct Expect {
     pub(crate) receiver_stopped: bool,
     /// Everything was delivered: nothing may be owed, and nothing may be without a trace.
     pub(crate) drained: bool,
+    /// Images give way when the outbox is full: also one that was answered just before a crash.
+    pub(crate) gives_way: bool,
 }
 
 /// An image's place in the order of its outbox: id of the outbox and sequence number.

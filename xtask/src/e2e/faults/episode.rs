@@ -180,6 +180,7 @@ impl<'a> Scene<'a> {
         self.check(Expect {
             receiver_stopped: in_order,
             drained: false,
+            gives_way: self.plan.when_full != "block",
         })
         .context("after the faults")?;
         self.heal()?;
@@ -408,6 +409,7 @@ impl<'a> Scene<'a> {
         self.check(Expect {
             receiver_stopped: true,
             drained: true,
+            gives_way: self.plan.when_full != "block",
         })
     }
 

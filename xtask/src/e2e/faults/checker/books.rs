@@ -126,6 +126,9 @@ impl Books {
         self.numbers_are_given_once(history, findings);
         self.numbers_have_no_gaps(history, findings);
         self.told_losses_are_known(findings);
+        if !expect.gives_way {
+            self.no_answered_image_is_lost(findings);
+        }
         self.orphans_go(truth, expect, history, findings);
         let mut summary = Summary {
             owed: self.outbox.owed.len(),
@@ -187,6 +190,22 @@ impl Books {
                 let durability = &receipt.durability;
                 findings.push(format!("{label}: it promises {durability:?} only"));
             }
+        }
+    }
+
+    /// What has its receipt is not named as lost.
+    fn no_answered_image_is_lost(&self, findings: &mut Findings) {
+        let answered: BTreeSet<[u8; 16]> = self.receipts.iter().map(|receipt| receipt.id).collect();
+        for lost in self
+            .outbox
+            .lost
+            .iter()
+            .filter(|lost| answered.contains(&lost.id))
+        {
+            let (id, reason) = (id_text(&lost.id), &lost.reason);
+            findings.push(format!(
+                "{id} has its receipt and is named as lost: {reason}"
+            ));
         }
     }
 

@@ -183,6 +183,7 @@ impl Stand {
 const RUNNING: Expect = Expect {
     receiver_stopped: false,
     drained: false,
+    gives_way: false,
 };
 
 #[test]
@@ -222,6 +223,7 @@ fn an_image_that_is_nowhere_is_found() {
     let drained = Expect {
         receiver_stopped: true,
         drained: true,
+        gives_way: false,
     };
     let (_, findings) = stand.look(drained);
     assert!(
@@ -248,6 +250,19 @@ fn an_image_that_was_stored_again_is_found_and_a_duplicate_is_none() {
     let again = text.replace("\"verified_unix_ns\":5", "\"verified_unix_ns\":6");
     fs::write(stand.path("receipts"), again).unwrap();
     stand.finds("stored at another time as well");
+}
+
+#[test]
+fn an_answered_image_that_is_named_as_lost_is_found_unless_images_give_way() {
+    let mut stand = Stand::new();
+    stand.store(3, 3, id(3), 1);
+    stand.receipt(3, "stored");
+    let gives_way = Expect {
+        gives_way: true,
+        ..RUNNING
+    };
+    assert_eq!(stand.look(gives_way).1, Findings::new());
+    stand.finds("has its receipt and is named as lost: evicted");
 }
 
 #[test]
@@ -354,6 +369,7 @@ fn a_file_without_an_entry_is_found_after_an_orderly_stop_or_when_it_stays() {
     let stopped = Expect {
         receiver_stopped: true,
         drained: false,
+        gives_way: false,
     };
     assert_eq!(stand.look(RUNNING).1, Findings::new());
     assert!(stand.look(stopped).1[0].contains("has no entry"));

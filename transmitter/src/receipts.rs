@@ -107,26 +107,19 @@ impl ReceiptLog {
 
     fn line(&self, settled: &Settled, transport: Transport) -> Option<String> {
         let meta = &settled.image.meta;
-        let (status, digest, durability, receiver) = match &settled.settlement {
-            Settlement::Receipt(receipt) => {
-                // The receiver's word, whatever it means for this run: to whoever compares both
-                // sides, a second `stored` is an image that was stored twice.
-                let status = match receipt.status {
-                    ReceiptStatus::Stored => "stored",
-                    ReceiptStatus::Duplicate => "duplicate",
-                };
-                let durability = receipt.durability.key();
-                let receiver = receipt.receiver.as_str();
-                (
-                    status,
-                    Some(receipt.digest),
-                    Some(durability),
-                    Some(receiver),
-                )
-            }
-            Settlement::Quarantined(Reject { .. }) => ("quarantined", meta.digest, None, None),
+        let receipt = match &settled.settlement {
+            Settlement::Receipt(receipt) => Some(receipt),
+            Settlement::Quarantined(Reject { .. }) => None,
             Settlement::Lost(..) => return None,
         };
+        // The receiver's word, whatever it means for this run: whoever compares both sides wants
+        // to see what was promised.
+        let status = match receipt.map(|receipt| receipt.status) {
+            Some(ReceiptStatus::Stored) => "stored",
+            Some(ReceiptStatus::Duplicate) => "duplicate",
+            None => "quarantined",
+        };
+        let digest = receipt.map_or(meta.digest, |receipt| Some(receipt.digest));
         let object = json!({
             "at": UnixNanos::now().to_string(),
             "image_id": meta.id.to_string(),
@@ -137,8 +130,9 @@ impl ReceiptLog {
             "digest": digest.map(|digest| digest.to_string()),
             "size": meta.size,
             "status": status,
-            "durability": durability,
-            "receiver": receiver,
+            "durability": receipt.map(|receipt| receipt.durability.key()),
+            "verified_unix_ns": receipt.map(|receipt| receipt.timeline.verified.0),
+            "receiver": receipt.map(|receipt| &receipt.receiver),
         });
         Some(format!("{object}\n"))
     }

@@ -112,6 +112,7 @@ async fn each_answer_is_a_line_of_json_and_a_loss_has_none() {
     assert_eq!(line["transport"], "websocket");
     assert_eq!(line["size"], 8);
     assert_eq!(line["durability"], "synced");
+    assert_eq!(line["verified_unix_ns"], 1);
     assert_eq!(line["receiver"], "station");
     assert_eq!(
         line["digest"],

@@ -47,7 +47,7 @@ const PROMISES: [Promise; 5] = [
     },
     Promise {
         key: "forget-duplicates",
-        shows: &["say that it was stored"],
+        shows: &["stored at another time as well"],
         matters: answers_are_lost,
     },
     Promise {

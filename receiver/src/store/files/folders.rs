@@ -95,10 +95,13 @@ impl Folders {
         }
         let path = self.root.join(&name);
         self.create(&path)?;
+        // One that is struck off the journal is forgotten, so that it is listed when it is used
+        // again.
+        known
+            .folders
+            .retain(|_, folder| folder.used.elapsed() < SETTLED);
         let mut listed = known.unsettled.clone();
-        let recent = known.folders.iter();
-        let recent = recent.filter(|(_, folder)| folder.used.elapsed() < SETTLED);
-        listed.extend(recent.map(|(name, _)| name.clone()));
+        listed.extend(known.folders.keys().cloned());
         listed.push(name.clone());
         // Before the first image is moved into it.
         self.write_journal(listed)?;

@@ -233,7 +233,14 @@ impl<'a> Scene<'a> {
         if self.receiver.is_running()? {
             return Ok(());
         }
-        let args = ["--durability", "synced", "--verify", self.plan.verify];
+        let args = [
+            "--durability",
+            "synced",
+            "--min-free",
+            "0",
+            "--verify",
+            self.plan.verify,
+        ];
         let addresses: Option<(SocketAddr, SocketAddr)> =
             self.receiver.start_receiver(&args.map(str::to_owned))?;
         self.proxy.lead_to(addresses);

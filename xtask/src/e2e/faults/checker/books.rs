@@ -62,6 +62,8 @@ pub(super) struct Receipt {
     size: u64,
     status: String,
     durability: String,
+    /// When the receiver found the image right; of a quarantined one it does not tell.
+    verified: Option<i64>,
 }
 
 /// A number, the image that has it, and who says so.
@@ -108,6 +110,7 @@ fn receipt(line: &Value) -> Option<Receipt> {
         size: line["size"].as_u64()?,
         status: line["status"].as_str()?.to_owned(),
         durability: line["durability"].as_str().unwrap_or_default().to_owned(),
+        verified: line["verified_unix_ns"].as_i64(),
     })
 }
 
@@ -158,19 +161,6 @@ impl Books {
     }
 
     fn receipts_are_true(&self, findings: &mut Findings) {
-        let mut stored: BTreeMap<[u8; 16], u32> = BTreeMap::new();
-        for receipt in self
-            .receipts
-            .iter()
-            .filter(|receipt| receipt.status == "stored")
-        {
-            *stored.entry(receipt.id).or_default() += 1;
-        }
-        // An image that is sent again because the first answer was lost is a duplicate.
-        for (id, count) in stored.iter().filter(|(_, count)| **count > 1) {
-            let id = id_text(id);
-            findings.push(format!("{count} receipts of {id} say that it was stored"));
-        }
         for receipt in &self.receipts {
             let label = format!("receipt {} of {}", receipt.status, id_text(&receipt.id));
             let Some(entry) = self.receiver.entries.get(&receipt.id) else {
@@ -186,6 +176,12 @@ impl Books {
             let digest = receipt.digest.split(':').next_back().unwrap_or_default();
             if digest != hex(&entry.digest) || receipt.size != entry.size {
                 findings.push(format!("{label}: the receiver has other bytes"));
+            }
+            // Of an image that is sent again, the receipt tells of the first time.
+            if receipt.verified.is_some_and(|at| at != entry.verified) {
+                findings.push(format!(
+                    "{label}: the image was stored at another time as well"
+                ));
             }
             if receipt.status != "quarantined" && receipt.durability != "synced" {
                 let durability = &receipt.durability;

@@ -26,6 +26,8 @@ pub(super) struct Entry {
     pub(super) digest: Vec<u8>,
     pub(super) size: u64,
     pub(super) quarantined: bool,
+    /// When it was found to be right, nanoseconds since 1970.
+    pub(super) verified: i64,
     /// SHA-256 of its file; `None` when there is no file, which is a finding already.
     pub(super) content: Option<[u8; 32]>,
 }
@@ -121,7 +123,8 @@ fn entries(
         false => "NULL",
     };
     let mut statement = connection.prepare(&format!(
-        "SELECT id, {outbox}, sequence, digest, size, reason IS NOT NULL, location FROM images"
+        "SELECT id, {outbox}, sequence, digest, size, reason IS NOT NULL, location,
+             verified FROM images"
     ))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -132,6 +135,7 @@ fn entries(
             digest: row.get(3)?,
             size: row.get::<_, i64>(4)?.cast_unsigned(),
             quarantined: row.get(5)?,
+            verified: row.get(7)?,
             content: None,
         };
         let location: String = row.get(6)?;

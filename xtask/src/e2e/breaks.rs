@@ -31,7 +31,9 @@ pub(crate) fn run(site: &Site) -> Result<()> {
     console::begin("making an image of 200 MB");
     let image = Maker::new()?.make(Shape::Bmp, IMAGE, &mut fastrand::Rng::with_seed(1));
     std::fs::write(&file, &image)?;
-    console::note("transport  breaks  seconds  on the wire   sent again  allowed");
+    console::note(
+        "transport  breaks  seconds  by the report: sent  image bytes  again     allowed   passed the link",
+    );
     for transport in ["grpc", "websocket", "rest"] {
         let folder = site.folder(transport)?;
         let station = Station::start(site, &folder, &[])?;
@@ -81,16 +83,25 @@ pub(crate) fn run(site: &Site) -> Result<()> {
         check::one_stored(&station, &images[0], &image).context(transport)?;
         let reports = written_reports(&report)?;
         let wire = &reports.first().context("no report")?["wire"];
-        let resent = wire["image_bytes_resent"]
-            .as_u64()
-            .context("the report does not say how much was sent again")?;
+        let told = |field: &str| {
+            wire[field]
+                .as_u64()
+                .with_context(|| format!("the report does not say {field}"))
+        };
+        let (written, sent, resent) = (
+            told("sent")?,
+            told("image_bytes_sent")?,
+            told("image_bytes_resent")?,
+        );
         let (breaks, passed) = (breaks.into_inner(), proxy.bytes_up());
         let allowed = breaks * WINDOW;
         console::note(format_args!(
-            "{transport:<9}  {breaks:>6}  {seconds:>7.1}  {:>8.1} MB  {:>8.1} MB  {:>5.1} MB",
-            passed as f64 / 1e6,
+            "{transport:<9}  {breaks:>6}  {seconds:>7.1}  {:>16.1} MB  {:>8.1} MB  {:>4.1} MB  {:>5.1} MB  {:>12.1} MB",
+            written as f64 / 1e6,
+            sent as f64 / 1e6,
             resent as f64 / 1e6,
-            allowed as f64 / 1e6
+            allowed as f64 / 1e6,
+            passed as f64 / 1e6,
         ));
         ensure!(
             breaks >= 5,
@@ -100,6 +111,12 @@ pub(crate) fn run(site: &Site) -> Result<()> {
             resent <= allowed,
             "{transport}: {resent} bytes were sent again, more than {breaks} windows"
         );
+        ensure!(
+            sent == image.len() as u64 + resent && written >= sent,
+            "{transport}: the report does not add up: {written} bytes sent, {sent} of the image, {resent} of them again"
+        );
+        // What had been written and not yet passed the link is lost with its connection: less passes
+        // than is written.
         let most = image.len() as u64
             + allowed
             + image.len() as u64 / 100

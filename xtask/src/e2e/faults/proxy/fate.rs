@@ -111,7 +111,7 @@ impl Link {
         Self {
             seed,
             spoiled: *random.choice(&[0.3, 0.7, 1.0]).unwrap_or(&1.0),
-            distance: *random.choice(&[2_000, 40_000, 400_000]).unwrap_or(&40_000),
+            distance: *random.choice(&[600, 10_000, 150_000]).unwrap_or(&10_000),
         }
     }
 
@@ -135,7 +135,7 @@ impl Link {
             (&mut fate.down, (self.distance / 20).max(200)),
         ] {
             let mut at = 0;
-            for _ in 0..random.usize(0..4) {
+            for _ in 0..random.usize(1..4) {
                 at += random.u64(0..distance * 2);
                 events.push((at, Fault::draw(&mut random)));
             }

@@ -301,6 +301,16 @@ async fn a_second_signal_ends_a_receiver_at_once() {
     }
 }
 
+#[tokio::test]
+async fn signals_that_follow_each_other_at_once_are_one_request() {
+    let folder = folder();
+    let daemon = Daemon::start(folder.path(), &[]).await;
+    for signal in [Signal::TERM, Signal::INT, Signal::TERM] {
+        daemon.process.signal(signal);
+    }
+    assert_eq!(daemon.process.end().await.code(), 0);
+}
+
 /// A receiver, and a transmitter in `folder` whose process is in the midst of an image, which
 /// stands still.
 struct Stalled {

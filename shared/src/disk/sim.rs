@@ -235,7 +235,8 @@ impl SimDisk {
         self.0.lock().capacity = bytes;
     }
 
-    /// So many further syncs fail, and what they were to bring to the medium stays unsynced.
+    /// So many further syncs fail. Bytes that they were to bring to the medium never come there,
+    /// though they are read until the power goes; names stay unsynced.
     pub fn fail_syncs(&self, number: u64) {
         self.fail_syncs_after(0, number);
     }
@@ -293,17 +294,19 @@ impl SimDisk {
                 apply(&mut names, change);
             }
         }
-        // What lies in a folder that is not there is not there.
-        let folders: Vec<PathBuf> = names
-            .iter()
-            .filter(|(_, node)| **node == Node::Folder)
-            .map(|(path, _)| path.clone())
-            .collect();
-        names.retain(|path, _| match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() && parent.parent().is_some() => {
-                folders.iter().any(|folder| folder == parent)
+        // What lies in a folder that is not there is not there. A folder comes before what is in it.
+        let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
+        names.retain(|path, node| {
+            let there = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() && parent.parent().is_some() => {
+                    folders.contains(parent)
+                }
+                _ => true,
+            };
+            if there && *node == Node::Folder {
+                folders.insert(path.clone());
             }
-            _ => true,
+            there
         });
         let mut numbers: Vec<u64> = state.files.keys().copied().collect();
         numbers.sort_unstable();
@@ -572,12 +575,17 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         state.change()?;
-        state.sync_fails()?;
+        let failed = state.sync_fails();
         if let Some(file) = state.files.get_mut(&self.file) {
-            file.pending.clear();
-            file.synced.clone_from(&file.content);
+            for change in std::mem::take(&mut file.pending) {
+                // As Linux does: what could not be written counts as written from then on, is read
+                // by everybody, and never reaches the medium.
+                if failed.is_ok() {
+                    change.apply(&mut file.synced);
+                }
+            }
         }
-        Ok(())
+        failed
     }
 }
 
@@ -627,6 +635,23 @@ mod tests {
             content != b"first second" && content != b"first "
         });
         assert!(torn > 0);
+    }
+
+    #[test]
+    fn what_a_sync_failed_to_write_never_comes_to_the_medium() {
+        let disk = disk();
+        let file = disk.create(&path("a")).expect("new");
+        disk.sync_folder(Path::new(ROOT)).expect("power");
+        file.write_at(&[Bytes::from_static(b"lost")], 0)
+            .expect("space");
+        disk.fail_syncs(1);
+        assert!(file.sync().is_err());
+        file.write_at(&[Bytes::from_static(b"kept")], 4)
+            .expect("space");
+        file.sync().expect("the next one works");
+        assert_eq!(disk.content(&path("a")).as_deref(), Some(&b"lostkept"[..]));
+        let left = disk.crash(1).content(&path("a"));
+        assert_eq!(left.as_deref(), Some(&b"\0\0\0\0kept"[..]));
     }
 
     #[test]

@@ -15,8 +15,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Disk, DiskFile, Listed};
+use change::Change;
 use random::Random;
 
+mod change;
 mod random;
 
 /// A file system in memory that loses power. Clones are the same file system.
@@ -58,42 +60,6 @@ struct FileState {
     content: Vec<u8>,
     synced: Vec<u8>,
     pending: Vec<Change>,
-}
-
-#[derive(Debug, Clone)]
-enum Change {
-    Data { offset: usize, bytes: Bytes },
-    Length(usize),
-}
-
-impl Change {
-    fn apply(&self, content: &mut Vec<u8>) {
-        match self {
-            Self::Length(length) => content.resize(*length, 0),
-            Self::Data { offset, bytes } => {
-                let end = offset + bytes.len();
-                if content.len() < end {
-                    content.resize(end, 0);
-                }
-                content[*offset..end].copy_from_slice(bytes);
-            }
-        }
-    }
-
-    /// A part of a write, from one byte to another.
-    fn torn(&self, random: &mut Random) -> Self {
-        match self {
-            Self::Length(length) => Self::Length(*length),
-            Self::Data { offset, bytes } => {
-                let from = random.below(bytes.len() + 1);
-                let to = from + random.below(bytes.len() - from + 1);
-                Self::Data {
-                    offset: offset + from,
-                    bytes: bytes.slice(from..to),
-                }
-            }
-        }
-    }
 }
 
 fn no_power() -> io::Error {
@@ -233,6 +199,11 @@ impl SimDisk {
     /// Bytes that all files together may have.
     pub fn set_capacity(&self, bytes: u64) {
         self.0.lock().capacity = bytes;
+    }
+
+    /// Bytes that all files together have.
+    pub fn used(&self) -> u64 {
+        self.0.lock().used()
     }
 
     /// So many further syncs fail. Bytes that they were to bring to the medium never come there,

@@ -242,14 +242,15 @@ fn open_index(
         .length(&path)
         .map_err(failed("opening of the index"))?
         .is_some();
+    let index = Index::closed(disk, layout, syncs);
     if there {
-        let opened = open_and_check(disk, layout, syncs).or_else(|error| match error {
+        let opened = open_and_check(&index).or_else(|error| match error {
             // Once more: not everything that fails is broken.
-            IndexError::Io(_) => open_and_check(disk, layout, syncs),
+            IndexError::Io(_) => open_and_check(&index),
             error => Err(error),
         });
         match opened {
-            Ok(index) => return Ok((index, false)),
+            Ok(()) => return Ok((index, false)),
             Err(error) if !matches!(error, IndexError::Damaged(_)) && !error.is_bad_medium() => {
                 // It may be whole: somebody else's, or there is no space just now.
                 return Err(broken(error));
@@ -267,20 +268,22 @@ fn open_index(
             path.display()
         );
     }
+    drop(index);
     rebuild::rebuild(disk, layout, left.state, &[])?;
-    let index = open_and_check(disk, layout, syncs).map_err(broken)?;
+    let index = Index::closed(disk, layout, syncs);
+    open_and_check(&index).map_err(broken)?;
     Ok((index, there || left.state.is_some()))
 }
 
-fn open_and_check(disk: &Arc<dyn Disk>, layout: &Layout, syncs: bool) -> Result<Index, IndexError> {
-    let index = Index::open(disk, &layout.index(), syncs, false)?;
+fn open_and_check(index: &Index) -> Result<(), IndexError> {
+    index.reopen()?;
     // A database of something else has no such tables; one that was just made has them all.
     index.read(|view| {
         view.outbox()?;
         view.series()?;
         view.counters()
     })?;
-    Ok(index)
+    Ok(())
 }
 
 /// Takes in files that the index does not know yet: of images that were never acknowledged to

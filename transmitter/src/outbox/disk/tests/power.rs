@@ -128,7 +128,7 @@ impl Model {
                 }
             }
             if let Some(mark) = &known.mark {
-                let knows = outbox.knows(mark).await;
+                let knows = outbox.knows(mark).await.expect("power");
                 assert!(!is_owed || knows, "kept with its mark");
                 assert!(
                     !synced || known.fate != Fate::Owed || knows,
@@ -265,7 +265,7 @@ impl Round<'_> {
                 known.fate = Fate::Settled;
                 self.taken.swap_remove(index);
                 if self.dice.below(2) == 0 {
-                    self.outbox.flush().await;
+                    let _ = self.outbox.flush().await;
                 }
             }
         }
@@ -288,7 +288,7 @@ impl Round<'_> {
                 let (losses, _) = self.outbox.losses(3).await;
                 let numbers: Vec<u64> = losses.iter().map(|loss| loss.sequence).collect();
                 self.model.told.extend(&numbers);
-                self.outbox.losses_kept(&numbers).await;
+                let _ = self.outbox.losses_kept(&numbers).await;
             }
         }
     }
@@ -374,7 +374,7 @@ async fn lose_power(seed: u64, durability: OutboxDurability, when_full: WhenFull
         if dice.below(2) == 0 {
             outbox.shut().await;
         } else {
-            outbox.flush().await;
+            let _ = outbox.flush().await;
         }
     }
 }

@@ -36,7 +36,7 @@ pub use losses::MAX_LOSSES;
 pub use settling::{SettleError, Settled};
 pub use unfinished::Held;
 use unfinished::Unfinished;
-pub use upload::{Checkpoint, Upload};
+pub use upload::{Checkpoint, Proof, Upload};
 
 /// Who sends, and how.
 #[derive(Debug, Clone)]

@@ -44,7 +44,7 @@ pub struct Placement {
 #[derive(Debug, Clone, PartialEq)]
 pub struct About {
     /// What its sender says of it.
-    pub meta: ImageMeta,
+    pub meta: Arc<ImageMeta>,
     /// Who sends it.
     pub transmitter: Arc<str>,
     /// The outbox that its sequence number counts in, when that is known.

@@ -28,6 +28,17 @@ pub enum Proof {
     Follows,
 }
 
+/// What an upload takes beside its image's bytes and what is said of it, about.
+const UPLOAD: usize = 2 << 10;
+
+/// Bytes in memory of an upload of this image, but those of the image.
+pub fn said(meta: &ImageMeta) -> u64 {
+    let texts = [&meta.name, &meta.content_type];
+    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+    // The catalogue's entry has them again.
+    (UPLOAD + 2 * (texts + meta.run.len())) as u64
+}
+
 /// One image on its way in, as its owner has it. Dropped before [`Upload::finish`], it leaves
 /// nothing behind, unless a newer owner took over.
 pub struct Upload {
@@ -44,6 +55,8 @@ pub struct Upload {
     next: u64,
     /// Bytes in memory.
     buffered: u64,
+    /// Bytes that it takes beside them.
+    said: u64,
     /// For those, when nobody else answers for them.
     lease: Option<Lease>,
 }
@@ -55,7 +68,7 @@ impl Upload {
         let intake = Arc::clone(body.intake());
         let (meta, origin) = (Arc::clone(body.meta()), body.origin().clone());
         let (size, received) = (body.size(), body.received());
-        let buffered = body.buffered();
+        let (buffered, said) = (body.buffered(), said(&meta));
         let (owner, cell) = claim.keep(Content::Warm(body))?;
         Some(Self {
             intake,
@@ -67,6 +80,7 @@ impl Upload {
             received,
             next: offset,
             buffered,
+            said,
             lease: None,
         })
     }
@@ -89,6 +103,11 @@ impl Upload {
     /// Bytes of it that are in memory.
     pub fn buffered(&self) -> u64 {
         self.buffered
+    }
+
+    /// Bytes that it takes in memory beside them, until its end.
+    pub fn said(&self) -> u64 {
+        self.said
     }
 
     /// Answers itself for its bytes in memory from now on, until they are on disk.

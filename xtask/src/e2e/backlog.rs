@@ -1,5 +1,5 @@
 //! A million small images while no receiver is there: memory stays flat, the program is back within
-//! two seconds after a restart, and what it owes is delivered in order.
+//! two seconds after it was killed, and what it owes is delivered in order.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -102,7 +102,8 @@ fn fill(site: &Site, folder: &Path, options: &Options) -> Result<(f64, f64)> {
         bar.set_position(owed);
     }
     bar.finish_and_clear();
-    process.stop(STOP)?;
+    // Without a word: back within the time also when nothing was put in order.
+    process.kill()?;
     Ok((after_a_tenth, last))
 }
 

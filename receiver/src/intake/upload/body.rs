@@ -56,7 +56,7 @@ impl Checkpoint {
 
 /// The beginning of an upload.
 pub(in crate::intake) struct Opening {
-    pub(in crate::intake) meta: ImageMeta,
+    pub(in crate::intake) meta: Arc<ImageMeta>,
     pub(in crate::intake) origin: Origin,
     pub(in crate::intake) known: Option<Box<Entry>>,
     pub(in crate::intake) open_ended: bool,
@@ -75,7 +75,7 @@ impl Opening {
     /// What the store is to know of it.
     pub(in crate::intake) fn about(&self) -> About {
         About {
-            meta: self.meta.clone(),
+            meta: Arc::clone(&self.meta),
             transmitter: Arc::clone(&self.origin.transmitter),
             outbox: self.origin.outbox,
             transport: self.origin.transport,
@@ -110,7 +110,7 @@ impl Body {
 
     fn begun(
         intake: Arc<Intake>,
-        meta: ImageMeta,
+        meta: Arc<ImageMeta>,
         origin: Origin,
         algorithm: DigestAlgorithm,
     ) -> Self {
@@ -124,7 +124,7 @@ impl Body {
             on_disk: None,
             unproven: None,
             intake,
-            meta: Arc::new(meta),
+            meta,
             origin,
             writer: None,
             known: None,

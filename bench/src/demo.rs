@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use receiver::server::{Listeners, Receiver};
 use shared::image::Transport;
 use shared::settings::units::format_duration;
-use shared::telemetry::{LogFormat, chain};
+use shared::telemetry::{LogFormat, chain, say};
 use tokio_util::sync::CancellationToken;
 use transmitter::cli::Invocation as TransmitterInvocation;
 use transmitter::progress::LogWriter;
@@ -21,7 +21,6 @@ use crate::cli::DemoOptions;
 const PATTERN: (u32, u32, u64) = (1_920, 1_080, 1_865);
 
 /// Runs the demo and prints what it did.
-#[allow(clippy::print_stderr, reason = "the program's last word")]
 pub(crate) fn run(options: &DemoOptions) -> ExitCode {
     // The log's filter is fixed, so it can be read.
     let _ = shared::telemetry::log_to(
@@ -33,7 +32,7 @@ pub(crate) fn run(options: &DemoOptions) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("pantelegraph: cannot start threads: {error}");
+            say(format_args!("pantelegraph: cannot start threads: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -44,14 +43,14 @@ pub(crate) fn run(options: &DemoOptions) -> ExitCode {
             if done.summary.outcome == RunOutcome::Delivered && done.stored == done.expected {
                 return ExitCode::SUCCESS;
             }
-            eprintln!(
+            say(format_args!(
                 "pantelegraph: {} of {} images were stored ({:?})",
                 done.stored, done.expected, done.summary.outcome
-            );
+            ));
             ExitCode::FAILURE
         }
         Err(problem) => {
-            eprintln!("pantelegraph: {problem}");
+            say(format_args!("pantelegraph: {problem}"));
             ExitCode::FAILURE
         }
     }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use shared::telemetry::say;
 
 use crate::cli::PathOptions;
 use crate::path::{Options, PathReport, Sample, Spread, Way, measure};
 
 /// Measures and prints.
-#[allow(clippy::print_stderr, reason = "the program's last word")]
 pub(crate) fn run(options: &PathOptions) -> ExitCode {
     let options_of_path = Options {
         transports: options.transport.clone(),
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &PathOptions) -> ExitCode {
     let report = match measured {
         Ok(report) => report,
         Err(problem) => {
-            eprintln!("pantelegraph: not measured: {problem}");
+            say(format_args!("pantelegraph: not measured: {problem}"));
             return ExitCode::FAILURE;
         }
     };

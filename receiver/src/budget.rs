@@ -104,6 +104,7 @@ impl Budget {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let state = Arc::new(State {
             held: AtomicU64::new(0),
+            arriving: AtomicU64::new(0),
             since: AtomicU64::new(self.now()),
             is_served: AtomicBool::new(false),
             pressed: Notify::new(),
@@ -213,6 +214,8 @@ pub struct Revoked;
 
 struct State {
     held: AtomicU64,
+    /// The part of it for a message that is still on its way.
+    arriving: AtomicU64,
     /// When it last made progress, milliseconds since the budget was made.
     since: AtomicU64,
     /// The receiver works on what it sent: if that takes long, it is not the client's fault.
@@ -257,6 +260,8 @@ impl Holder {
         if state.held.load(Ordering::Acquire) > 0 {
             state.pressed.notify_one();
         }
+        // Whatever it has meanwhile is of use to nobody.
+        let _turn = Turn::of_client(state);
         let acquiring = budget.free.acquire_many(permits(wanted));
         tokio::pin!(acquiring);
         loop {
@@ -275,6 +280,24 @@ impl Holder {
         }
         self.leased(wanted);
         Ok(())
+    }
+
+    /// Waits for something that only the client can bring about, such as that it reads an answer.
+    /// However long the receiver has worked before, the client's time begins now.
+    ///
+    /// # Errors
+    /// When this holder has to give back what it has.
+    pub async fn for_client<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Revoked> {
+        let Inner { budget, state, .. } = &*self.inner;
+        let turn = Turn::of_client(state);
+        if turn.was_served {
+            state.since.store(budget.now(), Ordering::Release);
+        }
+        tokio::select! {
+            biased;
+            done = waiting => Ok(done),
+            () = state.revoked.cancelled() => Err(Revoked),
+        }
     }
 
     /// The same if it need not wait for them; whether it got them.
@@ -307,9 +330,9 @@ impl Holder {
         self.inner.state.pressed.notified().await;
     }
 
-    /// Whether it has nothing.
-    pub fn is_empty(&self) -> bool {
-        self.inner.state.held.load(Ordering::Acquire) == 0
+    /// What is leased for a message that is still on its way: [`Self::keep`] leaves it.
+    pub fn set_arriving(&self, bytes: u64) {
+        self.inner.state.arriving.store(bytes, Ordering::Release);
     }
 
     /// A message is whole: until [`Self::keep`], its sender waits for the receiver.
@@ -318,14 +341,15 @@ impl Holder {
     }
 
     /// The receiver is done with what came, but for `bytes` that are still in memory: gives back
-    /// the rest or, if there are more than before, leases them. `false` when there is no room for
-    /// them: they are to be written to disk.
+    /// the rest, what is arriving excepted, or, if there are more than before, leases them. `false`
+    /// when there is no room for them: they are to be written to disk.
     #[must_use = "what finds no room must not stay in memory"]
     pub fn keep(&self, bytes: u64) -> bool {
         let Inner { budget, state, .. } = &*self.inner;
         state.since.store(budget.now(), Ordering::Release);
         state.is_served.store(false, Ordering::Release);
         let held = state.held.load(Ordering::Acquire);
+        let bytes = bytes.saturating_add(state.arriving.load(Ordering::Acquire).min(held));
         if bytes > held {
             return self.try_lease(bytes - held);
         }
@@ -334,7 +358,7 @@ impl Holder {
         true
     }
 
-    /// The receiver is done with what came, and nothing of it is in memory.
+    /// The receiver is done with all that came whole, and nothing of it is in memory.
     pub fn clear(&self) {
         let held_nothing = self.keep(0);
         debug_assert!(held_nothing, "giving back needs no room");
@@ -354,6 +378,32 @@ impl Holder {
     /// Resolves when this holder has to give back what it has.
     pub async fn revoked(&self) {
         self.inner.state.revoked.cancelled().await;
+    }
+
+    /// Whether it has to.
+    pub fn is_revoked(&self) -> bool {
+        self.inner.state.revoked.is_cancelled()
+    }
+}
+
+/// The receiver waits for a client, until this is dropped.
+struct Turn<'a> {
+    state: &'a State,
+    was_served: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn of_client(state: &'a State) -> Self {
+        let was_served = state.is_served.swap(false, Ordering::AcqRel);
+        Self { state, was_served }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.state
+            .is_served
+            .store(self.was_served, Ordering::Release);
     }
 }
 

@@ -173,6 +173,10 @@ pub trait Catalog: Send + Sync {
     /// Counts an event, without waiting for it.
     fn tally(&self, tally: Tally);
 
+    /// Waits until [`Self::insert_later`] and [`Self::tally`] may be used again: what they hand over
+    /// is in memory until it is written. Who handles a message waits here first.
+    async fn room(&self) {}
+
     /// Keeps a run's account, replacing an earlier one of the same run, transport and transmitter,
     /// and the figures of its images.
     async fn account(&self, account: RunAccount) -> Result<(), CatalogError>;

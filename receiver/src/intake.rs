@@ -32,11 +32,14 @@ use crate::metrics::ReceiverMetrics;
 use crate::store::{ImageStore, StoreError};
 
 pub use beginning::Begun;
-pub use losses::MAX_LOSSES;
 pub use settling::{SettleError, Settled};
 pub use unfinished::Held;
 use unfinished::Unfinished;
-pub use upload::{Checkpoint, Upload};
+pub use upload::{Checkpoint, Proof, Upload, said};
+
+/// Longest name of a transmitter or run, in bytes: series are counted under them, and each loss is
+/// stored with both. A label of 128 characters fits.
+pub const MAX_NAME: usize = 512;
 
 /// Who sends, and how.
 #[derive(Debug, Clone)]
@@ -163,6 +166,10 @@ impl Intake {
                 meta.size, limits.max_image_size, limits.max_image_size.0
             ));
         }
+        if let Some(problem) = too_long(&[("run", &meta.run), ("transmitter", &origin.transmitter)])
+        {
+            return limit(problem);
+        }
         let metadata = Self::metadata_len(meta, origin);
         if metadata > limits.max_metadata.0 {
             return limit(format!(
@@ -179,16 +186,20 @@ impl Intake {
     /// # Errors
     /// When it is not.
     pub fn check_account(&self, account: &RunAccount) -> Result<(), Reject> {
-        let len = (account.run.len() + account.transmitter.len()) as u64;
-        let limit = self.parts.limits.max_metadata;
-        if len <= limit.0 {
-            return Ok(());
+        let names = [
+            ("run", account.run.as_str()),
+            ("transmitter", &account.transmitter),
+        ];
+        match too_long(&names) {
+            Some(problem) => Err(Reject::new(None, RejectReason::Limit, problem)),
+            None => Ok(()),
         }
-        let message = format!(
-            "run and transmitter of {len} bytes exceed the receiver's limit of {limit}; \
-             shorten the label or raise RECEIVER_MAX_METADATA"
-        );
-        Err(Reject::new(None, RejectReason::Limit, message))
+    }
+
+    /// Waits until what was counted and not written yet is little enough to count on. Whoever
+    /// handles a message or a request waits here first, because turning it down is counted.
+    pub async fn room_to_count(&self) {
+        self.parts.catalog.room().await;
     }
 
     fn metadata_len(meta: &ImageMeta, origin: &Origin) -> u64 {
@@ -292,19 +303,17 @@ impl Intake {
 
     /// Counts and announces a rejection, and hands it back.
     pub fn turn_down(&self, meta: &ImageMeta, origin: &Origin, reject: Reject) -> Reject {
-        if Self::metadata_len(meta, origin) > self.parts.limits.max_metadata.0 {
-            // What is too long to be taken is too long to be remembered.
-            let mut short = ImageMeta::new(meta.id, meta.size);
-            let mut origin = origin.clone();
-            let series = meta.run.len() + origin.transmitter.len();
-            if series as u64 <= self.parts.limits.max_metadata.0 {
-                short.run.clone_from(&meta.run);
-            } else {
-                origin = Origin::new(origin.transport, "");
-            }
-            return self.count_rejection(&short, &origin, reject);
+        let has_names = meta.run.len() <= MAX_NAME && origin.transmitter.len() <= MAX_NAME;
+        if has_names && Self::metadata_len(meta, origin) <= self.parts.limits.max_metadata.0 {
+            return self.count_rejection(meta, origin, reject);
         }
-        self.count_rejection(meta, origin, reject)
+        // What is too long to be taken is too long to be remembered.
+        let mut short = ImageMeta::new(meta.id, meta.size);
+        if has_names {
+            short.run.clone_from(&meta.run);
+            return self.count_rejection(&short, origin, reject);
+        }
+        self.count_rejection(&short, &Origin::new(origin.transport, ""), reject)
     }
 
     fn count_rejection(&self, meta: &ImageMeta, origin: &Origin, reject: Reject) -> Reject {
@@ -349,6 +358,15 @@ impl Intake {
             outcome,
         }));
     }
+}
+
+/// What to say of a name that is too long for a series.
+fn too_long(names: &[(&str, &str)]) -> Option<String> {
+    let (what, name) = names.iter().find(|(_, name)| name.len() > MAX_NAME)?;
+    let len = name.len();
+    Some(format!(
+        "{what} of {len} bytes exceeds the receiver's limit of {MAX_NAME}; shorten it"
+    ))
 }
 
 /// The rejection that a quarantined image gets, at first and again.

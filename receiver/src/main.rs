@@ -9,20 +9,17 @@ use pantelegraph_receiver::config::Config;
 use pantelegraph_receiver::fsck;
 use pantelegraph_receiver::server::{Listeners, Receiver, StartError};
 use shared::settings::ProcessEnvironment;
+use shared::telemetry::say;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[allow(
-    clippy::print_stderr,
-    reason = "before there is a log, and for the last word"
-)]
 fn main() -> ExitCode {
     #[cfg(feature = "sabotage")]
     if let Err(problem) =
         shared::sabotage::choose(&std::env::var("PANTELEGRAPH_SABOTAGE").unwrap_or_default())
     {
-        eprintln!("{problem}");
+        say(problem);
         return CliError::EXIT_CODE.into();
     }
     let dotenv = Path::new(".env");
@@ -32,7 +29,7 @@ fn main() -> ExitCode {
             Ok(cli::fsck::Invocation::Check(options, output)) => check(&options, output),
             Ok(cli::fsck::Invocation::Print(text)) => print(&text),
             Err(error) => {
-                eprintln!("{error}");
+                say(error);
                 CliError::EXIT_CODE.into()
             }
         };
@@ -42,7 +39,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Run(config, warnings)) => (config, warnings),
         Ok(Invocation::Print(text)) => return print(&text),
         Err(error) => {
-            eprintln!("{error}");
+            say(error);
             return CliError::EXIT_CODE.into();
         }
     };
@@ -50,7 +47,7 @@ fn main() -> ExitCode {
     if let Err(problem) =
         shared::telemetry::log_to(std::io::stderr, &config.log, config.log_format, colour)
     {
-        eprintln!("{problem}");
+        say(problem);
         return CliError::EXIT_CODE.into();
     }
     for warning in warnings {
@@ -59,17 +56,17 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("pantelegraph-receiver: cannot start threads: {error}");
+            say(format_args!(
+                "pantelegraph-receiver: cannot start threads: {error}"
+            ));
             return Exit::Internal.code().into();
         }
     };
     match runtime.block_on(serve(*config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!(
-                "pantelegraph-receiver: {}",
-                shared::telemetry::chain(&error)
-            );
+            let words = shared::telemetry::chain(&error);
+            say(format_args!("pantelegraph-receiver: {words}"));
             let exit = match error {
                 StartError::Listen { .. } => Exit::ListenFailed,
                 StartError::Signals(_) => Exit::Internal,
@@ -83,12 +80,13 @@ fn main() -> ExitCode {
 }
 
 /// Checks a data folder.
-#[allow(clippy::print_stderr, reason = "for the last word")]
 fn check(options: &fsck::Options, output: cli::fsck::Output) -> ExitCode {
     let checked = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(cli::fsck::run(options, output)),
         Err(error) => {
-            eprintln!("pantelegraph-receiver fsck: cannot start threads: {error}");
+            say(format_args!(
+                "pantelegraph-receiver fsck: cannot start threads: {error}"
+            ));
             return Exit::Internal.code().into();
         }
     };
@@ -96,7 +94,7 @@ fn check(options: &fsck::Options, output: cli::fsck::Output) -> ExitCode {
         Ok(exit) => exit.code().into(),
         Err(error) => {
             let error = shared::telemetry::chain(&error);
-            eprintln!("pantelegraph-receiver fsck: {error}");
+            say(format_args!("pantelegraph-receiver fsck: {error}"));
             Exit::DataUnusable.code().into()
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::digest::{Digest, DigestAlgorithm, Hasher};
 
@@ -153,6 +153,51 @@ impl Buf for Segments {
             whole.extend_from_slice(piece);
         }
         whole.into()
+    }
+}
+
+/// Pieces below this many bytes are copied together where they stay: each alone would cost more than
+/// its bytes, and might keep a buffer alive that it was cut from and that is many times as large.
+/// Copying them takes less time than anything else that is done with them.
+pub const SMALL: usize = 64 << 10;
+
+/// Pieces on their way to be [`Segments`], small ones joined.
+#[derive(Debug, Default)]
+pub struct Gathering {
+    pieces: Segments,
+    /// Small pieces at the end.
+    small: BytesMut,
+}
+
+impl Gathering {
+    /// Adds a piece at the end.
+    pub fn push(&mut self, piece: Bytes) {
+        if piece.len() < SMALL {
+            self.small.extend_from_slice(&piece);
+            if self.small.len() >= SMALL {
+                self.settled();
+            }
+        } else {
+            self.settled().push(piece);
+        }
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.pieces.len() + self.small.len()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What came so far.
+    pub fn settled(&mut self) -> &mut Segments {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.split().freeze());
+        }
+        &mut self.pieces
     }
 }
 

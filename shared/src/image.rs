@@ -162,7 +162,8 @@ impl FromStr for Transport {
             "websocket" | "ws" => Ok(Self::WebSocket),
             "rest" | "http" => Ok(Self::Rest),
             _ => Err(format!(
-                "unknown transport {text:?}; use grpc, websocket or rest"
+                "unknown transport {:?}; use grpc, websocket or rest",
+                text.chars().take(64).collect::<String>()
             )),
         }
     }

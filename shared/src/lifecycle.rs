@@ -1,11 +1,17 @@
 //! Start, stop and grace period of a daemon.
 
 use std::io;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. A second signal ends the process at
-/// once, with the status a shell expects (128 + signal), for the operator who will not wait.
+/// Signals that follow the first so closely are the same request: `timeout` and some shells signal
+/// the process and then its group.
+const ONE_REQUEST: Duration = Duration::from_millis(250);
+
+/// A token that is cancelled by the first SIGTERM or SIGINT. A second signal, not of the same
+/// request, ends the process at once, with the status a shell expects (128 + signal), for the
+/// operator who will not wait.
 ///
 /// # Errors
 /// When signal handlers cannot be installed.
@@ -20,8 +26,18 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        tracing::info!(signal = name, "stopping; a second signal stops at once");
+        tracing::info!(signal = name, "stopping");
         token.cancel();
+        let same_request = tokio::time::sleep(ONE_REQUEST);
+        tokio::pin!(same_request);
+        loop {
+            tokio::select! {
+                () = &mut same_request => break,
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        tracing::info!("a second signal stops at once");
         let code = tokio::select! {
             _ = terminate.recv() => 143,
             _ = interrupt.recv() => 130,

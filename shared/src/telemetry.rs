@@ -1,6 +1,6 @@
 //! What a process says and uses: log output, CPU time, memory, bytes on sockets.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -52,6 +52,9 @@ where
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
+        // A log that nobody reads any more is no reason to stop; to say so where it should have been
+        // read would be a panic.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(colour);
     // Another subscriber is there already only in tests, which keep their own.
@@ -60,6 +63,12 @@ where
         LogFormat::Json => builder.json().try_init(),
     };
     Ok(())
+}
+
+/// Writes a line to standard error, for before there is a log and for the last word. That nobody
+/// reads it (`2>&1 | head`) is no failure.
+pub fn say(words: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{words}");
 }
 
 /// An error and what is behind it, on one line.

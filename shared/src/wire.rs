@@ -8,6 +8,7 @@ mod convert;
 mod decode;
 mod encode;
 pub mod framing;
+mod lists;
 
 use crate::chunk::Segments;
 use crate::clock::UnixNanos;
@@ -22,6 +23,9 @@ pub use convert::{
 };
 pub use decode::{decode_account, decode_client, decode_losses, decode_server};
 pub use encode::{Encoded, encode_account, encode_client, encode_losses, encode_server};
+pub use lists::{
+    MAX_ACCOUNTED, MAX_LOSSES, MAX_UNFINISHED, unpacked, unpacked_account, unpacked_losses,
+};
 
 /// Code generated from `proto/pantelegraph/transfer/v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]

@@ -63,18 +63,32 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(program: &str, folder: &Path, args: &[impl AsRef<OsStr>]) -> Self {
+        Self::spawn(program, folder, args, true)
+    }
+
+    /// Starts `program` in `folder`; nobody reads its log, whose pipe is broken.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_unheard(program: &str, folder: &Path, args: &[impl AsRef<OsStr>]) -> Self {
+        Self::spawn(program, folder, args, false)
+    }
+
+    fn spawn(program: &str, folder: &Path, args: &[impl AsRef<OsStr>], is_heard: bool) -> Self {
         let mut child = command(program, folder, args)
             .spawn()
             .expect("the program was built");
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
         let (lines, log) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            let mut stderr = BufReader::new(stderr).lines();
-            while let Ok(Some(line)) = stderr.next_line().await {
-                let _ = lines.send(line);
-            }
-        });
+        if is_heard {
+            tokio::spawn(async move {
+                let mut stderr = BufReader::new(stderr).lines();
+                while let Ok(Some(line)) = stderr.next_line().await {
+                    let _ = lines.send(line);
+                }
+            });
+        }
         let stdout = BufReader::new(stdout).lines();
         Self {
             child,

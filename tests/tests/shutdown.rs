@@ -139,6 +139,39 @@ async fn nothing_shown_after_restart(folder: &Path) {
 }
 
 #[tokio::test]
+async fn stations_whose_log_nobody_reads_work_and_stop() {
+    let (folder, device) = (folder(), folder());
+    let flags = [&PORTS[..], &["--log", "debug"]].concat();
+    let mut receiver = Process::start_unheard(RECEIVER, folder.path(), &flags);
+    let (grpc, http) = addresses(&receiver.line().await);
+    let to = format!("grpc=http://{grpc},websocket=ws://{http},rest=http://{http}");
+    let args = ["--pattern", "16x16", "--count", "2", "--delay", "0s"];
+    let args = [&args[..], &["--transport", "grpc,websocket,rest"]].concat();
+    let unread = ["--log", "debug", "--to", to.as_str()];
+    let transmitter =
+        Process::start_unheard(TRANSMITTER, device.path(), &[&args[..], &unread].concat());
+    assert_eq!(transmitter.end().await.code(), 0);
+    assert_eq!(visible(folder.path()), 6);
+    let lost = [
+        "--transport",
+        "grpc",
+        "--give-up-after",
+        "300ms",
+        "--pattern",
+        "16x16",
+    ];
+    let lost = [
+        &lost[..],
+        &["--count", "1", "--to", "grpc=http://127.0.0.1:1"],
+    ]
+    .concat();
+    let transmitter = Process::start_unheard(TRANSMITTER, device.path(), &lost);
+    assert_eq!(transmitter.end().await.code(), 66);
+    receiver.signal(Signal::TERM);
+    assert_eq!(receiver.end().await.code(), 0);
+}
+
+#[tokio::test]
 async fn an_upload_that_stands_still_is_cut_off_after_the_grace_period() {
     let folder = folder();
     let daemon = Daemon::start(folder.path(), &["--grace", "300ms"]).await;
@@ -266,6 +299,16 @@ async fn a_second_signal_ends_a_receiver_at_once() {
         assert_eq!(daemon.process.end().await.code(), code);
         assert_eq!(visible(folder.path()), 0);
     }
+}
+
+#[tokio::test]
+async fn signals_that_follow_each_other_at_once_are_one_request() {
+    let folder = folder();
+    let daemon = Daemon::start(folder.path(), &[]).await;
+    for signal in [Signal::TERM, Signal::INT, Signal::TERM] {
+        daemon.process.signal(signal);
+    }
+    assert_eq!(daemon.process.end().await.code(), 0);
 }
 
 /// A receiver, and a transmitter in `folder` whose process is in the midst of an image, which

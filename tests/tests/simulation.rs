@@ -91,6 +91,8 @@ fn the_same_seed_is_the_same_simulation() {
         if let Some((first, second)) = differing.next() {
             panic!("seed {seed}: at first\n{first}\nand then\n{second}");
         }
+        let [first, second] = lines.map(|lines| lines.len());
+        assert_eq!(first, second, "seed {seed}: lines");
         assert_eq!(outcomes[0], outcomes[1], "seed {seed}");
     }
 }

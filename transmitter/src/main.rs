@@ -10,21 +10,18 @@ use pantelegraph_transmitter::config::Config;
 use pantelegraph_transmitter::progress::LogWriter;
 use pantelegraph_transmitter::run::{self, Left, RunError, RunOutcome, Summary, Surroundings};
 use shared::settings::ProcessEnvironment;
+use shared::telemetry::say;
 use tokio::net::TcpListener;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[allow(
-    clippy::print_stderr,
-    reason = "before there is a log, and for the last word"
-)]
 fn main() -> ExitCode {
     #[cfg(feature = "sabotage")]
     if let Err(problem) =
         shared::sabotage::choose(&std::env::var("PANTELEGRAPH_SABOTAGE").unwrap_or_default())
     {
-        eprintln!("{problem}");
+        say(problem);
         return CliError::EXIT_CODE.into();
     }
     let dotenv = Path::new(".env");
@@ -34,11 +31,11 @@ fn main() -> ExitCode {
         Ok(Invocation::Outbox(request)) => return cli::use_outbox(&request).into(),
         Ok(Invocation::Print(text)) => return print(&text),
         Ok(Invocation::Refuse(text)) => {
-            eprint!("{text}");
+            say(text.trim_end());
             return CliError::EXIT_CODE.into();
         }
         Err(error) => {
-            eprintln!("{error}");
+            say(error);
             return CliError::EXIT_CODE.into();
         }
     };
@@ -46,7 +43,7 @@ fn main() -> ExitCode {
     if let Err(problem) =
         shared::telemetry::log_to(|| LogWriter, &config.log, config.log_format, colour)
     {
-        eprintln!("{problem}");
+        say(problem);
         return CliError::EXIT_CODE.into();
     }
     for warning in warnings {
@@ -55,7 +52,9 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("pantelegraph-transmitter: cannot start threads: {error}");
+            say(format_args!(
+                "pantelegraph-transmitter: cannot start threads: {error}"
+            ));
             return Exit::Internal.code().into();
         }
     };
@@ -64,24 +63,22 @@ fn main() -> ExitCode {
             let text = summary.text();
             print(&text);
             if let Some(problem) = summary.outcome.problem() {
-                eprintln!("pantelegraph-transmitter: {problem}");
+                say(format_args!("pantelegraph-transmitter: {problem}"));
             }
             if let Some(words) = summary.left.as_ref().map(words) {
-                eprintln!("pantelegraph-transmitter: {words}");
+                say(format_args!("pantelegraph-transmitter: {words}"));
             }
             match save(&config, &summary) {
                 Ok(()) => summary.outcome.exit(),
                 Err(problem) => {
-                    eprintln!("pantelegraph-transmitter: {problem}");
+                    say(format_args!("pantelegraph-transmitter: {problem}"));
                     Exit::Internal
                 }
             }
         }
         Err(error) => {
-            eprintln!(
-                "pantelegraph-transmitter: {}",
-                shared::telemetry::chain(&error)
-            );
+            let words = shared::telemetry::chain(&error);
+            say(format_args!("pantelegraph-transmitter: {words}"));
             match error {
                 RunError::Source(_) => Exit::SourceFailed,
                 RunError::Listen { .. } => Exit::Unreachable,

@@ -177,3 +177,44 @@ async fn credit_shrinks_with_the_number_of_sessions_but_not_to_nothing() {
     assert_eq!(budget.credit(8_000, 5_000), 5_000);
     assert_eq!(budget.credit(8_000, 9_000), 9_000);
 }
+
+#[tokio::test]
+async fn what_is_leased_for_a_message_on_its_way_stays_when_the_one_before_is_done() {
+    let budget = budget();
+    let one = budget.holder();
+    one.lease(100).await.unwrap();
+    one.lease(2_000).await.unwrap();
+    one.set_arriving(2_000);
+    one.serve();
+    assert!(one.keep(0));
+    assert_eq!(leased(&budget), 2_000);
+    one.set_arriving(0);
+    one.clear();
+    assert_eq!(leased(&budget), 0);
+    // More cannot stay than was leased.
+    one.lease(3_000).await.unwrap();
+    one.set_arriving(9_000);
+    assert!(one.keep(500));
+    assert_eq!(leased(&budget), 3_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_gives_way_though_the_receiver_works_on_what_it_sent() {
+    let budget = budget();
+    let (unread, good) = (budget.holder(), budget.holder());
+    unread.lease(3_000).await.unwrap();
+    unread.serve();
+    // The receiver worked for long: that is not the client's time.
+    tokio::time::advance(PATIENCE * 100).await;
+    let reading = async {
+        let read = unread.for_client(std::future::pending::<()>()).await;
+        assert_eq!(read, Err(Revoked));
+        assert!(unread.inner.state.is_served.load(Ordering::Acquire));
+        drop(unread);
+    };
+    let begun = Instant::now();
+    let (lease, ()) = tokio::join!(good.lease(1_000), reading);
+    lease.unwrap();
+    assert!(begun.elapsed() >= PATIENCE && begun.elapsed() <= PATIENCE * 3);
+    assert_eq!(budget.usage().revoked, 1);
+}

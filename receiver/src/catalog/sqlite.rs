@@ -5,14 +5,15 @@
 //! is shared by all images that arrive meanwhile. Readers have connections of their own, which
 //! write-ahead logging keeps out of the writer's way.
 //!
-//! The queue has no bound: callers that wait bound it by their number, and what nobody waits for
-//! (events, and entries of [`Durability::Memory`]) takes well under a kilobyte each and is written
-//! faster than images can be received. Nothing is dropped to save memory.
+//! The queue has no bound of its own: callers that wait bound it by their number, and what nobody
+//! waits for (events, and entries of [`Durability::Memory`]) is added up and weighed
+//! ([`Catalog::room`]). Nothing is dropped to save memory.
 
 mod ledger;
 mod read;
 mod row;
 mod schema;
+mod unwaited;
 mod write;
 
 use std::path::Path;
@@ -32,6 +33,7 @@ use crate::catalog::{
     Numbered, Repeat, RunLedger, Series, Tally,
 };
 use read::Readers;
+use unwaited::{Tallies, Unwaited};
 use write::{Counts, Job, Writer};
 
 /// Series that one answer holds at most: the latest ones.
@@ -45,6 +47,7 @@ pub const MAX_LIST: usize = 10_000;
 pub struct SqliteCatalog {
     jobs: mpsc::UnboundedSender<Job>,
     counts: Arc<Counts>,
+    unwaited: Arc<Unwaited>,
     readers: Readers,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -62,7 +65,13 @@ impl SqliteCatalog {
         let readers = Readers::open(path)?;
         let (jobs, queue) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
-        let writer = Writer::new(connection, queue, Arc::clone(&counts));
+        let unwaited = Arc::new(Unwaited::default());
+        let writer = Writer::new(
+            connection,
+            queue,
+            Arc::clone(&counts),
+            Arc::clone(&unwaited),
+        );
         let thread = std::thread::Builder::new()
             .name("catalogue".to_owned())
             .spawn(move || writer.run())
@@ -70,6 +79,7 @@ impl SqliteCatalog {
         Ok(Self {
             jobs,
             counts,
+            unwaited,
             readers,
             thread: Mutex::new(Some(thread)),
         })
@@ -112,12 +122,14 @@ impl SqliteCatalog {
         answer.await.map_err(|_| closed())?
     }
 
-    /// Hands over what nobody waits for.
-    fn post(&self, job: Job) {
+    /// Hands over what nobody waits for; `false` when it is closed.
+    fn post(&self, job: Job) -> bool {
         self.counts.unwaited.fetch_add(1, Ordering::AcqRel);
-        if self.jobs.send(job).is_err() {
+        let is_open = self.jobs.send(job).is_ok();
+        if !is_open {
             self.counts.lose(1, &closed());
         }
+        is_open
     }
 
     /// Waits until what was handed over before is written, so that a reader sees it.
@@ -161,6 +173,7 @@ impl Catalog for SqliteCatalog {
     }
 
     fn insert_later(&self, entry: Entry) {
+        self.unwaited.enter(&entry);
         self.post(Job::Insert {
             entry: Box::new(entry),
             done: None,
@@ -168,7 +181,16 @@ impl Catalog for SqliteCatalog {
     }
 
     fn tally(&self, tally: Tally) {
-        self.post(Job::Tally(tally));
+        let mut is_open = true;
+        self.unwaited
+            .add(tally, || is_open = self.post(Job::Tallies(Tallies::new())));
+        if !is_open {
+            drop(self.unwaited.take());
+        }
+    }
+
+    async fn room(&self) {
+        self.unwaited.room().await;
     }
 
     async fn account(&self, account: RunAccount) -> Result<(), CatalogError> {

@@ -54,11 +54,15 @@ impl Meter {
     }
 }
 
-/// A stream of WebSocket frames. One that does not come whole at once is leased when its head has
-/// come, and read on when it is.
+/// A stream of WebSocket frames. A message that does not come whole at once is leased when the heads
+/// of its frames have come, and read on when it is. While it arrives that lease is the stream's, and
+/// then the session's, which gives it back.
 pub(super) struct MeteredStream<S> {
     stream: S,
     meter: Meter,
+    /// Leased for the message that is arriving, and what is to be leased.
+    leased: u64,
+    asked: u64,
     frames: Frames,
 }
 
@@ -69,12 +73,22 @@ impl<S> MeteredStream<S> {
         Self {
             stream,
             meter: Meter::new(holder),
+            leased: 0,
+            asked: 0,
             frames: Frames {
                 handshake,
                 largest,
                 ..Frames::default()
             },
         }
+    }
+
+    /// Ready when what was asked for is leased.
+    fn poll_leased(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Revoked>> {
+        ready!(self.meter.poll_leased(context))?;
+        self.leased += std::mem::take(&mut self.asked);
+        self.meter.holder.set_arriving(self.leased);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -85,15 +99,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if ready!(this.meter.poll_leased(context)).is_err() {
+        if ready!(this.poll_leased(context)).is_err() {
             // The session hears of it by itself, and ends.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
-        let stays = this.frames.take(&buffer.filled()[before..]);
-        if stays > 0 {
-            this.meter.lease(stays);
+        if this.frames.take(&buffer.filled()[before..]) {
+            // Of a message that is whole: the session's from now on.
+            this.leased = 0;
+            this.meter.holder.set_arriving(0);
+        }
+        this.asked = this.frames.message.saturating_sub(this.leased);
+        if this.asked > 0 {
+            this.meter.lease(this.asked);
+            // If it need not wait for it, it has it before the session handles what came.
+            let _ = this.poll_leased(context);
         }
         Poll::Ready(Ok(()))
     }
@@ -110,23 +131,25 @@ struct Frames {
     filled: usize,
     /// Bytes of the present frame that are yet to come.
     left: u64,
+    /// It has data that counts, and it is the last of its message.
+    is_data: bool,
+    is_last: bool,
+    /// Bytes of data of the message that is arriving, by the heads of its frames so far; 0 between
+    /// messages.
+    message: u64,
 }
 
 impl Frames {
-    /// Goes over bytes that have come. The bytes of data that will stay in memory after them:
-    /// those of a frame that ends later, and of fragments of a message that does.
-    fn take(&mut self, mut bytes: &[u8]) -> u64 {
-        let mut fragments = 0_u64;
-        let mut unfinished = 0;
+    /// Goes over bytes that have come; whether a message came to its end in them.
+    fn take(&mut self, mut bytes: &[u8]) -> bool {
+        let mut ended = false;
         while !bytes.is_empty() {
             if self.left > 0 {
                 let step = usize::try_from(self.left).unwrap_or(usize::MAX);
                 let step = step.min(bytes.len());
                 self.left -= step as u64;
                 bytes = &bytes[step..];
-                if self.left == 0 {
-                    unfinished = 0;
-                }
+                ended |= self.end_frame();
                 continue;
             }
             self.head[self.filled] = bytes[0];
@@ -137,18 +160,26 @@ impl Frames {
             } else if let Some(length) = self.length() {
                 self.filled = 0;
                 self.left = length;
-                let (is_last, is_control) = (self.head[0] & 0x80 > 0, self.head[0] & 0x08 > 0);
-                if is_control || length > self.largest {
-                    continue;
+                let is_control = self.head[0] & 0x08 > 0;
+                // One that is too long is refused by its head.
+                self.is_data = !is_control && length <= self.largest;
+                self.is_last = self.head[0] & 0x80 > 0;
+                if self.is_data {
+                    self.message = self.message.saturating_add(length);
                 }
-                if is_last {
-                    unfinished = length;
-                } else {
-                    fragments = fragments.saturating_add(length);
-                }
+                ended |= self.end_frame();
             }
         }
-        fragments.saturating_add(unfinished)
+        ended
+    }
+
+    /// Whether a message ends here.
+    fn end_frame(&mut self) -> bool {
+        let ends = self.left == 0 && self.is_data && self.is_last;
+        if ends {
+            self.message = 0;
+        }
+        ends
     }
 
     /// A byte of the HTTP answer, which ends with an empty line.
@@ -270,7 +301,9 @@ pub(super) async fn whole_body(
     let most = WHOLE_BODY as u64;
     let length = length_of(request.headers()).map_or(most, |length| length.min(most));
     let body = holder.clone();
-    let request = request.map(|inner| Body::new(MeteredBody::new(inner, body, length)));
+    let mut request = request.map(|inner| Body::new(MeteredBody::new(inner, body, length)));
+    // For what it unpacks to.
+    request.extensions_mut().insert(holder.clone());
     let response = tokio::select! {
         response = next.run(request) => response,
         () = holder.revoked() => revoked(),
@@ -321,34 +354,41 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_counts_once_however_it_is_cut() {
+    fn each_message_counts_while_it_arrives_however_it_is_cut() {
         for masked in [false, true] {
             for length in [0, 1, 125, 126, 65_535, 65_536, 70_000] {
                 let bytes = frame(0x82, length, masked);
-                assert_eq!(frames(false).take(&bytes), 0, "it is whole");
+                let mut at_once = frames(false);
+                assert!(at_once.take(&bytes));
+                assert_eq!(at_once.message, 0, "it is whole");
                 for piece in [1, 2, 3, 13, 14, 15, 1_000] {
                     let mut frames = frames(false);
                     let twice = [bytes.clone(), bytes.clone()].concat();
-                    let counted: u64 = twice.chunks(piece).map(|part| frames.take(part)).sum();
-                    let most = 2 * length as u64;
-                    let least = if piece < length { most } else { 0 };
-                    assert!((least..=most).contains(&counted), "{length} by {piece}");
-                    assert_eq!((frames.left, frames.filled), (0, 0));
+                    let mut ends = 0;
+                    for part in twice.chunks(piece) {
+                        ends += u32::from(frames.take(part));
+                        assert!([0, length as u64].contains(&frames.message));
+                    }
+                    assert!(ends == 2 || piece >= bytes.len(), "{length} by {piece}");
+                    assert_eq!((frames.left, frames.filled, frames.message), (0, 0, 0));
                 }
             }
         }
     }
 
     #[test]
-    fn fragments_stay_and_what_is_between_them_does_not() {
+    fn fragments_stay_until_the_last_and_what_is_between_them_does_not() {
         let mut frames = frames(false);
-        let stream = [
-            frame(0x02, 100, true),
-            frame(0x89, 5, true),
-            frame(0x00, 1_000, true),
-            frame(0x80, 10, true),
-        ];
-        assert_eq!(frames.take(&stream.concat()), 1_100);
+        for (part, stays) in [
+            (frame(0x02, 100, true), 100),
+            (frame(0x89, 5, true), 100),
+            (frame(0x00, 1_000, true), 1_100),
+        ] {
+            assert!(!frames.take(&part));
+            assert_eq!(frames.message, stays);
+        }
+        assert!(frames.take(&frame(0x80, 10, true)));
+        assert_eq!(frames.message, 0);
     }
 
     #[test]
@@ -356,8 +396,9 @@ mod tests {
         let mut head = vec![0x82, 0xff];
         head.extend_from_slice(&u64::MAX.to_be_bytes());
         let mut frames = frames(false);
-        assert_eq!(frames.take(&head), 0);
-        assert_eq!(frames.take(&[0; 1_000]), 0);
+        frames.take(&head);
+        frames.take(&[0; 1_000]);
+        assert_eq!(frames.message, 0);
     }
 
     #[test]
@@ -365,8 +406,38 @@ mod tests {
         let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
         let mut frames = frames(true);
         for byte in answer {
-            assert_eq!(frames.take(&[*byte]), 0);
+            assert!(!frames.take(&[*byte]));
         }
-        assert_eq!(frames.take(&frame(0x82, 1_000, false)[..500]), 1_000);
+        assert!(!frames.take(&frame(0x82, 1_000, false)[..500]));
+        assert_eq!(frames.message, 1_000);
+    }
+
+    #[tokio::test]
+    async fn the_lease_of_a_frame_is_not_given_back_by_the_message_before_it() {
+        use crate::budget::Budget;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let budget = Budget::new(4 << 20);
+        let holder = budget.holder();
+        let (mut client, server) = tokio::io::duplex(4 << 20);
+        let mut stream = MeteredStream::new(server, holder.clone(), 1 << 20, false);
+        let large = frame(0x82, 1_000_000, false);
+        let first = [frame(0x82, 100, false), large[..500].to_vec()].concat();
+        client.write_all(&first).await.expect("there is room");
+        let mut read = vec![0; first.len()];
+        stream.read_exact(&mut read).await.expect("it is there");
+        assert_eq!(budget.usage().leased, 1_000_000);
+        // The first message is handled.
+        assert!(holder.keep(300));
+        assert_eq!(budget.usage().leased, 1_000_300);
+        client
+            .write_all(&large[500..])
+            .await
+            .expect("there is room");
+        let mut read = vec![0; large.len() - 500];
+        stream.read_exact(&mut read).await.expect("it is there");
+        assert_eq!(budget.usage().leased, 1_000_300, "it is not handled yet");
+        assert!(holder.keep(0));
+        assert_eq!(budget.usage().leased, 0);
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put as put_method};
@@ -19,6 +19,7 @@ use shared::clock::UnixNanos;
 use shared::receipt::{Reject, RejectReason};
 
 use super::metered;
+use crate::budget::Holder;
 use crate::intake::Intake;
 use crate::problem::Problem;
 
@@ -70,9 +71,11 @@ async fn clock() -> Response {
 /// A run's account as protobuf (`pantelegraph.transfer.v1.RunAccount`).
 async fn account(
     State(intake): State<Arc<Intake>>,
+    Extension(memory): Extension<Holder>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let body = whole(body, "an account", MAX_ACCOUNT)?;
+    room_for(&intake, &memory, shared::wire::unpacked_account(&body)).await?;
     let account = shared::wire::decode_account(Segments::from(body))?;
     intake.check_account(&account)?;
     intake
@@ -87,12 +90,24 @@ async fn account(
 /// are kept when the answer, which has no content, comes.
 async fn losses(
     State(intake): State<Arc<Intake>>,
+    Extension(memory): Extension<Holder>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let body = whole(body, "a report of losses", MAX_LOSS_REPORT)?;
+    room_for(&intake, &memory, shared::wire::unpacked_losses(&body)).await?;
     let report = shared::wire::decode_losses(Segments::from(body))?;
     intake.keep_losses(report).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Waits for the memory that a body takes when it is unpacked.
+async fn room_for(intake: &Intake, memory: &Holder, unpacked: u64) -> Result<(), Problem> {
+    intake.room_to_count().await;
+    let leased = memory.lease(unpacked).await;
+    leased.map_err(|revoked| {
+        let reject = Reject::new(None, RejectReason::Unavailable, revoked.to_string());
+        Problem::from(reject)
+    })
 }
 
 /// The body of a request that is taken as a whole.

@@ -1,29 +1,26 @@
 //! The session protocol, whatever carries it: what the receiver does with each message.
 
+mod greeting;
+mod patience;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
+use shared::chunk::Segments;
 use shared::clock::UnixNanos;
 use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::{Durability, Reject, RejectReason};
-use shared::wire::{
-    Begin, Chunk, ClientMessage, Hello, Limits, LossReport, PROTOCOL_VERSION, ServerMessage,
-    Welcome,
-};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use shared::wire::{Begin, Chunk, ClientMessage, ServerMessage, decode_client, unpacked};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::budget::Holder;
-use crate::intake::{Begun, Intake, Origin, Upload};
+use crate::budget::{Holder, REVOKED};
+use crate::intake::{Begun, Intake, Origin, Upload, said};
 use crate::metrics::SessionCount;
 
-/// Answers of a session, on their way to the transport.
-pub type Replies = mpsc::Sender<ServerMessage>;
+pub use patience::{Patience, Replies};
 
 /// Answers that may wait for a slow client before the session stops reading.
 pub const MAX_WAITING_REPLIES: usize = 256;
@@ -41,45 +38,6 @@ const LEAST_CREDIT: u64 = 64 << 10;
 const CREDIT_PART: u64 = 8;
 const WINDOW_PART: u64 = 4;
 
-/// Time to read an answer once the receiver is stopping.
-const PARTING: Duration = Duration::from_secs(2);
-
-/// How long a client may leave its answers unread.
-#[derive(Debug, Clone)]
-pub struct Patience {
-    /// While the receiver runs.
-    pub idle_timeout: Duration,
-    /// The receiver is stopping: there is not that much time.
-    pub stop: CancellationToken,
-}
-
-impl Patience {
-    /// Resolves when a client that has not read an answer so far will not.
-    pub async fn end(&self) {
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep(self.idle_timeout) => {}
-            () = async {
-                self.stop.cancelled().await;
-                tokio::time::sleep(PARTING).await;
-            } => {}
-        }
-    }
-
-    /// Hands an answer to the transport; `false` when the client does not read.
-    pub async fn send(&self, replies: &Replies, message: ServerMessage) -> bool {
-        match replies.try_send(message) {
-            // Closed: the connection is gone, which the reading side notices by itself.
-            Ok(()) | Err(TrySendError::Closed(_)) => true,
-            Err(TrySendError::Full(message)) => tokio::select! {
-                biased;
-                _ = replies.send(message) => true,
-                () = self.end() => false,
-            },
-        }
-    }
-}
-
 /// One client's conversation.
 pub struct Session {
     intake: Arc<Intake>,
@@ -91,8 +49,10 @@ pub struct Session {
     answered: HashSet<ImageId>,
     finishing: TaskTracker,
     finishing_places: Arc<Semaphore>,
+    /// Its one place is taken while losses are being kept.
+    reporting: Arc<Semaphore>,
     patience: Patience,
-    /// The client did not read an answer in time.
+    /// The client did not read an answer in time, or while others waited for its memory.
     unread: bool,
     greeted: bool,
     /// Chunk bytes taken, and the total that the client was allowed so far.
@@ -108,6 +68,12 @@ pub struct Session {
     _counted: SessionCount,
     /// Bytes in memory of all uploads together.
     buffered: u64,
+    /// The part of it that is leased.
+    kept: u64,
+    /// What is said of them, which is leased when they are begun.
+    said: u64,
+    /// What the lists of the present message take.
+    unpacked: u64,
 }
 
 impl Session {
@@ -132,6 +98,7 @@ impl Session {
             answered: HashSet::new(),
             finishing: TaskTracker::new(),
             finishing_places: Arc::new(Semaphore::new(MAX_FINISHING)),
+            reporting: Arc::new(Semaphore::new(1)),
             patience,
             unread: false,
             greeted: !greeting,
@@ -142,19 +109,54 @@ impl Session {
             window: 0,
             memory,
             buffered: 0,
+            kept: 0,
+            said: 0,
+            unpacked: 0,
         }
     }
 
-    /// Handles one message; `Break` with the reason when the session is over. What was leased for it
-    /// is given back, but for what its uploads have in memory.
+    /// Handles one message as it came; `Break` with the reason when the session is over. What was
+    /// leased for it is given back, but for what its uploads have in memory.
+    pub async fn receive(&mut self, message: Segments) -> ControlFlow<String> {
+        self.unpacked = unpacked(&message);
+        if !self.lease(self.unpacked).await {
+            return ControlFlow::Break(REVOKED.to_owned());
+        }
+        self.handle(decode_client(message)).await
+    }
+
+    /// The same for one that was taken apart or refused before.
     pub async fn handle(&mut self, message: Result<ClientMessage, Reject>) -> ControlFlow<String> {
         self.memory.serve();
         let flow = self.dispatch(message).await;
-        if !self.memory.keep(self.buffered) {
+        self.unpacked = 0;
+        if !self.memory.keep(self.said + self.buffered) {
             self.flush().await;
-            self.memory.clear();
+            // It was leased before, so there is no other answer.
+            let _ = self.memory.keep(self.said);
         }
-        flow
+        self.kept = self.buffered;
+        match flow {
+            ControlFlow::Continue(()) if self.unread => {
+                ControlFlow::Break("answers are not read".to_owned())
+            }
+            flow => flow,
+        }
+    }
+
+    /// Leases memory for what cannot go to disk; `false` when the session has to end instead.
+    async fn lease(&mut self, bytes: u64) -> bool {
+        if bytes == 0 || self.memory.try_lease(bytes) {
+            return true;
+        }
+        // Nobody waits for memory while holding some that others could have.
+        self.flush().await;
+        self.memory.lease(bytes).await.is_ok()
+    }
+
+    /// Whether the session ends because others need its memory.
+    pub fn is_revoked(&self) -> bool {
+        self.memory.is_revoked()
     }
 
     /// Hands what its uploads have in memory to the disk.
@@ -167,9 +169,10 @@ impl Session {
                 lost.push((*id, reject));
             }
         }
-        drop(self.memory.part(std::mem::take(&mut self.buffered)));
+        self.buffered = 0;
+        drop(self.memory.part(std::mem::take(&mut self.kept)));
         for (id, reject) in lost {
-            self.uploads.remove(&id);
+            drop(self.take(id));
             self.answer(id, Err(reject)).await;
         }
     }
@@ -178,6 +181,7 @@ impl Session {
         if self.unread {
             return ControlFlow::Break("answers are not read".to_owned());
         }
+        self.intake.room_to_count().await;
         let message = match message {
             Ok(message) => message,
             Err(reject) => {
@@ -229,14 +233,20 @@ impl Session {
         ControlFlow::Continue(())
     }
 
-    /// The connection is gone or said goodbye: waits for the answers that are being made, and
-    /// keeps what is unfinished for the next session.
-    pub async fn close(mut self) {
+    /// Keeps what is unfinished for the next session, and nothing in memory.
+    pub async fn release(&mut self) {
         self.memory.serve();
         for (_, upload) in std::mem::take(&mut self.uploads) {
             self.intake.park(upload).await;
         }
+        (self.buffered, self.kept, self.said) = (0, 0, 0);
         self.memory.clear();
+    }
+
+    /// The connection is gone or said goodbye: waits for the answers that are being made, and
+    /// keeps what is unfinished for the next session.
+    pub async fn close(mut self) {
+        self.release().await;
         self.finishing.close();
         self.finishing.wait().await;
     }
@@ -247,10 +257,29 @@ impl Session {
     }
 
     async fn reply(&mut self, message: ServerMessage) {
-        if !self.unread && !self.patience.send(&self.replies, message).await {
+        let sending = self
+            .patience
+            .send_holding(&self.memory, &self.replies, message);
+        if !self.unread && !sending.await {
             tracing::info!(transmitter = %self.origin.transmitter, "answers are not read");
             self.unread = true;
         }
+    }
+
+    /// A place among what is done beside the messages; `None` if it does not come because the client
+    /// reads no answers while others need its memory.
+    async fn place(&mut self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(places).acquire_owned();
+        let is_read = self.replies.capacity() > 0;
+        let place = if is_read && !Arc::ptr_eq(places, &self.reporting) {
+            // One comes as soon as anything is done, because there is room for its answer.
+            Ok(place.await)
+        } else {
+            self.memory.for_client(place).await
+        };
+        self.unread |= place.is_err();
+        // The semaphores are never closed.
+        place.ok()?.ok()
     }
 
     async fn reject_message(&mut self, reject: Reject) {
@@ -260,101 +289,6 @@ impl Session {
         };
         let reject = self.intake.turn_down(&meta, &self.origin, reject);
         self.reply(ServerMessage::Reject(reject)).await;
-    }
-
-    async fn hello(&mut self, hello: Hello) -> ControlFlow<String> {
-        if hello.protocol_version != PROTOCOL_VERSION {
-            let reason = format!(
-                "protocol version {} is not spoken here; this receiver speaks {PROTOCOL_VERSION}",
-                hello.protocol_version
-            );
-            let reject = Reject::new(None, RejectReason::Protocol, reason.clone());
-            self.reject_message(reject).await;
-            return ControlFlow::Break(reason);
-        }
-        let limits = self.intake.limits();
-        if hello.transmitter.len() as u64 > limits.max_metadata.0 {
-            let reason = "hello.transmitter is longer than RECEIVER_MAX_METADATA".to_owned();
-            let reject = Reject::new(None, RejectReason::Limit, reason.clone());
-            self.reject_message(reject).await;
-            return ControlFlow::Break(reason);
-        }
-        let outbox = hello.standing.map(|standing| standing.outbox);
-        self.origin = Origin::new(self.origin.transport, &hello.transmitter).with_outbox(outbox);
-        // The welcome says that they are kept.
-        let report = LossReport {
-            id: 0,
-            standing: hello.standing,
-            losses: hello.losses,
-            transmitter: self.origin.transmitter.to_string(),
-        };
-        if let Err(reject) = self.intake.keep_losses(report).await {
-            let reason = format!("the losses in hello are not kept: {reject}");
-            self.reject_message(reject).await;
-            return ControlFlow::Break(reason);
-        }
-        self.window = hello.window;
-        self.greeted = true;
-        tracing::info!(
-            transmitter = %self.origin.transmitter,
-            transport = %self.origin.transport,
-            agent = hello.agent,
-            unfinished = hello.unfinished.len(),
-            "session"
-        );
-        let held = self.held(&hello.unfinished).await;
-        let welcome = Welcome {
-            protocol_version: PROTOCOL_VERSION,
-            receiver: self.intake.name().to_owned(),
-            limits: Limits {
-                max_image_bytes: limits.max_image_size.0,
-                max_message_bytes: limits.max_message_size.0,
-                max_chunks: limits.max_chunks,
-                max_metadata_bytes: limits.max_metadata.0,
-            },
-            credit: self.granted,
-            held,
-            durability: self.intake.durability(),
-        };
-        self.reply(ServerMessage::Welcome(welcome)).await;
-        ControlFlow::Continue(())
-    }
-
-    async fn losses(&mut self, mut report: LossReport) {
-        if let Some(standing) = &report.standing {
-            self.origin.outbox = Some(standing.outbox);
-        }
-        self.origin
-            .transmitter
-            .as_ref()
-            .clone_into(&mut report.transmitter);
-        // Chunks go on while they are made durable.
-        let place = Arc::clone(&self.finishing_places).acquire_owned().await;
-        let (intake, origin) = (Arc::clone(&self.intake), self.origin.clone());
-        let (replies, patience) = (self.replies.clone(), self.patience.clone());
-        self.finishing.spawn(async move {
-            let id = report.id;
-            let reply = match intake.keep_losses(report).await {
-                Ok(()) => ServerMessage::LossesKept { id },
-                Err(reject) => {
-                    ServerMessage::Reject(intake.turn_down(&nameless(), &origin, reject))
-                }
-            };
-            patience.send(&replies, reply).await;
-            drop(place);
-        });
-    }
-
-    /// What is held of these images. It is taken from no connection that is still open: whoever
-    /// goes on with an image says so by `Begin`.
-    async fn held(&self, unfinished: &[ImageId]) -> Vec<(ImageId, u64)> {
-        let mut held = Vec::new();
-        for id in unfinished {
-            if let Some(offset) = self.intake.held(*id).await {
-                held.push((*id, offset));
-            }
-        }
-        held
     }
 
     async fn begin(&mut self, begin: Begin) {
@@ -373,9 +307,16 @@ impl Session {
             let reject = self.intake.turn_down(&begin.meta, &self.origin, reject);
             return self.answer(id, Err(reject)).await;
         }
+        // What is said of an image stays in memory until its end.
+        let said = said(&begin.meta);
+        if !self.lease(said).await {
+            self.unread = true;
+            return;
+        }
         match self.intake.begin(begin, &self.origin).await {
             Ok(Begun::Upload(upload)) => {
                 self.buffered += upload.buffered();
+                self.said += upload.said();
                 self.uploads.insert(id, *upload);
             }
             Ok(Begun::Present(receipt)) => self.answer(id, Ok(receipt)).await,
@@ -445,6 +386,8 @@ impl Session {
     fn take(&mut self, id: ImageId) -> Option<Upload> {
         let upload = self.uploads.remove(&id)?;
         self.buffered -= upload.buffered();
+        self.kept = self.kept.saturating_sub(upload.buffered());
+        self.said -= upload.said();
         Some(upload)
     }
 
@@ -461,10 +404,11 @@ impl Session {
             let answer = upload.finish(digest).await;
             return self.reply(reply_of(answer)).await;
         }
-        upload.hold(self.memory.part(upload.buffered()));
-        // Making an image durable takes milliseconds; the next one's chunks go on meanwhile. The
-        // semaphore is never closed.
-        let place = Arc::clone(&self.finishing_places).acquire_owned().await;
+        // Making an image durable takes milliseconds; the next one's chunks go on meanwhile.
+        let Some(place) = self.place(&Arc::clone(&self.finishing_places)).await else {
+            return self.intake.park(upload).await;
+        };
+        upload.hold(self.memory.part(upload.buffered() + upload.said()));
         let (replies, patience) = (self.replies.clone(), self.patience.clone());
         self.finishing.spawn(async move {
             let answer = upload.finish(digest).await;

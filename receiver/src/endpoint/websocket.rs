@@ -3,23 +3,25 @@
 //! The receiver is the server of transmitters that dial it, and the client of those that listen
 //! (`--pull`); what follows the handshake is the same.
 
+mod handshake;
+
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use shared::chunk::Segments;
 use shared::image::Transport;
-use shared::wire::{ServerMessage, WEBSOCKET_SUBPROTOCOL, decode_client, encode_server};
+use shared::wire::{ServerMessage, WEBSOCKET_SUBPROTOCOL, encode_server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::error::CapacityError;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -32,7 +34,6 @@ use super::metered::MeteredStream;
 use super::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
 use crate::budget::{Holder, REVOKED};
 use crate::intake::Intake;
-use crate::problem::Problem;
 
 /// What the WebSocket endpoint works with.
 #[derive(Clone)]
@@ -118,7 +119,7 @@ const MAX_WRITE_BUFFER: usize = 1 << 20;
 
 /// Answers the handshake, then runs the session.
 pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>) -> Response {
-    let accept = match check_handshake(request.headers()) {
+    let accept = match handshake::check(request.headers()) {
         Ok(accept) => accept,
         Err(problem) => {
             let mut response = problem.into_response();
@@ -161,62 +162,6 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     response
 }
 
-/// RFC 6455, section 4.2.1. A client that offers no subprotocol is taken to speak ours.
-fn check_handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
-    let has = |name, token: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| {
-                value
-                    .split(',')
-                    .any(|word| word.trim().eq_ignore_ascii_case(token))
-            })
-    };
-    if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
-        return Err(Problem::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "upgrade-required",
-            "upgrade required",
-            "this address speaks WebSocket (RFC 6455); images can be sent by PUT /v1/images/{id}",
-        ));
-    }
-    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err(Problem::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "upgrade-required",
-            "upgrade required",
-            "only WebSocket version 13 is spoken",
-        ));
-    }
-    if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL)
-        && !has(header::SEC_WEBSOCKET_PROTOCOL, WEBSOCKET_SUBPROTOCOL)
-    {
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "unknown-subprotocol",
-            "unknown subprotocol",
-            format!("the subprotocol spoken here is {WEBSOCKET_SUBPROTOCOL}"),
-        ));
-    }
-    let key = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .map(HeaderValue::as_bytes);
-    let accept = key
-        .map(derive_accept_key)
-        .and_then(|key| HeaderValue::from_str(&key).ok());
-    accept.ok_or_else(|| {
-        let detail = "Sec-WebSocket-Key is missing";
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "invalid",
-            "not a WebSocket handshake",
-            detail,
-        )
-    })
-}
-
 /// Runs one session over a WebSocket, whichever side dialled.
 async fn serve<S>(endpoint: Endpoint, mut socket: WebSocketStream<S>, memory: Holder)
 where
@@ -237,13 +182,14 @@ where
         memory.clone(),
         true,
     );
+    let mut largest = 0;
     let close = loop {
         let message = tokio::select! {
             biased;
             reply = waiting.recv() => {
                 // The session holds a sender, so there is always a next one.
                 let Some(reply) = reply else { break None };
-                match send_ready(&patience, &mut socket, reply, &mut waiting).await {
+                match send_ready(&patience, &memory, &mut socket, reply, &mut waiting).await {
                     Ok(()) => continue,
                     Err(error) => break Some(Ending::Lost(error)),
                 }
@@ -269,7 +215,7 @@ where
         };
         let mut lost = None;
         let taken = {
-            let taking = take(&endpoint, &mut session, message);
+            let taking = take(&endpoint, &mut session, &mut largest, message);
             tokio::pin!(taking);
             loop {
                 tokio::select! {
@@ -277,8 +223,9 @@ where
                     taken = &mut taking => break taken,
                     // The session waits for room among the answers, so they go out meanwhile.
                     Some(reply) = waiting.recv() => if lost.is_none() {
-                        let sent = send_ready(&patience, &mut socket, reply, &mut waiting).await;
-                        lost = sent.err();
+                        let sent =
+                            send_ready(&patience, &memory, &mut socket, reply, &mut waiting);
+                        lost = sent.await.err();
                     },
                 }
             }
@@ -290,7 +237,7 @@ where
             break Some(ending);
         }
     };
-    finish(socket, session, waiting, &patience, close).await;
+    finish(socket, session, waiting, patience, &memory, close).await;
 }
 
 enum Ending {
@@ -302,8 +249,24 @@ enum Ending {
     Close(CloseCode, String),
 }
 
-/// Sends a reply and those behind it that are ready, with one flush, to a client that reads.
+/// Sends a reply and those behind it that are ready, with one flush, to a client that reads. One
+/// that does not keeps what it has in memory only as long as nobody else needs it.
 async fn send_ready<S>(
+    patience: &Patience,
+    memory: &Holder,
+    socket: &mut WebSocketStream<S>,
+    first: ServerMessage,
+    waiting: &mut mpsc::Receiver<ServerMessage>,
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let sending = memory.for_client(send_all(patience, socket, first, waiting));
+    sending.await.unwrap_or_else(|_| Err(unread()))
+}
+
+/// The same for one that has nothing in memory, or has been told to give it back.
+async fn send_all<S>(
     patience: &Patience,
     socket: &mut WebSocketStream<S>,
     first: ServerMessage,
@@ -322,13 +285,18 @@ where
     tokio::select! {
         biased;
         sent = sending => sent,
-        () = patience.end() => Err(Error::Io(std::io::ErrorKind::TimedOut.into())),
+        () = patience.end() => Err(unread()),
     }
+}
+
+fn unread() -> Error {
+    Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 async fn take(
     endpoint: &Endpoint,
     session: &mut Session,
+    largest: &mut usize,
     message: Option<Result<Message, Error>>,
 ) -> ControlFlow<Ending> {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
@@ -346,18 +314,37 @@ async fn take(
         Some(Err(Error::Utf8(_))) => return ControlFlow::Break(text_refused()),
         Some(Err(error)) => return ControlFlow::Break(Ending::Lost(error)),
     };
-    let message = match message {
-        Message::Binary(data) if data.len() > limit + shared::wire::CHUNK_OVERHEAD => {
-            Err(too_large(data.len() as u64, limit))
+    let flow = match message {
+        Message::Binary(data) => {
+            let data = detached(data, largest);
+            if data.len() > limit + shared::wire::CHUNK_OVERHEAD {
+                let reject = too_large(data.len() as u64, limit);
+                session.handle(Err(reject)).await
+            } else {
+                session.receive(Segments::from(data)).await
+            }
         }
-        Message::Binary(data) => decode_client(Segments::from(data)),
         Message::Text(_) => return ControlFlow::Break(text_refused()),
         Message::Close(_) => return ControlFlow::Break(Ending::Done),
         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return ControlFlow::Continue(()),
     };
-    match session.handle(message).await {
+    match flow {
         ControlFlow::Continue(()) => ControlFlow::Continue(()),
+        ControlFlow::Break(_) if session.is_revoked() => {
+            ControlFlow::Break(Ending::Close(CloseCode::Again, REVOKED.to_owned()))
+        }
         ControlFlow::Break(_) => ControlFlow::Break(Ending::Done),
+    }
+}
+
+/// The same bytes, out of the buffer of a much larger message: tungstenite's buffer is as large as
+/// the largest frame so far, and what stays of a frame keeps all of it alive.
+fn detached(data: Bytes, largest: &mut usize) -> Bytes {
+    *largest = data.len().max(*largest);
+    if *largest as u64 > 2 * READ_BUFFER && data.len() < *largest / 4 {
+        Bytes::copy_from_slice(&data)
+    } else {
+        data
     }
 }
 
@@ -369,9 +356,10 @@ fn text_refused() -> Ending {
 /// Lets answers that are being made go out, then closes.
 async fn finish<S>(
     mut socket: WebSocketStream<S>,
-    session: Session,
+    mut session: Session,
     mut waiting: mpsc::Receiver<ServerMessage>,
-    patience: &Patience,
+    mut patience: Patience,
+    memory: &Holder,
     ending: Option<Ending>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -383,6 +371,12 @@ async fn finish<S>(
         );
     }
     let mut lost = matches!(ending, Some(Ending::Lost(_)));
+    let is_revoked = matches!(ending, Some(Ending::Close(CloseCode::Again, _)));
+    if is_revoked {
+        // Others wait for what it holds.
+        patience.idle_timeout = CURT;
+    }
+    session.release().await;
     let closing = session.close();
     tokio::pin!(closing);
     // The channel ends when the session, which `closing` consumes, and its last answer are gone.
@@ -393,7 +387,11 @@ async fn finish<S>(
             reply = waiting.recv() => match reply {
                 Some(reply) if !lost => {
                     // After goodbye a client may be gone; the images are stored all the same.
-                    let sent = send_ready(patience, &mut socket, reply, &mut waiting).await;
+                    let sent = if is_revoked {
+                        send_all(&patience, &mut socket, reply, &mut waiting).await
+                    } else {
+                        send_ready(&patience, memory, &mut socket, reply, &mut waiting).await
+                    };
                     lost = sent.is_err();
                 }
                 Some(_) => {}
@@ -404,7 +402,6 @@ async fn finish<S>(
     if lost {
         return;
     }
-    let is_revoked = matches!(ending, Some(Ending::Close(CloseCode::Again, _)));
     let frame = match ending {
         Some(Ending::Close(code, reason)) => {
             tracing::info!(code = u16::from(code), "closing websocket: {reason}");
@@ -419,7 +416,6 @@ async fn finish<S>(
         },
     };
     if is_revoked {
-        // Others wait for what it holds.
         let _ = tokio::time::timeout(CURT, socket.close(Some(frame))).await;
         return;
     }

@@ -60,6 +60,7 @@ impl Intake {
         origin: &Origin,
         open_ended: bool,
     ) -> Result<Begun, Reject> {
+        self.room_to_count().await;
         let id = begin.meta.id;
         self.check_limits(&begin.meta, origin)
             .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;
@@ -90,7 +91,7 @@ impl Intake {
         }
         drop(claim.take());
         let opening = Opening {
-            meta: begin.meta,
+            meta: Arc::new(begin.meta),
             origin: origin.clone(),
             known: compare,
             open_ended,
@@ -107,9 +108,11 @@ impl Intake {
         self: &Arc<Self>,
         begin: Begin,
         origin: &Origin,
-        mut claim: Claim,
+        claim: Claim,
     ) -> Result<Begun, Reject> {
-        self.warm_up(claim.content()).await;
+        let Some(mut claim) = self.warm_up(claim).await else {
+            return Err(self.not_held(&begin, 0, origin));
+        };
         let held = match claim.content() {
             Some(Some(Content::Warm(body))) => body.received(),
             _ => 0,

@@ -1,17 +1,9 @@
 //! Losses that a transmitter tells of, and where its outbox stands.
 
 use shared::receipt::{Reject, RejectReason};
-use shared::wire::LossReport;
+use shared::wire::{LossReport, MAX_LOSSES};
 
-use super::Intake;
-
-/// Losses of one report at most: bounds the time until it is answered. A transmitter tells them in
-/// portions.
-pub const MAX_LOSSES: usize = 10_000;
-
-/// Longest name of a transmitter or run that losses are kept under, in bytes: each loss is stored
-/// with both. A label of 128 characters fits.
-const MAX_NAME: usize = 512;
+use super::{Intake, MAX_NAME};
 
 /// Highest sequence number. An outbox that gives a million a second gets there in 290,000 years.
 const MAX_SEQUENCE: u64 = i64::MAX as u64;

@@ -17,7 +17,27 @@ use super::{Intake, Origin};
 use crate::budget::{Budget, Lease};
 pub use body::Checkpoint;
 pub(super) use body::{Body, Opening};
-pub(super) use recover::warm;
+pub(super) use recover::recover;
+
+/// Whether bytes count as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// They do.
+    Needless,
+    /// Only together, when something has been checked that is known at their end.
+    Follows,
+}
+
+/// What an upload takes beside its image's bytes and what is said of it, about.
+const UPLOAD: usize = 2 << 10;
+
+/// Bytes in memory of an upload of this image, but those of the image.
+pub fn said(meta: &ImageMeta) -> u64 {
+    let texts = [&meta.name, &meta.content_type];
+    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+    // The catalogue's entry has them again.
+    (UPLOAD + 2 * (texts + meta.run.len())) as u64
+}
 
 /// One image on its way in, as its owner has it. Dropped before [`Upload::finish`], it leaves
 /// nothing behind, unless a newer owner took over.
@@ -35,6 +55,8 @@ pub struct Upload {
     next: u64,
     /// Bytes in memory.
     buffered: u64,
+    /// Bytes that it takes beside them.
+    said: u64,
     /// For those, when nobody else answers for them.
     lease: Option<Lease>,
 }
@@ -46,7 +68,7 @@ impl Upload {
         let intake = Arc::clone(body.intake());
         let (meta, origin) = (Arc::clone(body.meta()), body.origin().clone());
         let (size, received) = (body.size(), body.received());
-        let buffered = body.buffered();
+        let (buffered, said) = (body.buffered(), said(&meta));
         let (owner, cell) = claim.keep(Content::Warm(body))?;
         Some(Self {
             intake,
@@ -58,6 +80,7 @@ impl Upload {
             received,
             next: offset,
             buffered,
+            said,
             lease: None,
         })
     }
@@ -80,6 +103,11 @@ impl Upload {
     /// Bytes of it that are in memory.
     pub fn buffered(&self) -> u64 {
         self.buffered
+    }
+
+    /// Bytes that it takes in memory beside them, until its end.
+    pub fn said(&self) -> u64 {
+        self.said
     }
 
     /// Answers itself for its bytes in memory from now on, until they are on disk.
@@ -121,16 +149,53 @@ impl Upload {
             .is_some_and(|owner| self.intake.unfinished.owns(self.meta.id, owner))
     }
 
-    /// How far it is now.
+    /// How far it is now. With `proof`, what comes from here on counts only once [`Self::prove`]
+    /// says so: neither another connection nor another process goes on with it before.
     ///
     /// # Errors
     /// When another connection took over.
-    pub async fn checkpoint(&self) -> Result<Checkpoint, Reject> {
-        let content = self.cell.lock().await;
-        match &*content {
-            Some(Content::Warm(body)) if self.is_owned() => Ok(body.checkpoint()),
+    pub async fn checkpoint(&self, proof: Proof) -> Result<Checkpoint, Reject> {
+        let mut content = self.cell.lock().await;
+        let body = match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => body,
+            _ => return Err(self.superseded()),
+        };
+        if proof == Proof::Follows {
+            body.suspect();
+        }
+        Ok(body.checkpoint())
+    }
+
+    /// What came since the checkpoint counts.
+    ///
+    /// # Errors
+    /// When another connection took over.
+    pub async fn prove(&self) -> Result<(), Reject> {
+        let mut content = self.cell.lock().await;
+        match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => {
+                body.prove();
+                Ok(())
+            }
             _ => Err(self.superseded()),
         }
+    }
+
+    /// The store was full: goes back to what it has. Without this, the upload cannot be completed.
+    ///
+    /// # Errors
+    /// When nothing is left, or another connection took over.
+    pub async fn retreat(&mut self) -> Result<(), Reject> {
+        let mut content = self.cell.lock().await;
+        let body = match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => body,
+            _ => return Err(self.superseded()),
+        };
+        body.retreat().await?;
+        self.received = body.received();
+        self.buffered = body.buffered();
+        self.next = self.received;
+        Ok(())
     }
 
     /// Goes back to `checkpoint`.

@@ -1,6 +1,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use shared::chunk::Segments;
@@ -21,7 +22,7 @@ const ANY: Digest = Digest::Xxh3([0; 16]);
 
 fn about(id: ImageId) -> About {
     About {
-        meta: ImageMeta::new(id, 10_000_000),
+        meta: Arc::new(ImageMeta::new(id, 10_000_000)),
         transmitter: "camera".into(),
         outbox: None,
         transport: Transport::Grpc,

@@ -474,7 +474,7 @@ impl SimFile {
         if !self.writable {
             return Err(ErrorKind::PermissionDenied.into());
         }
-        let (used, capacity) = (state.used(), state.capacity);
+        let (mut used, capacity) = (state.used(), state.capacity);
         // A file whose names are gone while it is open: its bytes matter to nobody.
         let Some(file) = state.files.get_mut(&self.file) else {
             return Ok(());
@@ -484,11 +484,12 @@ impl SimFile {
             let mut content = std::mem::take(&mut file.content);
             change.apply(&mut content);
             let grown = (content.len() as u64).saturating_sub(before);
-            if used + grown > capacity {
+            if grown > 0 && used + grown > capacity {
                 content.truncate(usize::try_from(before).unwrap_or(0));
                 file.content = content;
                 return Err(ErrorKind::StorageFull.into());
             }
+            used += grown;
             file.content = content;
             file.pending.push(change);
         }

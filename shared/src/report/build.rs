@@ -309,13 +309,17 @@ impl ReportBuilder {
     fn wire(&self) -> Option<Wire> {
         let sent = self.sum(|account| account.wire_bytes_sent);
         let received = self.sum(|account| account.wire_bytes_received);
-        let images = self.counts.arrived_bytes;
+        let image_bytes_sent = self.sum(|account| account.image_bytes_sent);
+        let image_bytes_resent = self.sum(|account| account.image_bytes_resent);
+        // More than arrived in this run: images of earlier runs went over the same sockets.
+        let first_time = image_bytes_sent.saturating_sub(image_bytes_resent);
+        let images = self.counts.arrived_bytes.max(first_time);
         let overhead = sent.saturating_sub(images) as f64;
         (sent > 0 || received > 0).then(|| Wire {
             sent,
             received,
-            image_bytes_sent: self.sum(|account| account.image_bytes_sent),
-            image_bytes_resent: self.sum(|account| account.image_bytes_resent),
+            image_bytes_sent,
+            image_bytes_resent,
             overhead_percent: (images > 0).then(|| overhead / images as f64 * 100.0),
         })
     }

@@ -131,7 +131,8 @@ pub struct Wire {
     #[serde(default)]
     pub image_bytes_resent: u64,
     /// Bytes written beyond those of the images that arrived, in percent of the latter: framing,
-    /// metadata and what was sent more than once.
+    /// metadata and what was sent more than once. Images of earlier runs that the same sockets
+    /// carried count as images.
     pub overhead_percent: Option<f64>,
 }
 

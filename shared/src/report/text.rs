@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::align::{Column, Side, align};
-use super::model::{Distribution, Ledger, LossReason, Report, Usage};
+use super::model::{Distribution, Ledger, LossReason, Report, Usage, Wire};
 use super::{ImageRow, Outcome, format};
 
 /// Images that the block shows one by one.
@@ -192,7 +192,12 @@ impl Report {
 
     fn usage_lines(&self, lines: &mut Lines) {
         let usage = &self.usage;
-        let bytes = self.totals.bytes;
+        // The process also worked for images of earlier runs that it carried.
+        let carried = |wire: &Wire| {
+            wire.image_bytes_sent
+                .saturating_sub(wire.image_bytes_resent)
+        };
+        let bytes = self.totals.bytes.max(self.wire.as_ref().map_or(0, carried));
         let time = |usage: Usage| cpu(usage.cpu_seconds, bytes);
         let memory = |usage: Usage| format::bytes(usage.peak_memory_bytes);
         if usage.shared_process {

@@ -170,6 +170,7 @@ fn command(program: &'static Program, for_completion: bool) -> Command {
     });
     let own = |name| Arg::new(name).long(name).help_heading(OWN_HEADING);
     Command::new(program.name)
+        .bin_name(program.name)
         .version(program.version)
         .about(program.about)
         .max_term_width(100)
@@ -227,7 +228,8 @@ fn argument(setting: &'static Setting, heading: &'static str, for_completion: bo
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Value | Kind::List => arg.num_args(1),
+        // A negative number is a value, which the setting refuses with its reason.
+        Kind::Value | Kind::List => arg.num_args(1).allow_negative_numbers(true),
     };
     let words = setting.value_name.split('|');
     let only_words = words.clone().count() > 1

@@ -10,7 +10,9 @@ use super::convert::{
     loss_from_proto, loss_report_from_proto, receipt_from_proto, reject_from_proto,
     standing_from_proto,
 };
-use super::{Chunk, ClientMessage, Hello, Limits, LossReport, ServerMessage, Welcome, proto};
+use super::{
+    Chunk, ClientMessage, Hello, Limits, LossReport, ServerMessage, Welcome, lists, proto,
+};
 use crate::chunk::Segments;
 use crate::clock::UnixNanos;
 use crate::receipt::{Durability, Reject, RejectReason};
@@ -53,7 +55,7 @@ pub fn decode_client(mut message: Segments) -> Result<ClientMessage, Reject> {
     })
 }
 
-fn malformed(error: prost::DecodeError) -> Reject {
+pub(super) fn malformed(error: prost::DecodeError) -> Reject {
     let message = format!("not a protobuf ClientMessage of pantelegraph.transfer.v1: {error}");
     Reject::new(None, RejectReason::Invalid, message)
 }
@@ -118,6 +120,7 @@ fn chunk(mut body: Segments) -> Result<ClientMessage, Reject> {
 fn control(field: u32, body: Segments) -> Result<ClientMessage, Reject> {
     Ok(match field {
         1 => {
+            lists::check(&lists::HELLO, &body)?;
             let hello = proto::Hello::decode(body).map_err(malformed)?;
             ClientMessage::Hello(hello_from_proto(hello)?)
         }
@@ -189,8 +192,9 @@ fn hello_from_proto(hello: proto::Hello) -> Result<Hello, InvalidMessage> {
 /// Decodes a run's account by itself.
 ///
 /// # Errors
-/// A [`Reject`] when it is no protobuf or a field of it is malformed.
-pub fn decode_account(body: impl Buf) -> Result<RunAccount, Reject> {
+/// A [`Reject`] when it is no protobuf, lists too much or a field of it is malformed.
+pub fn decode_account(body: impl Buf + Clone) -> Result<RunAccount, Reject> {
+    lists::check(&lists::ACCOUNT, &body)?;
     let account = proto::RunAccount::decode(body).map_err(malformed)?;
     Ok(account_from_proto(account)?)
 }
@@ -198,8 +202,9 @@ pub fn decode_account(body: impl Buf) -> Result<RunAccount, Reject> {
 /// Decodes a report of losses by itself.
 ///
 /// # Errors
-/// A [`Reject`] when it is no protobuf or a field of it is malformed.
-pub fn decode_losses(body: impl Buf) -> Result<LossReport, Reject> {
+/// A [`Reject`] when it is no protobuf, lists too much or a field of it is malformed.
+pub fn decode_losses(body: impl Buf + Clone) -> Result<LossReport, Reject> {
+    lists::check(&lists::LOSSES, &body)?;
     let report = proto::LossReport::decode(body).map_err(malformed)?;
     Ok(loss_report_from_proto(report)?)
 }

@@ -4,14 +4,10 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Encoded;
-use crate::chunk::Segments;
+use crate::chunk::{Gathering, Segments};
 
 /// Length of the prefix in bytes.
 pub const PREFIX_LEN: usize = 5;
-
-/// Pieces below this many bytes are joined, up to so many.
-const SMALL: usize = 1 << 10;
-const JOINED: usize = 16 << 10;
 
 /// Prefix and head of a message in one piece; the payload follows as it is.
 pub fn prefixed_head(message: &Encoded) -> Bytes {
@@ -39,10 +35,7 @@ pub enum Frame {
 /// Finds messages in the pieces of an HTTP body. Holds at most one message of `limit` bytes.
 #[derive(Debug)]
 pub struct Deframer {
-    pieces: Segments,
-    /// Small pieces at the end, joined: each alone would cost more than its bytes, and might keep
-    /// the larger buffer alive that it was cut from.
-    small: BytesMut,
+    pieces: Gathering,
     limit: usize,
     skip: u64,
     awaited: Option<usize>,
@@ -52,8 +45,7 @@ impl Deframer {
     /// For messages of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
-            pieces: Segments::new(),
-            small: BytesMut::new(),
+            pieces: Gathering::default(),
             limit,
             skip: 0,
             awaited: None,
@@ -62,27 +54,7 @@ impl Deframer {
 
     /// Takes the next piece of the body.
     pub fn push(&mut self, piece: Bytes) {
-        if piece.len() < SMALL {
-            self.small.extend_from_slice(&piece);
-            if self.small.len() < JOINED {
-                return;
-            }
-            self.settle();
-            return;
-        }
-        self.settle();
         self.pieces.push(piece);
-    }
-
-    /// Puts what was joined to the rest.
-    fn settle(&mut self) {
-        if !self.small.is_empty() {
-            self.pieces.push(self.small.split().freeze());
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.pieces.len() + self.small.len()
     }
 
     /// Length of the message that is not whole yet, once that is known.
@@ -92,17 +64,16 @@ impl Deframer {
 
     /// Bytes of a message that has not come to its end.
     pub fn is_mid_message(&self) -> bool {
-        self.awaited.is_some() || self.skip > 0 || self.len() > 0
+        self.awaited.is_some() || self.skip > 0 || !self.pieces.is_empty()
     }
 
     /// The next message, `None` until more bytes come.
     pub fn next_frame(&mut self) -> Option<Frame> {
         if self.skip > 0 {
-            self.settle();
-            let count = self.skip.min(self.pieces.len() as u64);
+            let pieces = self.pieces.settled();
+            let count = self.skip.min(pieces.len() as u64);
             self.skip -= count;
-            self.pieces
-                .advance(usize::try_from(count).unwrap_or(self.pieces.len()));
+            pieces.advance(usize::try_from(count).unwrap_or(pieces.len()));
             if self.skip > 0 {
                 return None;
             }
@@ -110,12 +81,12 @@ impl Deframer {
         let len = match self.awaited {
             Some(len) => len,
             None => {
-                if self.len() < PREFIX_LEN {
+                if self.pieces.len() < PREFIX_LEN {
                     return None;
                 }
-                self.settle();
-                let flags = self.pieces.get_u8();
-                let len = self.pieces.get_u32();
+                let pieces = self.pieces.settled();
+                let flags = pieces.get_u8();
+                let len = pieces.get_u32();
                 if flags != 0 || len as usize > self.limit {
                     self.skip = u64::from(len);
                     return Some(match flags {
@@ -129,12 +100,11 @@ impl Deframer {
                 len as usize
             }
         };
-        if self.len() < len {
+        if self.pieces.len() < len {
             return None;
         }
-        self.settle();
         self.awaited = None;
-        Some(Frame::Message(self.pieces.split_to(len)))
+        Some(Frame::Message(self.pieces.settled().split_to(len)))
     }
 }
 
@@ -192,7 +162,7 @@ mod tests {
 
     #[test]
     fn tiny_pieces_are_joined_and_large_ones_are_not_copied() {
-        let message = vec![7; 100_000];
+        let message = vec![7; 200_000];
         let body = Bytes::from(stream(&[&message]));
         let mut deframer = Deframer::new(1 << 20);
         for at in 0..60_000 {

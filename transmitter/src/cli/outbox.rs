@@ -6,7 +6,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::settings::{CliError, Environment, Request as Settings};
-use shared::telemetry::LogFormat;
+use shared::telemetry::{LogFormat, say};
 
 use super::{Invocation, PROGRAM};
 use crate::outbox::tool::{Console, Request, ToolError, arguments, run};
@@ -38,12 +38,11 @@ pub(super) fn parse(
 }
 
 /// Does what is asked of an outbox, with the terminal of this process; the exit code.
-#[allow(clippy::print_stderr, reason = "the last word")]
 pub fn use_outbox(request: &Request) -> u8 {
     let colour = io::stderr().is_terminal();
     let logged = shared::telemetry::log_to(|| LogWriter, "warn", LogFormat::Text, colour);
     if let Err(problem) = logged {
-        eprintln!("{problem}");
+        say(problem);
     }
     let columns = io::stdout().is_terminal().then(columns);
     let mut out = BufWriter::new(io::stdout().lock());
@@ -75,10 +74,8 @@ pub fn use_outbox(request: &Request) -> u8 {
         // A reader that has gone (`| head`) is no failure.
         Err(ToolError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            eprintln!(
-                "pantelegraph-transmitter outbox: {}",
-                shared::telemetry::chain(&error)
-            );
+            let words = shared::telemetry::chain(&error);
+            say(format_args!("pantelegraph-transmitter outbox: {words}"));
             error.exit_code()
         }
     }
@@ -102,12 +99,8 @@ fn bar() -> ProgressBar {
 }
 
 /// Asks a question whose answer is no unless it is yes.
-#[allow(
-    clippy::print_stderr,
-    reason = "a question to the person in front of it"
-)]
 fn ask(question: &str) -> bool {
-    eprint!("{question} [y/N] ");
+    let _ = write!(io::stderr(), "{question} [y/N] ");
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")

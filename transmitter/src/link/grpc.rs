@@ -185,12 +185,12 @@ async fn call(channel: Channel, body: Body, session: &Session) -> Result<(), Str
     if let Some(status) = tonic::Status::from_header_map(response.headers())
         && status.code() != tonic::Code::Ok
     {
-        return Err(status.message().to_owned());
+        return Err(words(&status));
     }
     let mut body = response.into_body();
     let mut deframer = Deframer::new(MAX_REPLY);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|status| chain(&status))?;
+        let frame = frame.map_err(|status| words(&status))?;
         match frame.into_data() {
             Ok(data) => deframer.push(data),
             Err(frame) => {
@@ -198,9 +198,7 @@ async fn call(channel: Channel, body: Body, session: &Session) -> Result<(), Str
                     .trailers_ref()
                     .and_then(tonic::Status::from_header_map);
                 return match status {
-                    Some(status) if status.code() != tonic::Code::Ok => {
-                        Err(format!("{:?}: {}", status.code(), status.message()))
-                    }
+                    Some(status) if status.code() != tonic::Code::Ok => Err(words(&status)),
                     _ => Ok(()),
                 };
             }
@@ -215,4 +213,16 @@ async fn call(channel: Channel, body: Body, session: &Session) -> Result<(), Str
         }
     }
     Ok(())
+}
+
+/// What a status tells a person: of one that was made here because the connection failed, why it did.
+fn words(status: &tonic::Status) -> String {
+    let mut cause = std::error::Error::source(status);
+    while let Some(deeper) = cause.and_then(std::error::Error::source) {
+        cause = Some(deeper);
+    }
+    match cause {
+        Some(cause) => cause.to_string(),
+        None => format!("{:?}: {}", status.code(), status.message()),
+    }
 }

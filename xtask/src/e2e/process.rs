@@ -211,6 +211,11 @@ impl Process {
         self.peak_memory
     }
 
+    /// Where its log is.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// What it wrote to its log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

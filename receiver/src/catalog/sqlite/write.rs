@@ -15,9 +15,11 @@ use shared::report::RunAccount;
 use shared::wire::LossReport;
 use tokio::sync::{mpsc, oneshot};
 
+use super::unwaited::{Events, Tallies, Unwaited};
 use super::{closed, sqlite};
-use crate::catalog::{CatalogError, Entry, Inserted, Kept, Repeat, Tally};
+use crate::catalog::{CatalogError, Entry, Inserted, Kept, Repeat};
 use changes::Changes;
+pub(super) use changes::Key;
 use meter::Meter;
 
 /// Jobs of one transaction at most: bounds the time until the first of them is answered.
@@ -32,7 +34,8 @@ pub(super) enum Job {
         entry: Box<Entry>,
         done: Option<Done<Inserted>>,
     },
-    Tally(Tally),
+    /// Events were added: those that are there when this is taken from the queue.
+    Tallies(Tallies),
     Remove {
         id: ImageId,
         location: String,
@@ -64,7 +67,7 @@ pub(super) enum Job {
 impl Job {
     /// Whether somebody waits for its end.
     fn is_awaited(&self) -> bool {
-        !matches!(self, Self::Tally(_) | Self::Insert { done: None, .. })
+        !matches!(self, Self::Tallies(_) | Self::Insert { done: None, .. })
     }
 }
 
@@ -75,15 +78,16 @@ pub(super) struct Counts {
     pub(super) commits: AtomicU64,
     /// Jobs in the queue that nobody waits for.
     pub(super) unwaited: AtomicU64,
-    /// Jobs that nobody waited for and that could not be done.
+    /// Events and entries that nobody waited for and that could not be written.
     pub(super) lost: AtomicU64,
 }
 
 impl Counts {
-    pub(super) fn lose(&self, jobs: u64, error: &CatalogError) {
-        self.unwaited.fetch_sub(jobs, Ordering::AcqRel);
-        self.lost.fetch_add(jobs, Ordering::Relaxed);
-        tracing::error!(jobs, %error, "catalogue: events could not be written");
+    /// A job that nobody waited for could not be done, which loses so many events or entries.
+    pub(super) fn lose(&self, events: u64, error: &CatalogError) {
+        self.unwaited.fetch_sub(1, Ordering::AcqRel);
+        self.lost.fetch_add(events, Ordering::Relaxed);
+        tracing::error!(events, %error, "catalogue: events could not be written");
     }
 }
 
@@ -95,6 +99,7 @@ pub(super) struct Writer {
     connection: Connection,
     queue: mpsc::UnboundedReceiver<Job>,
     counts: Arc<Counts>,
+    waiting: Arc<Unwaited>,
     meter: Meter,
     /// Streams with more numbers to walk over, which is done between the jobs.
     unchecked: VecDeque<i64>,
@@ -113,11 +118,13 @@ impl Writer {
         connection: Connection,
         queue: mpsc::UnboundedReceiver<Job>,
         counts: Arc<Counts>,
+        waiting: Arc<Unwaited>,
     ) -> Self {
         Self {
             connection,
             queue,
             counts,
+            waiting,
             meter: Meter::new(),
             unchecked: VecDeque::new(),
         }
@@ -131,6 +138,11 @@ impl Writer {
         while close.is_none() && self.next(&mut jobs) {
             if !jobs.is_empty() && !jobs.iter().any(Job::is_awaited) {
                 self.gather(&mut jobs);
+            }
+            for job in &mut jobs {
+                if let Job::Tallies(tallies) = job {
+                    *tallies = self.waiting.take();
+                }
             }
             let at = jobs.iter().position(|job| matches!(job, Job::Close { .. }));
             if let Some(at) = at {
@@ -148,6 +160,8 @@ impl Writer {
         while let Ok(late) = self.queue.try_recv() {
             self.answer(late, Err(closed()));
         }
+        // Nobody waits for room any more.
+        drop(self.waiting.take());
         let closed = self
             .connection
             .close()
@@ -223,9 +237,12 @@ impl Writer {
         Ok(checked)
     }
 
-    /// Waits a moment for more jobs, so that they share a transaction and a wake-up.
+    /// Waits a moment for more jobs, so that they share a transaction and a wake-up, unless there
+    /// are enough of them.
     fn gather(&mut self, jobs: &mut Vec<Job>) {
-        std::thread::sleep(GATHER);
+        if jobs.len() < BATCH && !self.waiting.is_full() {
+            std::thread::sleep(GATHER);
+        }
         while jobs.len() < BATCH
             && let Ok(job) = self.queue.try_recv()
         {
@@ -288,6 +305,9 @@ impl Writer {
     }
 
     fn answer(&self, job: Job, outcome: Result<Outcome, CatalogError>) {
+        if let Job::Insert { entry, done: None } = &job {
+            self.waiting.leave(entry);
+        }
         // A caller that has gone away needs no answer, hence the ignored results.
         match (job, outcome) {
             (
@@ -311,11 +331,13 @@ impl Writer {
                 let removed = |outcome| matches!(outcome, Outcome::Removed(true));
                 let _ = done.send(outcome.map(removed));
             }
-            (Job::Insert { done: None, .. } | Job::Tally(_), Ok(_)) => {
+            (Job::Insert { done: None, .. } | Job::Tallies(_), Ok(_)) => {
                 self.counts.unwaited.fetch_sub(1, Ordering::AcqRel);
             }
-            (Job::Insert { done: None, .. } | Job::Tally(_), Err(error)) => {
-                self.counts.lose(1, &error);
+            (Job::Insert { done: None, .. }, Err(error)) => self.counts.lose(1, &error),
+            (Job::Tallies(tallies), Err(error)) => {
+                let events = tallies.values().copied().map(Events::count).sum();
+                self.counts.lose(events, &error);
             }
             (
                 Job::Account { done, .. }

@@ -14,7 +14,7 @@ use shared::image::Transport;
 use shared::receipt::{ReceiptStatus, Reject, RejectReason};
 use shared::wire::framing::{Deframer, Frame, prefixed_head};
 use shared::wire::{
-    Encoded, ServerMessage, decode_client, encode_server, proto, receipt_to_proto, reject_to_proto,
+    Encoded, ServerMessage, encode_server, proto, receipt_to_proto, reject_to_proto,
 };
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -80,17 +80,17 @@ async fn converse(
     let mut is_leased = false;
     loop {
         while let Some(frame) = deframer.next_frame() {
-            let message = match frame {
-                Frame::Message(message) => decode_client(message),
-                Frame::TooLarge { len } => Err(too_large(len, limit)),
-                Frame::Compressed => Err(Reject::new(
-                    None,
-                    RejectReason::Invalid,
-                    "compressed messages are not taken; images are compressed already",
-                )),
+            let flow = match frame {
+                Frame::Message(message) => session.receive(message).await,
+                Frame::TooLarge { len } => session.handle(Err(too_large(len, limit))).await,
+                Frame::Compressed => {
+                    let text = "compressed messages are not taken; images are compressed already";
+                    let reject = Reject::new(None, RejectReason::Invalid, text);
+                    session.handle(Err(reject)).await
+                }
             };
-            if let ControlFlow::Break(_) = session.handle(message).await {
-                return None;
+            if let ControlFlow::Break(_) = flow {
+                return session.is_revoked().then(|| REVOKED.to_owned());
             }
             is_leased = false;
         }
@@ -151,23 +151,31 @@ pub(super) async fn upload(service: TransferService, request: Request<Body>) -> 
         }
         summary
     });
-    let credit = service.options.credit;
-    let intake = service.intake.clone();
-    let patience = patience(&service);
-    let memory = intake.budget().holder();
-    let mut session = Session::new(
-        intake,
-        Transport::Grpc,
-        credit,
-        replies,
-        patience,
-        memory.clone(),
-        false,
-    );
-    let end = converse(&service, &mut session, request.into_body(), memory).await;
-    session.close().await;
-    if let Some(reason) = end {
-        return Status::unavailable(reason).into_http();
+    // In a task of its own: when the stream is reset, and with it this call is dropped, what came is
+    // kept to be gone on with.
+    let tasks = service.options.tasks.clone();
+    let conversation = tasks.spawn(async move {
+        let credit = service.options.credit;
+        let intake = service.intake.clone();
+        let patience = patience(&service);
+        let memory = intake.budget().holder();
+        let mut session = Session::new(
+            intake,
+            Transport::Grpc,
+            credit,
+            replies,
+            patience,
+            memory.clone(),
+            false,
+        );
+        let end = converse(&service, &mut session, request.into_body(), memory).await;
+        session.close().await;
+        end
+    });
+    match conversation.await {
+        Ok(None) => {}
+        Ok(Some(reason)) => return Status::unavailable(reason).into_http(),
+        Err(error) => return Status::internal(error.to_string()).into_http(),
     }
     match collector.await {
         Ok(summary) => {

@@ -90,7 +90,7 @@ impl Receiver {
     /// Stores `bytes` as the image of `entry`.
     async fn keep(&self, mut entry: Entry, bytes: &[u8]) -> Entry {
         let about = crate::store::About {
-            meta: entry.meta.clone(),
+            meta: Arc::new(entry.meta.clone()),
             transmitter: entry.transmitter.as_str().into(),
             outbox: None,
             transport: entry.transport,

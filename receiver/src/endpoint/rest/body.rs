@@ -8,10 +8,10 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use shared::chunk::Segments;
+use shared::chunk::Gathering;
 use shared::receipt::Reject;
 
-use crate::budget::{Holder, REVOKED};
+use crate::budget::{Holder, REVOKED, Revoked};
 use crate::intake::Upload;
 
 /// Bytes of a refused request that are read and thrown away, so that the connection can go on with
@@ -51,12 +51,15 @@ pub(super) async fn stream(
 ) -> Result<(), Stopped> {
     tokio::pin!(interrupt);
     let memory = upload.budget().holder();
-    let mut portion = Segments::new();
+    let said = upload.said();
+    // Small pieces are joined: each would take more than it is leased for.
+    let mut portion = Gathering::default();
+    let mut leased = 0;
     loop {
         let next = tokio::select! {
             biased;
             () = &mut interrupt => Err(Stopped::Interrupted),
-            next = leased_piece(&memory, body, idle) => next,
+            next = leased_piece(&memory, said, &mut leased, body, idle) => next,
         };
         let ended = !matches!(next, Ok(Some(_)));
         if let Ok(Some(piece)) = &next {
@@ -66,36 +69,44 @@ pub(super) async fn stream(
         if portion.len() >= PORTION || (ended && !portion.is_empty()) {
             let offset = upload.received();
             memory.serve();
-            let pushed = upload
-                .push(offset, None, std::mem::take(&mut portion))
-                .await;
+            let whole = std::mem::take(portion.settled());
+            let pushed = upload.push(offset, None, whole).await;
             pushed.map_err(Stopped::Rejected)?;
-            if !memory.keep(PORTION_LEASE + upload.buffered()) {
+            if !memory.keep(said + PORTION_LEASE + upload.buffered()) {
                 upload.write_out().await.map_err(Stopped::Rejected)?;
-                memory.clear();
+                // It was leased before, so there is no other answer.
+                let _ = memory.keep(said);
+                leased = said;
             }
         }
         if ended {
-            upload.hold(memory.part(upload.buffered()));
+            upload.hold(memory.part(said + upload.buffered()));
             return next.map(drop);
         }
     }
 }
 
-/// The next piece, and the memory for a portion. A piece that is given up while it waits for that
-/// never came, as far as its sender is told.
+/// The next piece, and the memory for a portion and for what is said of the image. A piece that is
+/// given up while it waits for that never came, as far as its sender is told.
 async fn leased_piece(
     memory: &Holder,
+    said: u64,
+    leased: &mut u64,
     body: &mut Body,
     idle: Duration,
 ) -> Result<Option<Bytes>, Stopped> {
+    let revoked = |revoked: Revoked| Stopped::Broken(revoked.to_string());
+    if *leased < said {
+        memory.lease(said).await.map_err(revoked)?;
+        *leased = said;
+    }
     let piece = tokio::select! {
         piece = next_piece(body, idle) => piece?,
         () = memory.revoked() => return Err(Stopped::Broken(REVOKED.to_owned())),
     };
-    if piece.is_some() && memory.is_empty() {
-        let leased = memory.lease(PORTION_LEASE).await;
-        leased.map_err(|revoked| Stopped::Broken(revoked.to_string()))?;
+    if piece.is_some() && *leased < said + PORTION_LEASE {
+        memory.lease(PORTION_LEASE).await.map_err(revoked)?;
+        *leased = said + PORTION_LEASE;
     }
     Ok(piece)
 }

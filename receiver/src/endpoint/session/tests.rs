@@ -1,7 +1,13 @@
 //! Sessions whose answers go nowhere. The clock of these tests runs only when nothing else does.
 
+use std::time::Duration;
+
+use shared::wire::{Hello, PROTOCOL_VERSION};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
 use super::*;
-use crate::intake::sample::Rig;
+use crate::intake::sample::{Rig, meta};
 
 fn ping() -> Result<ClientMessage, Reject> {
     let t1 = UnixNanos(1);
@@ -53,4 +59,94 @@ async fn a_session_whose_answers_are_not_read_ends_soon_when_the_receiver_stops(
     let begun = tokio::time::Instant::now();
     assert!(ping_until_it_ends(stop).await.is_some());
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+/// A session and its answers, of which `room` may wait.
+fn session(rig: &Rig, room: usize) -> (Session, mpsc::Receiver<ServerMessage>) {
+    let (replies, waiting) = mpsc::channel(room);
+    let patience = Patience {
+        idle_timeout: Duration::from_secs(60),
+        stop: CancellationToken::new(),
+    };
+    let memory = rig.intake.budget().holder();
+    let intake = Arc::clone(&rig.intake);
+    let session = Session::new(
+        intake,
+        Transport::WebSocket,
+        1 << 20,
+        replies,
+        patience,
+        memory,
+        false,
+    );
+    (session, waiting)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_gives_way_when_others_need_its_memory() {
+    let rig = Rig::new();
+    let budget = rig.intake.budget();
+    let all = budget.usage().capacity;
+    let (mut session, _unread) = session(&rig, 1);
+    // The message that is being handled takes all there is.
+    session.memory.lease(all).await.unwrap();
+    assert!(session.handle(ping()).await.is_continue());
+    session.memory.lease(all).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let good = budget.holder();
+    let ending = async {
+        let flow = session.handle(ping()).await;
+        assert!(flow.is_break() && session.is_revoked());
+        session.close().await;
+    };
+    let (lease, ()) = tokio::join!(good.lease(all), ending);
+    lease.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn what_is_said_of_images_is_leased_until_their_end() {
+    let rig = Rig::with(|parts| parts.limits.max_metadata.0 = 16 << 10);
+    let leased = || rig.intake.budget().usage().leased;
+    let (mut session, _waiting) = session(&rig, 16);
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        let mut meta = meta(b"four");
+        meta.name = Some("n".repeat(10_000));
+        ids.push(meta.id);
+        let begin = Begin { meta, offset: 0 };
+        assert!(
+            session
+                .handle(Ok(ClientMessage::Begin(begin)))
+                .await
+                .is_continue()
+        );
+    }
+    assert!(leased() >= 8 * 10_000, "{}", leased());
+    for image_id in ids {
+        let abort = ClientMessage::Abort {
+            image_id,
+            reason: String::new(),
+        };
+        assert!(session.handle(Ok(abort)).await.is_continue());
+    }
+    assert_eq!(leased(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_no_series_can_have_ends_the_session() {
+    let rig = Rig::new();
+    let (mut session, mut waiting) = session(&rig, 16);
+    let hello = Hello {
+        protocol_version: PROTOCOL_VERSION,
+        transmitter: "t".repeat(513),
+        ..Hello::default()
+    };
+    let flow = session.handle(Ok(ClientMessage::Hello(hello))).await;
+    assert!(flow.is_break());
+    let Some(ServerMessage::Reject(reject)) = waiting.recv().await else {
+        panic!("no rejection")
+    };
+    assert_eq!(reject.reason, RejectReason::Limit);
+    assert!(reject.message.contains("512"), "{reject}");
 }

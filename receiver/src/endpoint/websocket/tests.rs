@@ -109,3 +109,36 @@ async fn a_client_that_waits_for_the_end_of_the_connection_does_not_wait_in_vain
     assert!(start.elapsed() < CLOSING, "{:?}", start.elapsed());
     serving.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_gives_way_when_others_need_its_memory() {
+    let rig = Rig::new();
+    let budget = rig.intake.budget();
+    let (near, far) = tokio::io::duplex(1 << 10);
+    let memory = budget.holder();
+    memory.lease(budget.usage().capacity).await.unwrap();
+    // As for the rest of a message that never comes.
+    memory.set_arriving(budget.usage().capacity);
+    let socket_here = socket(near, Role::Server).await;
+    let serving = tokio::spawn(serve(endpoint(&rig), socket_here, memory));
+    let mut client = socket(far, Role::Client).await;
+    flood(&mut client).await;
+    let good = budget.holder();
+    let lease = tokio::time::timeout(IDLE / 10, good.lease(1_000)).await;
+    lease.expect("the session gives way").unwrap();
+    serving.await.unwrap();
+}
+
+#[test]
+fn what_is_small_is_taken_out_of_the_buffer_of_something_large() {
+    let whole = Bytes::from(vec![7; 4 << 20]);
+    let usual = (1 << 10)..(257 << 10);
+    let mut largest = 0;
+    let same = detached(whole.slice(usual.clone()), &mut largest);
+    assert_eq!(same.as_ptr(), whole[usual.clone()].as_ptr());
+    let same = detached(whole.clone(), &mut largest);
+    assert_eq!(same.as_ptr(), whole.as_ptr());
+    let copied = detached(whole.slice(usual.clone()), &mut largest);
+    assert_ne!(copied.as_ptr(), whole[usual.clone()].as_ptr());
+    assert_eq!(copied, whole[usual]);
+}

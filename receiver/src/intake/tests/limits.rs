@@ -20,16 +20,15 @@ async fn size_and_metadata_are_checked_before_any_byte() {
     large.size = limit;
     assert!(rig.begin(large, 0).await.is_ok());
 
-    let long = "x".repeat(600);
     let wordy = ImageMeta {
-        name: Some(long.clone()),
-        run: long.clone(),
+        name: Some("x".repeat(600)),
+        run: "x".repeat(500),
         ..meta(b"x")
     };
     let reject = rig.begin(wordy, 0).await.err().unwrap();
     assert_eq!(reject.reason, RejectReason::Limit);
     assert!(reject.message.contains("RECEIVER_MAX_METADATA"));
-    let origin = Origin::new(origin().transport, &"x".repeat(1_025));
+    let origin = Origin::new(origin().transport, &"x".repeat(513));
     let begin = Begin {
         meta: meta(b"x"),
         offset: 0,

@@ -172,6 +172,7 @@ impl Body {
     async fn catalogue(&mut self, mut entry: Entry) -> Result<Receipt, Reject> {
         let intake = Arc::clone(&self.intake);
         if entry.durability == Durability::Memory {
+            intake.room_to_count().await;
             intake.parts.catalog.insert_later(entry.clone());
         } else {
             match intake.parts.catalog.insert(entry.clone()).await {

@@ -1,12 +1,10 @@
 //! Bytes that wait for a blocking thread.
 
 use bytes::{Bytes, BytesMut};
+use shared::chunk::SMALL;
 
-/// Pieces below this size are copied together, lest a small piece keeps a large network buffer
-/// alive and a batch becomes thousands of slices.
-const SMALL: usize = 4 << 10;
-
-/// Bytes that wait for a blocking thread.
+/// Bytes that wait for a blocking thread. Small pieces are copied together, lest one keeps a large
+/// network buffer alive and a batch becomes thousands of slices.
 #[derive(Default)]
 pub(super) struct Batch {
     pieces: Vec<Bytes>,
@@ -50,5 +48,25 @@ impl Batch {
     pub(super) fn finish(mut self) -> Vec<Bytes> {
         self.close_tail();
         self.pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_piece_does_not_keep_the_buffer_alive_that_it_was_cut_from() {
+        let mut batch = Batch::default();
+        for _ in 0..10 {
+            let buffer = Bytes::from(vec![7; 256 << 10]);
+            batch.push(&buffer.slice(..SMALL - 1));
+            assert!(buffer.is_unique());
+        }
+        let whole = Bytes::from(vec![8; 256 << 10]);
+        batch.push(&whole);
+        assert!(!whole.is_unique(), "a large one is not copied");
+        assert_eq!(batch.len(), 10 * (SMALL - 1) + whole.len());
+        assert_eq!(batch.finish().len(), 2);
     }
 }

@@ -12,6 +12,8 @@
 //! middle it tells whether the bytes up to there are as they were. Nothing of this is synced: what a
 //! power loss tears does not fit its sums, and the records before it still stand.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use shared::chunk::crc32c;
 use shared::clock::{ClockEstimate, UnixNanos};
@@ -74,7 +76,7 @@ struct Head {
 
 /// The head of a sidecar.
 pub(super) fn head(about: &About, since: UnixNanos) -> Vec<u8> {
-    let meta = about.meta.clone();
+    let meta = ImageMeta::clone(&about.meta);
     let head = Head {
         id: meta.id,
         size: meta.size,
@@ -166,7 +168,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Sidecar> {
             outbox: head.outbox,
             transport: head.transport,
             algorithm,
-            meta: ImageMeta {
+            meta: Arc::new(ImageMeta {
                 id: head.id,
                 size: head.size,
                 digest: head.digest,
@@ -179,7 +181,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Sidecar> {
                 send_started: head.send_started,
                 clock: head.clock,
                 attempt: head.attempt,
-            },
+            }),
         },
     })
 }
@@ -205,7 +207,7 @@ mod tests {
 
     fn about(algorithm: DigestAlgorithm) -> About {
         About {
-            meta: ImageMeta {
+            meta: Arc::new(ImageMeta {
                 name: Some("\u{1}ä\"".to_owned()),
                 run: "run".to_owned(),
                 sequence: 7,
@@ -217,7 +219,7 @@ mod tests {
                 captured: Some(UnixNanos(-1)),
                 attempt: 3,
                 ..ImageMeta::new(ImageId::new(), 3 << 20)
-            },
+            }),
             transmitter: "camera".into(),
             outbox: Some(OutboxId::new()),
             transport: Transport::Rest,

@@ -127,6 +127,22 @@ fn image_bytes_that_were_sent_again_are_told() {
 }
 
 #[test]
+fn images_of_earlier_runs_on_the_same_sockets_are_no_overhead() {
+    let account = RunAccount {
+        wire_bytes_sent: 4_040_000,
+        image_bytes_sent: 4_500_000,
+        image_bytes_resent: 500_000,
+        cpu_seconds: 2.0,
+        ..account(1)
+    };
+    let report = build(&[row(1, 1)], Some(&account));
+    let overhead = report.wire.and_then(|wire| wire.overhead_percent);
+    assert!((overhead.expect("images came") - 1.0).abs() < 1e-9);
+    let line = "2.00 s (500 s/GB)";
+    assert!(report.table().contains(line), "{}", report.table());
+}
+
+#[test]
 fn a_later_account_replaces_the_earlier_one_and_other_transmitters_add_up() {
     let rows: Vec<ImageRow> = (1..=5).map(|n| row(n, 1)).collect();
     let mut builder = ReportBuilder::new(header(Transport::Grpc));

@@ -9,13 +9,12 @@ use shared::clock::ClockEstimate;
 use shared::image::{ImageId, Transport};
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
-use shared::telemetry::chain;
 use shared::wire::{Begin, Loss, Standing, begin_to_proto, proto, receipt_from_proto};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use url::Url;
 
-use super::{ExchangeLink, channel};
+use super::{ExchangeLink, channel, words};
 use crate::config::LinkOptions;
 use crate::link::{Attempt, Connection, DeliveryError, Identity, Link, LinkError, unreadable};
 use crate::outbox::Owed;
@@ -183,7 +182,7 @@ impl PutConnection {
                 );
                 return Reject::new(image.meta.id, RejectReason::Limit, message).into();
             }
-            return self.lose(&chain(status));
+            return self.lose(&words(status));
         };
         let mut reject = Reject::new(image.meta.id, reason, status.message());
         reject.retryable = text("pantelegraph-retryable") == Some("true");

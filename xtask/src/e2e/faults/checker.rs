@@ -6,6 +6,7 @@
 
 mod books;
 mod outbox;
+mod receipts;
 mod receiver;
 mod truth;
 
@@ -77,7 +78,7 @@ pub(crate) fn check(
     let outbox = outbox::read(disks.outbox, disks.scratch, &mut findings)
         .context("the transmitter's disk")?;
     let receipts =
-        books::receipts(disks.receipts, &mut findings).context("the transmitter's receipts")?;
+        receipts::read(disks.receipts, &mut findings).context("the transmitter's receipts")?;
     let books = books::Books {
         receiver,
         outbox,

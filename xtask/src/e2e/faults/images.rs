@@ -19,6 +19,11 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
+    /// Whether it is an image from its first byte to its last.
+    pub(crate) fn is_proper(self) -> bool {
+        matches!(self, Self::Jpeg | Self::Bmp)
+    }
+
     /// Ending of the file's name.
     pub(crate) fn ending(self) -> &'static str {
         match self {

@@ -77,7 +77,7 @@ impl Source {
                     let image = self.maker.make(Shape::Jpeg, size, random);
                     self.made += 1;
                     self.truth
-                        .add(format!("frame {}", self.made), &image, false);
+                        .add(format!("frame {}", self.made), &image, false, true);
                     all.extend(image);
                 }
                 make(&self.folder)?;
@@ -125,7 +125,12 @@ impl Source {
         let bytes = self.maker.make(shape, size, random);
         self.made += 1;
         let name = format!("{:04}.{}", self.made, shape.ending());
-        let known = self.truth.add(format!("{transport}/{name}"), &bytes, true);
+        let known = self.truth.add(
+            format!("{transport}/{name}"),
+            &bytes,
+            true,
+            shape.is_proper(),
+        );
         let path = self.offered(transport).join(name);
         if self.place(&path, &bytes).is_err() {
             self.postponed.push((path, bytes));

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +16,8 @@ use crate::e2e::stations::{addresses, program};
 const STOP: Duration = Duration::from_secs(15);
 /// Exit codes that nothing here may bring about: wrong settings, a panic, a defect.
 const DEFECTS: [i32; 3] = [2, 101, 70];
+/// What a log never has.
+const PANIC: &str = "panicked at";
 /// Settings of the transmitter that make a round short.
 const IMPATIENT: [&str; 18] = [
     "--progress",
@@ -110,7 +113,10 @@ impl Side {
                 Ok(Some((grpc.parse()?, http.parse()?)))
             }
             Err(_) if self.is_full => {
-                self.process = None;
+                if let Some(process) = self.process.take() {
+                    let log = process.log_file();
+                    self.examine(process.wait(STOP)?.status, &read(&log))?;
+                }
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -126,23 +132,31 @@ impl Side {
 
     /// Whether it runs.
     pub(crate) fn is_running(&mut self) -> Result<bool> {
-        match &mut self.process {
-            Some(process) => match process.ended()? {
-                None => Ok(true),
-                Some(status) if status.code().is_some_and(|code| DEFECTS.contains(&code)) => {
-                    bail!("{} ended with {status}: {}", self.name, self.last_words())
-                }
-                Some(_) => Ok(false),
-            },
-            None => Ok(false),
+        let Some(process) = &mut self.process else {
+            return Ok(false);
+        };
+        match process.ended()? {
+            None => Ok(true),
+            Some(status) => {
+                let log = process.log();
+                self.examine(status, &log)?;
+                Ok(false)
+            }
         }
+    }
+
+    /// Fails when it ended as no program may that was not killed from here.
+    fn examine(&self, status: ExitStatus, log: &str) -> Result<()> {
+        let is_defect = status.code().is_none_or(|code| DEFECTS.contains(&code));
+        if is_defect || log.contains(PANIC) {
+            bail!("{} ended with {status}: {}", self.name, last_of(log));
+        }
+        Ok(())
     }
 
     /// The last words of its log.
     pub(crate) fn last_words(&self) -> String {
-        let log = self.process.as_ref().map(Process::log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(3)..].join("; ")
+        last_of(&self.process.as_ref().map(Process::log).unwrap_or_default())
     }
 
     /// Waits until it ends by itself, with one of these exit codes.
@@ -150,7 +164,9 @@ impl Side {
         let Some(process) = self.process.take() else {
             return Ok(());
         };
+        let log = process.log_file();
         let ended = process.wait(limit)?;
+        self.examine(ended.status, &read(&log))?;
         if !ended
             .status
             .code()
@@ -165,12 +181,19 @@ impl Side {
     pub(crate) fn stop(&mut self, stop: Stop, random: &mut fastrand::Rng) -> Result<bool> {
         let mut in_order = false;
         if let Some(mut process) = self.process.take() {
+            let log = process.log_file();
             // One that has ended by itself has nothing to be asked.
-            if stop == Stop::Terminate && process.ended()?.is_none() {
-                process.stop(STOP)?;
+            if let Some(status) = process.ended()? {
+                self.examine(status, &read(&log))?;
+            } else if stop == Stop::Terminate {
+                self.examine(process.stop(STOP)?.status, &read(&log))?;
                 in_order = true;
             } else {
                 process.kill()?;
+                // A task may have panicked without ending the program.
+                if read(&log).contains(PANIC) {
+                    bail!("a task of the {} panicked: {}", self.name, log.display());
+                }
             }
         }
         if stop == Stop::Cut {
@@ -194,4 +217,15 @@ impl Side {
             _ => Ok(()),
         }
     }
+}
+
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap_or_default()
+}
+
+fn last_of(log: &str) -> String {
+    let panic = log.lines().position(|line| line.contains(PANIC));
+    let lines: Vec<&str> = log.lines().collect();
+    let from = panic.unwrap_or(lines.len().saturating_sub(3));
+    lines[from..lines.len().min(from + 3)].join("; ")
 }

@@ -10,15 +10,16 @@ use shared::report::RunAccount;
 use super::meter::Used;
 use super::streams::Streams;
 use super::{Job, Outcome};
+use crate::catalog::sqlite::unwaited::Tallies;
 use crate::catalog::sqlite::{read, row};
-use crate::catalog::{Entry, Inserted, Tally, TallyKind, Verdict};
+use crate::catalog::{Entry, Inserted, Verdict};
 
 /// A series, as the key of what happened to it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    run: String,
-    transport: Transport,
-    transmitter: String,
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::catalog::sqlite) struct Key {
+    pub(in crate::catalog::sqlite) run: String,
+    pub(in crate::catalog::sqlite) transport: Transport,
+    pub(in crate::catalog::sqlite) transmitter: String,
 }
 
 impl Key {
@@ -87,7 +88,7 @@ impl Changes {
                 let removed = self.remove(connection, *id, location, reason)?;
                 return Ok(Outcome::Removed(removed));
             }
-            Job::Tally(tally) => self.tally(connection, tally)?,
+            Job::Tallies(tallies) => self.tally(connection, tallies)?,
             Job::Account { account, .. } => self.account(connection, account)?,
             Job::Losses { report, .. } => {
                 return Ok(Outcome::Kept(self.streams.keep(connection, report)?));
@@ -170,19 +171,14 @@ impl Changes {
         Ok(true)
     }
 
-    fn tally(&mut self, connection: &Connection, tally: &Tally) -> rusqlite::Result<()> {
+    fn tally(&mut self, connection: &Connection, tallies: &Tallies) -> rusqlite::Result<()> {
         let now = UnixNanos::now();
-        let key = Key {
-            run: tally.run.clone(),
-            transport: tally.transport,
-            transmitter: tally.transmitter.clone(),
-        };
-        let change = self.change(connection, key, now)?;
-        match tally.kind {
-            TallyKind::Duplicate => change.duplicates += 1,
-            TallyKind::Rejected(_) => change.rejected += 1,
+        for (key, events) in tallies {
+            let change = self.change(connection, key.clone(), now)?;
+            change.duplicates += i64::from(events.duplicates);
+            change.rejected += i64::from(events.rejected);
+            change.arrived(now);
         }
-        change.arrived(now);
         Ok(())
     }
 

@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
-
-use anyhow::Result;
-use serde_json::Value;
 
 use super::outbox::Outbox;
+use super::receipts::Receipt;
 use super::receiver::Received;
 use super::truth::Truth;
 use super::{Expect, Findings, History, hex, id_text};
@@ -15,6 +12,12 @@ use super::{Expect, Findings, History, hex, id_text};
 /// A file without an entry may be seen after so many stops in a row: it is put right at the start,
 /// and another kill may come before that.
 const ORPHAN_LOOKS: u32 = 2;
+
+/// The reasons of losses that a full outbox brings about.
+const EVICTED: &str = "evicted: the outbox was full";
+const DROPPED: &str = "dropped: the outbox was full";
+/// And the reason, whatever the policy, of one for which no room would ever be enough.
+const TOO_LARGE: &str = "is larger than the outbox of";
 
 /// Everything that was read.
 pub(super) struct Books {
@@ -53,65 +56,12 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A line of `--receipts`.
-pub(super) struct Receipt {
-    id: [u8; 16],
-    outbox: Option<[u8; 16]>,
-    sequence: u64,
-    digest: String,
-    size: u64,
-    status: String,
-    durability: String,
-    /// When the receiver found the image right; of a quarantined one it does not tell.
-    verified: Option<i64>,
-}
-
 /// A number, the image that has it, and who says so.
 struct Numbered {
     outbox: Option<[u8; 16]>,
     sequence: u64,
     id: [u8; 16],
     by: &'static str,
-}
-
-/// Reads `--receipts`. A line that a kill tore is none.
-pub(super) fn receipts(path: &Path, findings: &mut Findings) -> Result<Vec<Receipt>> {
-    let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut receipts = Vec::new();
-    for line in text.lines() {
-        // Only a line that was written to its end can be read to its end.
-        let Ok(line) = serde_json::from_str::<Value>(line) else {
-            continue;
-        };
-        match receipt(&line) {
-            Some(receipt) => receipts.push(receipt),
-            None => findings.push(format!("a line of the receipts lacks a field: {line}")),
-        }
-    }
-    Ok(receipts)
-}
-
-fn receipt(line: &Value) -> Option<Receipt> {
-    let id = |field: &str| {
-        Some(
-            uuid::Uuid::try_parse(line[field].as_str()?)
-                .ok()?
-                .into_bytes(),
-        )
-    };
-    Some(Receipt {
-        id: id("image_id")?,
-        outbox: id("outbox"),
-        sequence: line["sequence"].as_u64()?,
-        digest: line["digest"].as_str()?.to_owned(),
-        size: line["size"].as_u64()?,
-        status: line["status"].as_str()?.to_owned(),
-        durability: line["durability"].as_str().unwrap_or_default().to_owned(),
-        verified: line["verified_unix_ns"].as_i64(),
-    })
 }
 
 impl Books {
@@ -126,6 +76,8 @@ impl Books {
         self.numbers_are_given_once(history, findings);
         self.numbers_have_no_gaps(history, findings);
         self.told_losses_are_known(findings);
+        self.losses_have_their_reason(expect, findings);
+        self.what_is_settled_has_its_receipt(findings);
         if !expect.gives_way {
             self.no_answered_image_is_lost(findings);
         }
@@ -217,6 +169,41 @@ impl Books {
                 let (id, reason) = (id_text(&lost.id), &lost.reason);
                 findings.push(format!(
                     "the loss of {id} ({reason}) was told and the receiver does not know it"
+                ));
+            }
+        }
+    }
+
+    /// An image is lost only where images give way when the outbox is full, and then only because it
+    /// was: these images are never damaged, and nobody drops one by hand.
+    fn losses_have_their_reason(&self, expect: Expect, findings: &mut Findings) {
+        let own = self.outbox.lost.iter();
+        let own = own.map(|lost| (&lost.id, &lost.reason, "transmitter"));
+        let told = self.receiver.losses.iter();
+        let told = told.map(|loss| (&loss.id, &loss.reason, "receiver"));
+        for (id, reason, by) in own.chain(told) {
+            let gave_way = expect.gives_way && (reason == EVICTED || reason == DROPPED);
+            if !gave_way && !reason.contains(TOO_LARGE) {
+                let id = id_text(id);
+                findings.push(format!(
+                    "{id} is lost without need, says the {by}: {reason:?}"
+                ));
+            }
+        }
+    }
+
+    /// What the receiver has and the outbox owes no longer has its line among the receipts: that is
+    /// written before the outbox forgets the image.
+    fn what_is_settled_has_its_receipt(&self, findings: &mut Findings) {
+        let answered = self.receipts.iter().map(|receipt| receipt.id);
+        let owed = self.outbox.owed.iter().map(|owed| owed.id);
+        let mut accounted: BTreeSet<[u8; 16]> = answered.chain(owed).collect();
+        accounted.extend(self.lost());
+        for id in self.receiver.entries.keys() {
+            if !accounted.contains(id) {
+                let id = id_text(id);
+                findings.push(format!(
+                    "{id} is stored and not owed any more, and has no line among the receipts"
                 ));
             }
         }
@@ -350,9 +337,19 @@ impl Books {
             let Some(content) = entry.content else {
                 continue;
             };
-            if truth.get(&content).is_none() {
-                let id = id_text(id);
-                findings.push(format!("image {id} is stored and was never captured"));
+            match truth.get(&content) {
+                None => {
+                    let id = id_text(id);
+                    findings.push(format!("image {id} is stored and was never captured"));
+                }
+                Some(known) if known.is_proper == entry.quarantined => {
+                    let (label, is) = match entry.quarantined {
+                        true => (&known.label, "a proper image and kept apart"),
+                        false => (&known.label, "no proper image and stored as one"),
+                    };
+                    findings.push(format!("{label} is {is}"));
+                }
+                Some(_) => {}
             }
             stored.entry(content).or_default().push(*id);
         }

@@ -37,6 +37,7 @@ pub(super) struct Loss {
     pub(super) sequence: u64,
     pub(super) id: [u8; 16],
     pub(super) digest: Option<Vec<u8>>,
+    pub(super) reason: String,
 }
 
 /// Reads everything. A folder in which no receiver ever ran is empty.
@@ -50,18 +51,15 @@ pub(super) fn read(data: &Path, scratch: &Path, findings: &mut Findings) -> Resu
         if verdict != "ok" {
             findings.push(format!("the catalogue is damaged: {verdict}"));
         }
-        if has(&connection, "table", "images")? {
+        // All tables or none: a crash may have come before the first was made.
+        if has(&connection, "images")? {
             entries(&connection, data, &mut received, &mut named, findings)?;
-        }
-        if has(&connection, "table", "losses")? {
             received.losses = losses(&connection).context("reading losses")?;
-        }
-        // What the receiver found out by itself must not be there either.
-        for (table, what) in [
-            ("gaps", "numbers that are missing"),
-            ("reuses", "numbers given twice"),
-        ] {
-            if has(&connection, "table", table)? {
+            // What the receiver found out by itself must not be there either.
+            for (table, what) in [
+                ("gaps", "numbers that are missing"),
+                ("reuses", "numbers given twice"),
+            ] {
                 let query = format!("SELECT count(*) FROM {table}");
                 let count: i64 = connection.query_row(&query, [], |row| row.get(0))?;
                 if count > 0 {
@@ -99,15 +97,9 @@ fn copy(data: &Path, scratch: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(scratch.join(name)))
 }
 
-fn has(connection: &Connection, kind: &str, name: &str) -> Result<bool> {
-    let query = "SELECT count(*) FROM sqlite_schema WHERE type = ?1 AND name = ?2";
-    let count: i64 = connection.query_row(query, [kind, name], |row| row.get(0))?;
-    Ok(count > 0)
-}
-
-fn has_column(connection: &Connection, table: &str, column: &str) -> Result<bool> {
-    let query = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
-    let count: i64 = connection.query_row(query, [table, column], |row| row.get(0))?;
+fn has(connection: &Connection, table: &str) -> Result<bool> {
+    let query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let count: i64 = connection.query_row(query, [table], |row| row.get(0))?;
     Ok(count > 0)
 }
 
@@ -118,14 +110,10 @@ fn entries(
     named: &mut BTreeSet<PathBuf>,
     findings: &mut Findings,
 ) -> Result<()> {
-    let outbox = match has_column(connection, "images", "outbox")? {
-        true => "outbox",
-        false => "NULL",
-    };
-    let mut statement = connection.prepare(&format!(
-        "SELECT id, {outbox}, sequence, digest, size, reason IS NOT NULL, location,
-             verified FROM images"
-    ))?;
+    let mut statement = connection.prepare(
+        "SELECT id, outbox, sequence, digest, size, reason IS NOT NULL, location, verified
+             FROM images",
+    )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let id: [u8; 16] = row.get(0)?;
@@ -166,7 +154,7 @@ fn entries(
 
 fn losses(connection: &Connection) -> Result<Vec<Loss>> {
     let mut statement =
-        connection.prepare("SELECT outbox, sequence, image_id, digest FROM losses")?;
+        connection.prepare("SELECT outbox, sequence, image_id, digest, reason FROM losses")?;
     let rows = statement.query_map([], |row| {
         Ok(Loss {
             // One of no bytes: told without an outbox.
@@ -174,6 +162,7 @@ fn losses(connection: &Connection) -> Result<Vec<Loss>> {
             sequence: row.get::<_, i64>(1)?.cast_unsigned(),
             id: row.get(2)?,
             digest: row.get(3)?,
+            reason: row.get(4)?,
         })
     })?;
     rows.map(|row| row.context("a loss")).collect()

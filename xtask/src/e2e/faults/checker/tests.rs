@@ -41,7 +41,7 @@ impl Stand {
         for number in 1..=3 {
             stand
                 .truth
-                .add(format!("image {number}"), &content(number), true);
+                .add(format!("image {number}"), &content(number), true, true);
         }
         fs::create_dir_all(stand.path("data/images/2026-01-02")).unwrap();
         fs::create_dir_all(stand.path("outbox/images/000")).unwrap();
@@ -50,8 +50,10 @@ impl Stand {
             .execute_batch(
                 "CREATE TABLE images (id BLOB, outbox BLOB, sequence INTEGER, digest BLOB,
                      size INTEGER, reason TEXT, location TEXT, verified INTEGER);
-                 CREATE TABLE losses (outbox BLOB, sequence INTEGER, image_id BLOB, digest BLOB);
-                 CREATE TABLE gaps (first INTEGER);",
+                 CREATE TABLE losses (outbox BLOB, sequence INTEGER, image_id BLOB, digest BLOB,
+                     reason TEXT);
+                 CREATE TABLE gaps (first INTEGER);
+                 CREATE TABLE reuses (first INTEGER);",
             )
             .unwrap();
         stand.store(1, 1, id(1), 1);
@@ -88,6 +90,26 @@ impl Stand {
             .unwrap();
     }
 
+    /// The receiver was told that image `number` is lost.
+    fn told(&self, number: u64, reason: &str) {
+        self.catalogue()
+            .execute(
+                "INSERT INTO losses VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![OUTBOX, number as i64, id(number), digest(number), reason],
+            )
+            .unwrap();
+    }
+
+    /// The receiver keeps image `number` apart for a reason, or not.
+    fn judge(&self, number: u64, reason: Option<&str>) {
+        self.catalogue()
+            .execute(
+                "UPDATE images SET reason = ?1 WHERE id = ?2",
+                params![reason, id(number)],
+            )
+            .unwrap();
+    }
+
     fn stored(&self, number: u64) -> PathBuf {
         let name = format!("data/images/2026-01-02/{}.1.jpg", id_text(&id(number)));
         self.path(&name)
@@ -120,6 +142,11 @@ impl Stand {
 
     /// An index with these images and losses.
     fn index(&self, next: u64, images: &[u64], lost: &[u64]) {
+        self.index_with(next, images, lost, (false, "evicted: the outbox was full"));
+    }
+
+    /// And whether the losses were told, and their reason.
+    fn index_with(&self, next: u64, images: &[u64], lost: &[u64], (told, reason): (bool, &str)) {
         let path = self.path("outbox/index.redb");
         let _ = fs::remove_file(&path);
         let database = redb::Database::create(path).unwrap();
@@ -145,14 +172,14 @@ impl Stand {
             let ledger: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ledger");
             let mut ledger = write.open_table(ledger).unwrap();
             for number in lost {
-                let mut value = vec![1, 0];
+                let mut value = vec![1, u8::from(told)];
                 value.extend(id(*number));
                 value.extend([1, 1]);
                 value.extend(digest(*number));
                 value.extend([0; 16]);
                 value.extend([0; 4]);
-                value.extend(7_u32.to_le_bytes());
-                value.extend(b"evicted");
+                value.extend((reason.len() as u32).to_le_bytes());
+                value.extend(reason.as_bytes());
                 value.push(0);
                 ledger.insert(*number, &value[..]).unwrap();
             }
@@ -174,7 +201,11 @@ impl Stand {
 
     /// Fails unless something with these words is found.
     fn finds(&mut self, words: &str) {
-        let (_, findings) = self.look(RUNNING);
+        self.finds_when(RUNNING, words);
+    }
+
+    fn finds_when(&mut self, expect: Expect, words: &str) {
+        let (_, findings) = self.look(expect);
         let found = findings.iter().any(|finding| finding.contains(words));
         assert!(found, "{words:?} is not among {findings:?}");
     }
@@ -183,7 +214,13 @@ impl Stand {
 const RUNNING: Expect = Expect {
     receiver_stopped: false,
     drained: false,
+    gives_way: true,
+};
+
+/// Nothing gives way.
+const BLOCKS: Expect = Expect {
     gives_way: false,
+    ..RUNNING
 };
 
 #[test]
@@ -220,17 +257,13 @@ fn an_image_that_is_nowhere_is_found() {
     let mut stand = Stand::new();
     stand.index(4, &[], &[3]);
     stand.finds("number 2 was given and nobody has its image");
+    fs::remove_file(stand.owned(2)).unwrap();
     let drained = Expect {
         receiver_stopped: true,
         drained: true,
-        gives_way: false,
+        ..RUNNING
     };
-    let (_, findings) = stand.look(drained);
-    assert!(
-        findings
-            .iter()
-            .any(|finding| finding.contains("image 2 is neither"))
-    );
+    stand.finds_when(drained, "image 2 is neither");
 }
 
 #[test]
@@ -257,12 +290,68 @@ fn an_answered_image_that_is_named_as_lost_is_found_unless_images_give_way() {
     let mut stand = Stand::new();
     stand.store(3, 3, id(3), 1);
     stand.receipt(3, "stored");
-    let gives_way = Expect {
-        gives_way: true,
+    assert_eq!(stand.look(RUNNING).1, Findings::new());
+    stand.finds_when(BLOCKS, "has its receipt and is named as lost: evicted");
+}
+
+#[test]
+fn a_loss_without_need_is_found_on_either_side() {
+    let mut stand = Stand::new();
+    stand.finds_when(BLOCKS, "is lost without need, says the transmitter");
+    stand.index_with(4, &[2], &[3], (false, "its file cannot be read"));
+    stand.finds("is lost without need, says the transmitter: \"its file");
+    stand.index(4, &[2], &[3]);
+    stand.told(3, "abandoned");
+    stand.finds("is lost without need, says the receiver: \"abandoned\"");
+}
+
+#[test]
+fn a_loss_that_was_told_and_that_the_receiver_does_not_know_is_found() {
+    let mut stand = Stand::new();
+    stand.index_with(4, &[2], &[3], (true, "evicted: the outbox was full"));
+    stand.finds("was told and the receiver does not know it");
+    stand.told(3, "evicted: the outbox was full");
+    assert_eq!(stand.look(RUNNING).1, Findings::new());
+}
+
+#[test]
+fn an_image_that_was_forgotten_without_a_receipt_is_found() {
+    let mut stand = Stand::new();
+    fs::remove_file(stand.path("receipts")).unwrap();
+    stand.finds("is stored and not owed any more, and has no line among the receipts");
+}
+
+#[test]
+fn a_wrong_judgement_of_an_image_is_found() {
+    let mut stand = Stand::new();
+    stand.judge(1, Some("no image"));
+    stand.finds("image 1 is a proper image and kept apart");
+    let mut stand = Stand::new();
+    stand.truth.add("image 1", &content(1), true, false);
+    stand.finds("image 1 is no proper image and stored as one");
+}
+
+#[test]
+fn a_catalogue_without_the_tables_of_losses_and_gaps_is_an_error() {
+    for table in ["losses", "gaps", "reuses"] {
+        let stand = Stand::new();
+        let dropped = format!("DROP TABLE {table}");
+        stand.catalogue().execute_batch(&dropped).unwrap();
+        let scratch = stand.path("scratch");
+        fs::create_dir_all(&scratch).unwrap();
+        let looked = receiver::read(&stand.path("data"), &scratch, &mut Findings::new());
+        assert!(looked.is_err(), "{table}");
+    }
+}
+
+#[test]
+fn what_is_owed_although_everything_was_to_be_delivered_is_found() {
+    let mut stand = Stand::new();
+    let drained = Expect {
+        drained: true,
         ..RUNNING
     };
-    assert_eq!(stand.look(gives_way).1, Findings::new());
-    stand.finds("has its receipt and is named as lost: evicted");
+    stand.finds_when(drained, "these are owed: [2]");
 }
 
 #[test]
@@ -368,8 +457,7 @@ fn a_file_without_an_entry_is_found_after_an_orderly_stop_or_when_it_stays() {
     .unwrap();
     let stopped = Expect {
         receiver_stopped: true,
-        drained: false,
-        gives_way: false,
+        ..RUNNING
     };
     assert_eq!(stand.look(RUNNING).1, Findings::new());
     assert!(stand.look(stopped).1[0].contains("has no entry"));
@@ -386,11 +474,14 @@ fn a_part_of_an_image_that_is_visible_is_found() {
 #[test]
 fn what_the_receiver_found_out_itself_is_found() {
     let mut stand = Stand::new();
-    stand
-        .catalogue()
-        .execute("INSERT INTO gaps VALUES (1)", [])
-        .unwrap();
-    stand.finds("the receiver reports numbers that are missing");
+    for (table, what) in [
+        ("gaps", "the receiver reports numbers that are missing"),
+        ("reuses", "the receiver reports numbers given twice"),
+    ] {
+        let entry = format!("INSERT INTO {table} VALUES (1)");
+        stand.catalogue().execute(&entry, []).unwrap();
+        stand.finds(what);
+    }
 }
 
 /// The checker would be no proof if it made the same mistakes.
@@ -407,6 +498,7 @@ fn the_checker_shares_no_code_with_the_programs() {
         include_str!("../checker.rs"),
         include_str!("books.rs"),
         include_str!("outbox.rs"),
+        include_str!("receipts.rs"),
         include_str!("receiver.rs"),
         include_str!("truth.rs"),
     ];

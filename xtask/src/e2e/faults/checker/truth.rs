@@ -19,16 +19,25 @@ pub(crate) struct Known {
     /// A source that asks again offers it until it is captured. Without, the programs may never
     /// have seen it: they say what was captured.
     pub(crate) is_sure: bool,
+    /// It is an image from its first byte to its last; what is not is kept apart.
+    pub(crate) is_proper: bool,
 }
 
 impl Truth {
     /// The source offers `bytes`.
-    pub(crate) fn add(&mut self, label: impl Into<String>, bytes: &[u8], is_sure: bool) -> Known {
+    pub(crate) fn add(
+        &mut self,
+        label: impl Into<String>,
+        bytes: &[u8],
+        is_sure: bool,
+        is_proper: bool,
+    ) -> Known {
         let known = Known {
             label: label.into(),
             xxh3: twox_hash::XxHash3_128::oneshot(bytes).to_be_bytes(),
             blake3: *blake3::hash(bytes).as_bytes(),
             is_sure,
+            is_proper,
         };
         self.0.insert(sha256(bytes), known.clone());
         known

@@ -35,7 +35,7 @@ pub use beginning::Begun;
 pub use settling::{SettleError, Settled};
 pub use unfinished::Held;
 use unfinished::Unfinished;
-pub use upload::{Checkpoint, Upload, said};
+pub use upload::{Checkpoint, Proof, Upload, said};
 
 /// Longest name of a transmitter or run, in bytes: series are counted under them, and each loss is
 /// stored with both. A label of 128 characters fits.

@@ -181,7 +181,8 @@ pub trait ImageWriter: Send + Sync {
     /// by the algorithm of [`About`].
     ///
     /// # Errors
-    /// When there is no space; the image cannot be completed then.
+    /// When there is no space; the image cannot be completed then, unless it is cut down to what is
+    /// [on disk](Self::on_disk).
     async fn write(&mut self, data: Segments, digest: Digest) -> Result<(), StoreError>;
 
     /// Bytes that are in memory and not yet handed to the operating system.
@@ -189,10 +190,20 @@ pub trait ImageWriter: Send + Sync {
         0
     }
 
+    /// Bytes that stay, and can be gone back to by [`Self::truncate`], if a later write fails for
+    /// want of space. `None` when none do.
+    fn on_disk(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether what is written from now on is of no use to another process, until this is taken
+    /// back.
+    fn set_provisional(&mut self, _provisional: bool) {}
+
     /// Cuts the image down to its first `length` bytes, whose digest is `digest`.
     ///
     /// # Errors
-    /// When the medium fails.
+    /// When the medium fails, or not all of those bytes are there.
     async fn truncate(&mut self, length: u64, digest: Digest) -> Result<(), StoreError>;
 
     /// Hands all bytes to the operating system and opens them for reading, for a closer look.
@@ -229,7 +240,7 @@ pub trait Partial: Send + Sync {
     /// Bytes of it at most: they are not verified yet.
     fn length(&self) -> u64;
 
-    /// Time since its last bytes came.
+    /// Time since its last bytes came, by a clock that may have been set meanwhile.
     fn age(&self) -> Duration;
 
     /// From now on, it stays when it is dropped: for the next process.

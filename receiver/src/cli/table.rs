@@ -67,7 +67,10 @@ static IMAGES: &[Setting] = &[
         "Keep unfinished uploads this long",
     )
     .default("24h")
-    .long("Also across restarts of the receiver. 1,024 of them at most, the newest."),
+    .long(
+        "Also across restarts of the receiver, from which on the time counts anew. 1,024 of them \
+         at most, the newest.",
+    ),
     Setting::value(
         "partial-limit",
         "SIZE",

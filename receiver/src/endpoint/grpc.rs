@@ -127,3 +127,7 @@ impl tower::Service<Request<Body>> for TransferService {
         Box::pin(async move { Ok(service.serve(request).await) })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;

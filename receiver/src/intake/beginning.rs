@@ -108,9 +108,11 @@ impl Intake {
         self: &Arc<Self>,
         begin: Begin,
         origin: &Origin,
-        mut claim: Claim,
+        claim: Claim,
     ) -> Result<Begun, Reject> {
-        self.warm_up(claim.content()).await;
+        let Some(mut claim) = self.warm_up(claim).await else {
+            return Err(self.not_held(&begin, 0, origin));
+        };
         let held = match claim.content() {
             Some(Some(Content::Warm(body))) => body.received(),
             _ => 0,

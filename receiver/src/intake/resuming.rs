@@ -7,7 +7,7 @@ use shared::image::{ImageId, Transport};
 use shared::receipt::Reject;
 
 use super::unfinished::{Claim, Content, Held};
-use super::upload::{Upload, warm};
+use super::upload::{Upload, recover};
 use super::{Intake, catalog_failed, store_failed};
 use crate::catalog::{CatalogError, Entry, FILE_MISSING, Verdict};
 
@@ -23,25 +23,36 @@ impl Intake {
     }
 
     /// The unfinished upload of an image, by whomever, one without bytes included. Takes it from
-    /// nobody. `None` while the image is being stored.
+    /// nobody. `None` while the image is being stored. What an earlier process left is verified
+    /// first, however long that takes.
     pub async fn unfinished(self: &Arc<Self>, id: ImageId) -> Option<Held> {
-        let (cell, left) = self.unfinished.cell(id)?;
-        let mut content = tokio::time::timeout(PATIENCE, cell.lock()).await.ok()?;
-        if matches!(&*content, Some(Content::Cold(_))) {
-            self.warm_up(Some(&mut *content)).await;
-            let bytes = match &*content {
-                Some(Content::Warm(body)) => Some(body.received()),
-                _ => None,
+        let mut verified = false;
+        loop {
+            self.unfinished.not_taken(id).await;
+            let (cell, left) = self.unfinished.cell(id)?;
+            let content = match tokio::time::timeout(PATIENCE, cell.lock()).await {
+                Ok(content) => content,
+                // Somebody verifies it.
+                Err(_) if self.unfinished.is_taken(id) => continue,
+                Err(_) => return None,
             };
-            self.unfinished.verified(id, &cell, bytes);
-        }
-        match &*content {
-            Some(Content::Warm(body)) if body.can_be_left() => Some(Held {
-                received: body.received(),
-                size: body.size(),
-                left,
-            }),
-            _ => None,
+            match &*content {
+                Some(Content::Cold(_)) if !verified => {}
+                Some(Content::Warm(body)) if body.can_be_left() => {
+                    return Some(Held {
+                        received: body.proven(),
+                        size: body.size(),
+                        left,
+                    });
+                }
+                _ => return None,
+            }
+            drop(content);
+            if let Some(claim) = Claim::of_parked(self, id).await {
+                verified = true;
+                // It is parked again at once.
+                drop(self.warm_up(claim).await);
+            }
         }
     }
 
@@ -49,22 +60,33 @@ impl Intake {
     /// and parks it. That connection learns of it with its next chunk. An image that is being
     /// stored is waited for. `None` when nothing is unfinished.
     pub async fn seize(self: &Arc<Self>, id: ImageId) -> Option<Held> {
-        let mut claim = self.claim_unfinished(id).await?;
-        self.warm_up(claim.content()).await;
+        let claim = self.claim_unfinished(id).await?;
+        let this = Arc::clone(self);
+        // Goes on to its end even if the caller gives up, which must not cost what is held.
+        let parked = self
+            .storing
+            .spawn(async move { this.park_claimed(claim).await });
+        parked.await.ok()??;
+        self.unfinished(id).await
+    }
+
+    async fn park_claimed(self: &Arc<Self>, claim: Claim) -> Option<()> {
+        let mut claim = self.warm_up(claim).await?;
         let parked = match claim.content() {
             Some(Some(Content::Warm(body))) if body.can_be_left() => body.park().await,
+            // Not verified, because the catalogue failed.
+            Some(Some(Content::Cold(_))) => return None,
             _ => {
                 drop(claim.take());
                 return None;
             }
         };
         if let Err(error) = parked {
-            tracing::error!(image = %id, "unfinished upload cannot be kept: {error}");
+            tracing::error!(image = %claim.id(), "unfinished upload cannot be kept: {error}");
             drop(claim.take());
             return None;
         }
-        drop(claim);
-        self.unfinished(id).await
+        Some(())
     }
 
     /// Becomes the owner of an unfinished upload, unless it is one that nobody else can go on with.
@@ -79,25 +101,57 @@ impl Intake {
     }
 
     /// Verifies what an earlier process left, if that has not been done, unless the image has been
-    /// stored since.
-    pub(super) async fn warm_up(self: &Arc<Self>, content: Option<&mut Option<Content>>) {
-        let Some(content) = content else { return };
-        let partial = match content.take() {
-            Some(Content::Cold(partial)) => partial,
-            other => {
-                *content = other;
-                return;
+    /// stored since, and drops what its sender was still to prove. `None` when that failed. Nothing
+    /// is lost when the caller gives up: the claim is with whoever works on what is claimed, so that
+    /// others wait, and parks it in the end.
+    pub(super) async fn warm_up(self: &Arc<Self>, mut claim: Claim) -> Option<Claim> {
+        match claim.content() {
+            Some(Some(Content::Cold(_))) => self.verify(claim).await,
+            Some(Some(Content::Warm(body))) if body.is_suspect() => {
+                let dropping = self.storing.spawn(async move {
+                    if let Some(Some(Content::Warm(body))) = claim.content()
+                        && let Err(error) = body.drop_unproven().await
+                    {
+                        tracing::error!(image = %claim.id(), %error, "an unfinished image is dropped");
+                        drop(claim.take());
+                    }
+                    claim
+                });
+                dropping.await.ok()
             }
-        };
-        let id = partial.about().meta.id;
+            _ => Some(claim),
+        }
+    }
+
+    async fn verify(self: &Arc<Self>, mut claim: Claim) -> Option<Claim> {
+        let id = claim.id();
         match self.parts.catalog.find(id).await {
-            Ok(None) => *content = warm(self, partial).await.map(Content::Warm),
-            Ok(Some(_)) => tracing::debug!(image = %id, "an unfinished image is stored already"),
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                tracing::debug!(image = %id, "an unfinished image is stored already");
+                drop(claim.take());
+                return Some(claim);
+            }
             Err(error) => {
                 tracing::error!("{error}");
-                *content = Some(Content::Cold(partial));
+                return Some(claim);
             }
         }
+        let this = Arc::clone(self);
+        let verifying = self.storing.spawn_blocking(move || {
+            if let Some(Content::Cold(partial)) = claim.take()
+                && let Some(content) = claim.content()
+            {
+                *content = recover(&this, partial).map(Content::Warm);
+            }
+            claim
+        });
+        verifying
+            .await
+            .inspect_err(
+                |error| tracing::error!(image = %id, %error, "an unfinished image is dropped"),
+            )
+            .ok()
     }
 
     /// Whether the image is being sent or stored.
@@ -113,8 +167,11 @@ impl Intake {
     /// Takes an unfinished upload, as it is, to go on with it over `transport`. `None` when there
     /// is none.
     pub async fn resume(self: &Arc<Self>, id: ImageId, transport: Transport) -> Option<Upload> {
-        let mut claim = self.claim_unfinished(id).await?;
-        self.warm_up(claim.content()).await;
+        let claim = self.claim_unfinished(id).await?;
+        let mut claim = self.warm_up(claim).await?;
+        if matches!(claim.content(), Some(Some(Content::Cold(_)))) {
+            return None;
+        }
         match claim.take() {
             Some(Content::Warm(mut body)) if body.can_be_left() => {
                 body.comes_by(transport);
@@ -142,7 +199,11 @@ impl Intake {
 
     /// The same for one that is to be kept even without a byte.
     pub async fn keep(&self, upload: Upload) {
-        upload.park().await;
+        // Goes on to its end even if the caller gives up.
+        let parked = self.storing.spawn(upload.park()).await;
+        if let Err(error) = parked {
+            tracing::error!(%error, "an unfinished upload cannot be kept");
+        }
     }
 
     /// Forgets parked uploads older than the limit; to be called now and then.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::Intake;
 use super::unfinished::Claim;
-use crate::catalog::{CatalogError, Filter, Verdict};
+use crate::catalog::{CatalogError, Entry, Filter, Numbered, Verdict};
 use crate::store::{Found, StoreError, Unsettled};
 
 /// Entries whose files are looked at: the latest, as what came before is long on the medium.
@@ -61,7 +61,7 @@ impl Intake {
         Ok(Some(settled))
     }
 
-    async fn find_missing(&self, unsettled: &dyn Unsettled) -> Result<u64, SettleError> {
+    async fn find_missing(self: &Arc<Self>, unsettled: &dyn Unsettled) -> Result<u64, SettleError> {
         let catalog = &self.parts.catalog;
         let (mut missing, mut after) = (0, self.last_number().await?.saturating_sub(RECENT).max(0));
         loop {
@@ -74,11 +74,29 @@ impl Intake {
                 let entry = &numbered.entry;
                 if entry.verdict == Verdict::Stored
                     && unsettled.concerns(&entry.location)
-                    && self.parts.store.size(&entry.location).await? != Some(entry.meta.size)
+                    && !self.has_file(entry).await?
                 {
-                    missing += u64::from(self.lose(entry).await?);
+                    missing += u64::from(self.lose_if_missing(numbered).await?);
                 }
             }
+        }
+    }
+
+    async fn has_file(&self, entry: &Entry) -> Result<bool, StoreError> {
+        let size = self.parts.store.size(&entry.location).await?;
+        Ok(size == Some(entry.meta.size))
+    }
+
+    /// Takes the entry away, unless the image was stored again since it was looked at: at the same
+    /// place, and with a receipt of its own.
+    async fn lose_if_missing(self: &Arc<Self>, found: &Numbered) -> Result<bool, SettleError> {
+        let id = found.entry.meta.id;
+        let _nobody_else = Claim::of_settled(self, id).await;
+        match self.parts.catalog.find(id).await? {
+            Some(now) if now.number == found.number && !self.has_file(&now.entry).await? => {
+                Ok(self.lose(&now.entry).await?)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -179,7 +197,7 @@ impl Claim {
     async fn of_settled(intake: &Arc<Intake>, id: ImageId) -> Settling {
         loop {
             intake.unfinished.not_exclusive(id).await;
-            let Some((cell, _)) = intake.unfinished.cell(id) else {
+            let Some(cell) = intake.unfinished.unstored(id) else {
                 if let Some(claim) = Self::of_absent(intake, id) {
                     return Settling::Claimed { _claim: claim };
                 }
@@ -187,7 +205,7 @@ impl Claim {
             };
             // Whoever is to store it needs this lock first.
             let guard = cell.lock_owned().await;
-            if intake.unfinished.cell(id).is_some() {
+            if intake.unfinished.unstored(id).is_some() {
                 return Settling::Locked { _guard: guard };
             }
         }

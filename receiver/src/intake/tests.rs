@@ -1,9 +1,12 @@
 mod ledger;
 mod limits;
 mod power;
+mod proof;
+mod restarting;
 mod resuming;
 mod settling;
 mod storing;
+mod verifying;
 
 use shared::chunk::Segments;
 use shared::digest::DigestAlgorithm;

@@ -99,8 +99,9 @@ struct Owner {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// It is being found out what there is. Nobody else may claim the image meanwhile: of many who
-    /// want it at a time, each would take it from the one before, and none would ever have it.
+    /// It is being found out what there is, and what a process before left is verified, which may
+    /// take minutes. Nobody else may claim the image meanwhile: of many who want it at a time, each
+    /// would take it from the one before, and none would ever have it.
     Taking,
     /// Bytes come. Whoever wants the image has it.
     Sending,
@@ -127,6 +128,12 @@ impl State {
 
     fn owns(&self, id: ImageId, owner: u64) -> bool {
         self.owner(id).is_some_and(|known| known.number == owner)
+    }
+
+    fn unstored(&self, id: ImageId) -> Option<&Slot> {
+        let slot = self.slots.get(&id)?;
+        let is_stored = |owner: Owner| owner.phase == Phase::Storing;
+        (!slot.owner.is_some_and(is_stored)).then_some(slot)
     }
 
     /// What was parked of the image no longer counts as that.
@@ -175,15 +182,18 @@ impl Unfinished {
         }
     }
 
-    /// Takes what an earlier process left.
-    pub(super) fn load(&self, partials: Vec<Box<dyn Partial>>) {
+    /// Takes what an earlier process left. Its time counts from now on: by the clock on the wall it
+    /// may be decades old, where there is no battery for that clock. The clock tells only which of
+    /// them is the oldest, and gives way first.
+    pub(super) fn load(&self, mut partials: Vec<Box<dyn Partial>>) {
+        if self.ttl.is_zero() {
+            return;
+        }
+        partials.sort_by_key(|partial| std::cmp::Reverse(partial.age()));
         let now = Instant::now();
-        for partial in partials {
-            let (id, bytes, age) = (partial.about().meta.id, partial.length(), partial.age());
-            if age >= self.ttl {
-                continue;
-            }
-            let since = now.checked_sub(age).unwrap_or(now);
+        for (place, partial) in (0..).zip(partials) {
+            let (id, bytes) = (partial.about().meta.id, partial.length());
+            let since = now + Duration::from_nanos(place);
             let gone = {
                 let mut state = self.state.lock();
                 let cell = Arc::new(Cell::new(Some(Content::Cold(partial))));
@@ -297,58 +307,51 @@ impl Unfinished {
 
     /// Resolves when the image is not being stored, nor taken by somebody.
     pub(super) async fn not_exclusive(&self, id: ImageId) {
-        let exclusive = || {
+        self.out_of(id, Phase::is_exclusive).await;
+    }
+
+    /// Resolves when the image is not being taken by somebody.
+    pub(super) async fn not_taken(&self, id: ImageId) {
+        self.out_of(id, |phase| phase == Phase::Taking).await;
+    }
+
+    async fn out_of(&self, id: ImageId, is_awaited: fn(Phase) -> bool) {
+        let awaited = || {
             let owner = self.state.lock().owner(id);
-            owner.is_some_and(|owner| owner.phase.is_exclusive())
+            owner.is_some_and(|owner| is_awaited(owner.phase))
         };
-        while exclusive() {
+        while awaited() {
             let free = self.free.notified();
             tokio::pin!(free);
             // Listens from here on, so that what happens before the second look is not missed.
             free.as_mut().enable();
-            if exclusive() {
+            if awaited() {
                 free.await;
             }
         }
     }
 
+    /// Whether somebody is taking the image.
+    pub(super) fn is_taken(&self, id: ImageId) -> bool {
+        let owner = self.state.lock().owner(id);
+        owner.is_some_and(|owner| owner.phase == Phase::Taking)
+    }
+
+    /// The cell of an image that is not being stored, however old it is.
+    pub(super) fn unstored(&self, id: ImageId) -> Option<Arc<Cell>> {
+        let state = self.state.lock();
+        state.unstored(id).map(|slot| Arc::clone(&slot.cell))
+    }
+
     /// The cell of an image that is not being stored, and how long it is kept yet.
     pub(super) fn cell(&self, id: ImageId) -> Option<(Arc<Cell>, Duration)> {
         let state = self.state.lock();
-        let slot = state.slots.get(&id)?;
-        if slot
-            .owner
-            .is_some_and(|owner| owner.phase == Phase::Storing)
-        {
-            return None;
-        }
+        let slot = state.unstored(id)?;
         let left = match &slot.parked {
             Some(parked) => self.ttl.checked_sub(parked.since.elapsed())?,
             None => self.ttl,
         };
         (!left.is_zero()).then(|| (Arc::clone(&slot.cell), left))
-    }
-
-    /// What was parked has been verified: so many bytes it is. Nothing is left of it if `None`.
-    pub(super) fn verified(&self, id: ImageId, cell: &Arc<Cell>, bytes: Option<u64>) {
-        let gone = {
-            let mut state = self.state.lock();
-            let slot = state.slots.get(&id);
-            let Some(parked) = slot.filter(|slot| Arc::ptr_eq(&slot.cell, cell)) else {
-                return;
-            };
-            match (parked.parked, bytes) {
-                (None, _) => None,
-                (Some(parked), Some(bytes)) => {
-                    let parked = Parked { bytes, ..parked };
-                    // Never more than before.
-                    state.park(id, parked, u64::MAX);
-                    None
-                }
-                (Some(_), None) => state.remove(id),
-            }
-        };
-        drop(gone);
     }
 
     /// Drops parked uploads that are too old; how many.

@@ -17,7 +17,16 @@ use super::{Intake, Origin};
 use crate::budget::{Budget, Lease};
 pub use body::Checkpoint;
 pub(super) use body::{Body, Opening};
-pub(super) use recover::warm;
+pub(super) use recover::recover;
+
+/// Whether bytes count as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// They do.
+    Needless,
+    /// Only together, when something has been checked that is known at their end.
+    Follows,
+}
 
 /// What an upload takes beside its image's bytes and what is said of it, about.
 const UPLOAD: usize = 2 << 10;
@@ -140,16 +149,53 @@ impl Upload {
             .is_some_and(|owner| self.intake.unfinished.owns(self.meta.id, owner))
     }
 
-    /// How far it is now.
+    /// How far it is now. With `proof`, what comes from here on counts only once [`Self::prove`]
+    /// says so: neither another connection nor another process goes on with it before.
     ///
     /// # Errors
     /// When another connection took over.
-    pub async fn checkpoint(&self) -> Result<Checkpoint, Reject> {
-        let content = self.cell.lock().await;
-        match &*content {
-            Some(Content::Warm(body)) if self.is_owned() => Ok(body.checkpoint()),
+    pub async fn checkpoint(&self, proof: Proof) -> Result<Checkpoint, Reject> {
+        let mut content = self.cell.lock().await;
+        let body = match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => body,
+            _ => return Err(self.superseded()),
+        };
+        if proof == Proof::Follows {
+            body.suspect();
+        }
+        Ok(body.checkpoint())
+    }
+
+    /// What came since the checkpoint counts.
+    ///
+    /// # Errors
+    /// When another connection took over.
+    pub async fn prove(&self) -> Result<(), Reject> {
+        let mut content = self.cell.lock().await;
+        match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => {
+                body.prove();
+                Ok(())
+            }
             _ => Err(self.superseded()),
         }
+    }
+
+    /// The store was full: goes back to what it has. Without this, the upload cannot be completed.
+    ///
+    /// # Errors
+    /// When nothing is left, or another connection took over.
+    pub async fn retreat(&mut self) -> Result<(), Reject> {
+        let mut content = self.cell.lock().await;
+        let body = match &mut *content {
+            Some(Content::Warm(body)) if self.is_owned() => body,
+            _ => return Err(self.superseded()),
+        };
+        body.retreat().await?;
+        self.received = body.received();
+        self.buffered = body.buffered();
+        self.next = self.received;
+        Ok(())
     }
 
     /// Goes back to `checkpoint`.

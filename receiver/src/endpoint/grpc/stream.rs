@@ -157,23 +157,31 @@ pub(super) async fn upload(service: TransferService, request: Request<Body>) -> 
         }
         summary
     });
-    let credit = service.options.credit;
-    let intake = service.intake.clone();
-    let patience = patience(&service);
-    let memory = intake.budget().holder();
-    let mut session = Session::new(
-        intake,
-        Transport::Grpc,
-        credit,
-        replies,
-        patience,
-        memory.clone(),
-        false,
-    );
-    let end = converse(&service, &mut session, request.into_body(), memory).await;
-    session.close().await;
-    if let Some(reason) = end {
-        return Status::unavailable(reason).into_http();
+    // In a task of its own: when the stream is reset, and with it this call is dropped, what came is
+    // kept to be gone on with.
+    let tasks = service.options.tasks.clone();
+    let conversation = tasks.spawn(async move {
+        let credit = service.options.credit;
+        let intake = service.intake.clone();
+        let patience = patience(&service);
+        let memory = intake.budget().holder();
+        let mut session = Session::new(
+            intake,
+            Transport::Grpc,
+            credit,
+            replies,
+            patience,
+            memory.clone(),
+            false,
+        );
+        let end = converse(&service, &mut session, request.into_body(), memory).await;
+        session.close().await;
+        end
+    });
+    match conversation.await {
+        Ok(None) => {}
+        Ok(Some(reason)) => return Status::unavailable(reason).into_http(),
+        Err(error) => return Status::internal(error.to_string()).into_http(),
     }
     match collector.await {
         Ok(summary) => {

@@ -58,6 +58,16 @@ async fn put(
         })?),
     };
     let origin = Origin::new(Transport::Grpc, &request.transmitter).with_outbox(outbox);
+    if begin.offset > 0 {
+        // Before it takes what is held of the image from anybody.
+        let message = format!(
+            "put carries whole images, but begin.offset is {}; send the image from byte 0, or the \
+             rest of it by Exchange",
+            begin.offset
+        );
+        let reject = Reject::new(begin.meta.id, RejectReason::Offset, message);
+        return Err(intake.turn_down(&begin.meta, &origin, reject));
+    }
     let receipt = match intake.begin(begin, &origin).await? {
         Begun::Present(receipt) => receipt,
         Begun::Upload(mut upload) => {

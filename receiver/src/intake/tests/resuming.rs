@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use shared::chunk::Segments;
 use shared::digest::DigestAlgorithm;
-use shared::image::{ImageMeta, Transport};
+use shared::image::{ImageMeta, OutboxId, Transport};
 use shared::receipt::{ReceiptStatus, RejectReason};
 use shared::settings::units::ByteSize;
 
 use crate::intake::sample::{Rig, meta, picture, push};
+use crate::intake::{Begun, Proof};
 use crate::store::memory::MemoryStore;
 
 /// The file of the only unfinished image.
-fn part(rig: &Rig) -> PathBuf {
+pub(super) fn part(rig: &Rig) -> PathBuf {
     let mut files = rig.files("incoming");
     files.retain(|file| file.extension().is_some_and(|kind| kind == "part"));
     assert_eq!(files.len(), 1);
@@ -227,7 +228,7 @@ async fn an_upload_goes_back_to_a_checkpoint() {
     assert!(bytes.len() > 2 << 20);
     let mut upload = rig.upload(meta(&bytes)).await;
     push(&mut upload, &bytes[..100]).await.unwrap();
-    let checkpoint = upload.checkpoint().await.unwrap();
+    let checkpoint = upload.checkpoint(Proof::Needless).await.unwrap();
     for piece in bytes[100..].chunks(1 << 20) {
         let wrong: Vec<u8> = piece.iter().map(|byte| !byte).collect();
         push(&mut upload, &wrong).await.unwrap();
@@ -357,119 +358,32 @@ async fn parked_uploads_are_limited_in_bytes() {
 }
 
 #[tokio::test]
-async fn a_closed_intake_leaves_everything_to_the_next_process() {
+async fn who_goes_on_with_an_image_says_where_it_counts() {
     let rig = Rig::new();
     let bytes = picture(20, 1);
-    let (first, second) = (meta(&bytes), meta(&bytes));
-    let mut early = rig.upload(first.clone()).await;
-    push(&mut early, &bytes[..100]).await.unwrap();
-    let mut late = rig.upload(second.clone()).await;
-    push(&mut late, &bytes[..200]).await.unwrap();
-    rig.intake.park(early).await;
-    rig.intake.close().await;
-    rig.intake.park(late).await;
-    assert_eq!(std::sync::Arc::strong_count(&rig.intake), 1);
-    let rig = rig.again(|_| {}).await;
-    assert_eq!(rig.intake.held(first.id).await, Some(100));
-    for (meta, held) in [(first, 100), (second, 200)] {
-        let mut upload = rig.upload_from(meta, held).await;
-        push(&mut upload, &bytes[held as usize..]).await.unwrap();
-        upload.finish(None).await.unwrap();
-    }
-    assert!(rig.files("incoming").is_empty());
-    for file in rig.files("images") {
-        assert_eq!(std::fs::read(file).unwrap(), bytes);
-    }
-}
-
-#[tokio::test]
-async fn what_a_killed_process_had_is_gone_on_with_as_far_as_it_is_right() {
-    let bytes = picture(1_200, 1);
-    assert!(bytes.len() > 4 << 20);
-    // Torn where the process or the power left it: (bytes that are cut off, byte that is wrong).
-    for (cut, wrong, held) in [
-        (0, None, 3 << 20),
-        (1, None, 2 << 20),
-        ((1 << 20) + 1, None, 1 << 20),
-        (0, Some((3 << 20) - 1), 2 << 20),
-        (0, Some(1 << 20), 1 << 20),
-        (0, Some(0), 0),
-    ] {
-        let rig = Rig::with(|parts| parts.limits.max_image_size = ByteSize::mib(8));
-        let meta = meta(&bytes);
-        let mut upload = rig.upload(meta.clone()).await;
-        for piece in bytes[..3 << 20].chunks(1 << 19) {
-            push(&mut upload, piece).await.unwrap();
-        }
-        let path = part(&rig);
-        let rig = rig
-            .killed(
-                upload,
-                |parts| parts.limits.max_image_size = ByteSize::mib(8),
-                || {
-                    let mut left = std::fs::read(&path).unwrap();
-                    left.truncate(left.len() - cut);
-                    if let Some(wrong) = wrong {
-                        left[wrong] ^= 1;
-                    }
-                    std::fs::write(&path, left).unwrap();
-                },
-            )
-            .await;
-        let case = format!("cut {cut}, wrong {wrong:?}");
-        assert_eq!(rig.intake.held(meta.id).await.unwrap_or(0), held, "{case}");
-        let mut upload = rig.upload_from(meta, held).await;
-        for piece in bytes[held as usize..].chunks(1 << 20) {
-            push(&mut upload, piece).await.unwrap();
-        }
-        let receipt = upload.finish(None).await.unwrap();
-        assert_eq!(
-            receipt.digest,
-            DigestAlgorithm::Xxh3.digest(&bytes),
-            "{case}"
-        );
-        assert_eq!((receipt.width, receipt.height), (1_200, 1_200), "{case}");
-        assert_eq!(std::fs::read(&rig.files("images")[0]).unwrap(), bytes);
-        assert!(rig.files("incoming").is_empty(), "{case}");
-    }
-}
-
-#[tokio::test]
-async fn what_an_earlier_process_left_expires_too() {
-    let rig = Rig::new();
-    let bytes = picture(20, 1);
-    let mut upload = rig.upload(meta(&bytes)).await;
-    push(&mut upload, &bytes[..300]).await.unwrap();
-    let id = upload.meta().id;
-    rig.intake.park(upload).await;
-    rig.intake.close().await;
-    let rig = rig
-        .again(|parts| parts.limits.partial_ttl = Duration::from_nanos(1))
-        .await;
-    assert_eq!(rig.intake.held(id).await, None);
-    rig.assert_empty();
-}
-
-#[tokio::test]
-async fn what_was_stored_meanwhile_is_not_gone_on_with() {
-    let rig = Rig::new();
-    let bytes = picture(20, 1);
-    let meta = meta(&bytes);
-    let mut upload = rig.upload(meta.clone()).await;
+    let begun = ImageMeta {
+        sequence: 1_234,
+        run: "before".to_owned(),
+        ..meta(&bytes)
+    };
+    let mut upload = rig.upload(begun.clone()).await;
     push(&mut upload, &bytes[..300]).await.unwrap();
     rig.intake.park(upload).await;
-    let left: Vec<_> = rig.files("incoming");
-    let left: Vec<_> = left
-        .iter()
-        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
-        .collect();
-    rig.send(meta.clone(), &bytes).await.unwrap();
-    // As after a power loss that brought the names back.
-    for (path, content) in left {
-        std::fs::write(path, content).unwrap();
-    }
-    let rig = rig.again(|_| {}).await;
-    assert_eq!(rig.intake.held(meta.id).await, None);
-    assert!(rig.files("incoming").is_empty());
-    assert_eq!(rig.files("images").len(), 1);
+    // Its outbox was made anew meanwhile.
+    let outbox = OutboxId::new();
+    let origin = crate::intake::sample::origin().with_outbox(Some(outbox));
+    let meta = ImageMeta {
+        sequence: 7,
+        run: "after".to_owned(),
+        ..begun
+    };
+    let begin = shared::wire::Begin { meta, offset: 300 };
+    let Ok(Begun::Upload(mut upload)) = rig.intake.begin(begin, &origin).await else {
+        panic!("its bytes are held")
+    };
+    push(&mut upload, &bytes[300..]).await.unwrap();
+    upload.finish(None).await.unwrap();
+    let entry = rig.entries().await.remove(0);
+    assert_eq!((entry.outbox, entry.meta.sequence), (Some(outbox), 7));
+    assert_eq!(entry.meta.run, "after");
 }

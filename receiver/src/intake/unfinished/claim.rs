@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use shared::image::ImageId;
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Cell, Content, Owner, Phase, Slot};
+use super::{Cell, Content, Owner, Parked, Phase, Slot};
 use crate::intake::Intake;
 
 /// Time for an owner to end the write that is under way when its image is claimed. After it, its
@@ -22,8 +22,8 @@ pub(in crate::intake) struct Claim {
     cell: Arc<Cell>,
     /// `None` once it is given up.
     content: Option<OwnedMutexGuard<Option<Content>>>,
-    /// Since when it was parked.
-    since: Option<Instant>,
+    /// As it was parked.
+    parked: Option<Parked>,
 }
 
 /// What is claimed.
@@ -32,6 +32,8 @@ enum Which {
     Any,
     /// Only an image of which something came.
     Begun,
+    /// Only one that is parked, which nobody has.
+    Parked,
 }
 
 impl Claim {
@@ -49,6 +51,11 @@ impl Claim {
     /// The same if something came of the image.
     pub(in crate::intake) async fn of_begun(intake: &Arc<Intake>, id: ImageId) -> Option<Self> {
         Self::attempt(intake, id, Which::Begun).await
+    }
+
+    /// The same if the image is parked: it is taken from nobody.
+    pub(in crate::intake) async fn of_parked(intake: &Arc<Intake>, id: ImageId) -> Option<Self> {
+        Self::attempt(intake, id, Which::Parked).await
     }
 
     /// The same if nothing came of the image, at once.
@@ -75,7 +82,7 @@ impl Claim {
             owner: Some(number),
             cell,
             content: Some(content),
-            since: None,
+            parked: None,
         })
     }
 
@@ -88,7 +95,13 @@ impl Claim {
             if owner.is_some_and(|owner| owner.phase.is_exclusive()) {
                 continue;
             }
-            if which == Which::Begun && !state.slots.contains_key(&id) {
+            let slot = state.slots.get(&id);
+            let is_meant = match which {
+                Which::Any => true,
+                Which::Begun => slot.is_some(),
+                Which::Parked => slot.is_some_and(|slot| slot.parked.is_some()),
+            };
+            if !is_meant {
                 return None;
             }
             let number = this.next_owner();
@@ -104,7 +117,7 @@ impl Claim {
             owner: Some(owner),
             cell: Arc::clone(&cell),
             content: None,
-            since: parked.map(|parked| parked.since),
+            parked,
         };
         match tokio::time::timeout(PATIENCE, Arc::clone(&cell).lock_owned()).await {
             Ok(content) => claim.content = Some(content),
@@ -128,6 +141,10 @@ impl Claim {
             // The former owner has another reference, so nothing is dropped here.
             slot.cell = Arc::clone(&self.cell);
         }
+    }
+
+    pub(in crate::intake) fn id(&self) -> ImageId {
+        self.id
     }
 
     /// What came.
@@ -159,11 +176,11 @@ impl Drop for Claim {
         let bytes = match self.content.take() {
             Some(content) => content.as_ref().map(|content| content.sizes().0),
             // Given up before it was known what is there: whoever claims it next will find out.
-            None => Some(0),
+            None => Some(self.parked.map_or(0, |parked| parked.bytes)),
         };
         match bytes {
             Some(bytes) => {
-                let since = self.since.unwrap_or_else(Instant::now);
+                let since = self.parked.map_or_else(Instant::now, |parked| parked.since);
                 unfinished.park(self.id, owner, bytes, since);
             }
             None => unfinished.release(self.id, owner),

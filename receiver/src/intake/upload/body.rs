@@ -19,6 +19,10 @@ pub(in crate::intake) struct Body {
     pub(super) meta: Arc<ImageMeta>,
     pub(super) origin: Origin,
     pub(super) state: Checkpoint,
+    /// What a full disk leaves: as far as the store has it.
+    on_disk: Option<Box<Checkpoint>>,
+    /// What was there when bytes began to come that count only together, and not yet.
+    unproven: Option<Box<Checkpoint>>,
     /// `None` once it is committed.
     pub(super) writer: Option<Box<dyn ImageWriter>>,
     /// The catalogued image with this id, when only the bytes can tell whether it is the same.
@@ -117,6 +121,8 @@ impl Body {
                 inspector: Inspector::default(),
                 second: None,
             },
+            on_disk: None,
+            unproven: None,
             intake,
             meta,
             origin,
@@ -126,6 +132,13 @@ impl Body {
             first_byte: None,
             last_byte: None,
         }
+    }
+
+    /// Has this writer, whose store has everything up to `state`.
+    pub(super) fn goes_on(&mut self, writer: Box<dyn ImageWriter>, state: Checkpoint) {
+        self.on_disk = Some(Box::new(state.clone()));
+        self.state = state;
+        self.writer = Some(writer);
     }
 
     pub(super) fn intake(&self) -> &Arc<Intake> {
@@ -144,6 +157,14 @@ impl Body {
         self.state.assembler.received()
     }
 
+    /// Bytes that count, whatever becomes of those that come just now.
+    pub(in crate::intake) fn proven(&self) -> u64 {
+        match &self.unproven {
+            Some(start) => start.assembler.received(),
+            None => self.received(),
+        }
+    }
+
     pub(in crate::intake) fn size(&self) -> u64 {
         self.state.assembler.size()
     }
@@ -160,6 +181,44 @@ impl Body {
 
     pub(super) fn checkpoint(&self) -> Checkpoint {
         self.state.clone()
+    }
+
+    /// What comes from here on counts only once [`Self::prove`] says so: neither another connection
+    /// nor another process goes on with it before.
+    pub(super) fn suspect(&mut self) {
+        self.unproven = Some(Box::new(self.state.clone()));
+        if let Some(writer) = &mut self.writer {
+            writer.set_provisional(true);
+        }
+    }
+
+    pub(super) fn prove(&mut self) {
+        self.unproven = None;
+        if let Some(writer) = &mut self.writer {
+            writer.set_provisional(false);
+        }
+    }
+
+    pub(in crate::intake) fn is_suspect(&self) -> bool {
+        self.unproven.is_some()
+    }
+
+    /// Drops what does not count.
+    pub(in crate::intake) async fn drop_unproven(&mut self) -> Result<(), StoreError> {
+        match self.unproven.take() {
+            Some(start) => self.go_back(*start).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The store is full: goes back to what it has and may keep.
+    pub(super) async fn retreat(&mut self) -> Result<(), Reject> {
+        let id = self.meta.id;
+        let Some(ground) = self.unproven.take().or_else(|| self.on_disk.clone()) else {
+            return Err(store_failed(id, &StoreError::Broken { id }));
+        };
+        let back = self.go_back(*ground).await;
+        back.map_err(|error| store_failed(id, &error))
     }
 
     /// A sender that announced the image again goes on with it.
@@ -186,6 +245,9 @@ impl Body {
         }
         self.origin = origin.clone();
         let known = Arc::make_mut(&mut self.meta);
+        // The number counts in the outbox that its sender has now, which may be another one.
+        known.sequence = meta.sequence;
+        known.run.clone_from(&meta.run);
         known.attempt = meta.attempt;
         known.clock = meta.clock.or(known.clock);
         known.digest = known.digest.or(meta.digest);
@@ -194,7 +256,23 @@ impl Body {
 
     /// Hands all bytes to the store's medium, so that a parked upload takes no memory for them,
     /// and holds nothing open.
+    ///
+    /// # Errors
+    /// When the store fails. A full one keeps what it has: the rest is sent again.
     pub(in crate::intake) async fn park(&mut self) -> Result<(), StoreError> {
+        self.drop_unproven().await?;
+        if let Err(error) = self.park_writer().await {
+            let Some(ground) = self.on_disk.clone().filter(|_| error.is_full()) else {
+                return Err(error);
+            };
+            self.go_back(*ground).await?;
+            self.park_writer().await?;
+        }
+        self.on_disk = Some(Box::new(self.state.clone()));
+        Ok(())
+    }
+
+    async fn park_writer(&mut self) -> Result<(), StoreError> {
         let digest = self.state.assembler.digest_so_far();
         match &mut self.writer {
             Some(writer) => writer.park(digest).await,
@@ -214,6 +292,7 @@ impl Body {
             return Ok(());
         };
         let written = writer.reopen().await.map(drop);
+        self.note_on_disk();
         written.map_err(|error| self.turned_down(store_failed(id, &error)))
     }
 
@@ -227,14 +306,24 @@ impl Body {
     }
 
     pub(super) async fn roll_back(&mut self, checkpoint: Checkpoint) -> Result<(), Reject> {
+        let back = self.go_back(checkpoint).await;
+        back.map_err(|error| self.turned_down(store_failed(self.meta.id, &error)))
+    }
+
+    async fn go_back(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         let length = checkpoint.assembler.received();
         let digest = checkpoint.assembler.digest_so_far();
+        let beyond = |ground: &Checkpoint| ground.assembler.received() > length;
+        if self.on_disk.as_deref().is_some_and(beyond) {
+            // The store has more than that, and cuts it off.
+            self.on_disk = Some(Box::new(checkpoint.clone()));
+        }
         self.state = checkpoint;
-        let Some(writer) = &mut self.writer else {
-            return Ok(());
-        };
-        let truncated = writer.truncate(length, digest).await;
-        truncated.map_err(|error| self.turned_down(store_failed(self.meta.id, &error)))
+        self.prove();
+        match &mut self.writer {
+            Some(writer) => writer.truncate(length, digest).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn push(
@@ -256,7 +345,16 @@ impl Body {
             return Ok(());
         };
         let written = writer.write(data, digest).await;
+        self.note_on_disk();
         written.map_err(|error| self.turned_down(store_failed(id, &error)))
+    }
+
+    /// Takes note if the store has everything.
+    fn note_on_disk(&mut self) {
+        let on_disk = self.writer.as_ref().and_then(|writer| writer.on_disk());
+        if on_disk == Some(self.received()) {
+            self.on_disk = Some(Box::new(self.state.clone()));
+        }
     }
 
     pub(super) fn chunk_reject(&self, error: ChunkError) -> Reject {

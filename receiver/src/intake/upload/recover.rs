@@ -8,42 +8,31 @@ use shared::digest::Digest;
 
 use super::body::{Body, Checkpoint};
 use crate::intake::Intake;
-use crate::store::{Partial, Replay, StoreError};
+use crate::store::{Partial, Replay};
 
 /// Verifies what an earlier process left of an image that is not in the catalogue; `None` when
-/// nothing can be gone on with.
-pub(in crate::intake) async fn warm(
+/// nothing can be gone on with. May block for as long as it takes to read it.
+pub(in crate::intake) fn recover(
     intake: &Arc<Intake>,
     partial: Box<dyn Partial>,
 ) -> Option<Box<Body>> {
     let about = partial.about().clone();
     let id = about.meta.id;
-    let begun = Arc::clone(intake);
-    let recovered = tokio::task::spawn_blocking(move || {
-        let mut body = Body::of_partial(begun, about);
-        let mut tape = Tape {
-            good: body.state.clone(),
-            now: body.state.clone(),
-            torn: false,
-        };
-        body.writer = Some(partial.recover(&mut tape)?);
-        body.state = tape.good;
-        Ok::<_, StoreError>(Box::new(body))
-    });
-    match recovered.await {
-        Ok(Ok(body)) => {
-            tracing::info!(image = %id, bytes = body.received(), "an unfinished image was verified");
-            Some(body)
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(image = %id, %error, "an unfinished image is dropped");
-            None
-        }
+    let mut body = Body::of_partial(Arc::clone(intake), about);
+    let mut tape = Tape {
+        good: body.state.clone(),
+        now: body.state.clone(),
+        torn: false,
+    };
+    match partial.recover(&mut tape) {
+        Ok(writer) => body.goes_on(writer, tape.good),
         Err(error) => {
-            tracing::error!(image = %id, %error, "an unfinished image is dropped");
-            None
+            tracing::warn!(image = %id, %error, "an unfinished image is dropped");
+            return None;
         }
     }
+    tracing::info!(image = %id, bytes = body.received(), "an unfinished image was verified");
+    Some(Box::new(body))
 }
 
 /// Makes the state of an upload from its bytes.

@@ -28,16 +28,21 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn create(root: Arc<Root>, about: About) -> Result<Self, StoreError> {
+    /// # Errors
+    /// When it cannot be made: `about` comes back.
+    pub(super) fn create(
+        root: Arc<Root>,
+        about: Box<About>,
+    ) -> Result<Self, (Box<About>, StoreError)> {
         let stem = root.stem(about.meta.id);
         let path = root.incoming(&format!("{stem}.part"));
-        let file = root
-            .disk
-            .create(&path)
-            .map_err(|source| StoreError::io("making", &path, source))?;
+        let file = match root.disk.create(&path) {
+            Ok(file) => file,
+            Err(source) => return Err((about, StoreError::io("making", &path, source))),
+        };
         let beside = root.incoming(&format!("{stem}.meta"));
         Ok(Self {
-            notes: Notes::new(Arc::clone(&root), beside, about),
+            notes: Notes::new(Arc::clone(&root), beside, *about),
             root,
             path,
             file: Some(file),
@@ -91,8 +96,13 @@ impl Part {
         Ok(&**self.file.insert(file))
     }
 
-    /// Adds bytes, up to and including which the image has this digest.
-    pub(super) fn append(&mut self, pieces: &[Bytes], digest: Digest) -> Result<(), StoreError> {
+    /// Adds bytes, up to and including which the image has this digest. `None` when another
+    /// process is not to go on with them.
+    pub(super) fn append(
+        &mut self,
+        pieces: &[Bytes],
+        digest: Option<Digest>,
+    ) -> Result<(), StoreError> {
         if pieces.is_empty() {
             return Ok(());
         }
@@ -100,7 +110,9 @@ impl Part {
         let written = self.file()?.write_at(pieces, length);
         written.map_err(|source| StoreError::io("writing", &self.path, source))?;
         self.length += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        self.notes.add(self.length, digest);
+        if let Some(digest) = digest {
+            self.notes.add(self.length, digest);
+        }
         Ok(())
     }
 

@@ -24,12 +24,25 @@ pub(super) fn of(root: &Arc<Root>) -> Option<Arc<dyn Unsettled>> {
     (!names.is_empty()).then(|| Arc::new(Folders { root, names }) as Arc<dyn Unsettled>)
 }
 
-/// Moves a file below `root` out of sight; the folder for such is there.
+/// Moves a file below `root` out of sight; the folder for such is there. It takes the place of none
+/// that came from the same location before.
 pub(super) fn set_aside(disk: &dyn Disk, root: &Path, location: &str) -> Result<(), StoreError> {
     let from = root.join(location);
-    let to = root.join(ORPHANS).join(location.replace('/', "."));
+    let name = location.replace('/', ".");
+    let mut to = root.join(ORPHANS).join(&name);
+    let mut number = 0_u64;
+    while is_there(disk, &to)? {
+        number += 1;
+        to.set_file_name(format!("{name}.{number}"));
+    }
     disk.rename(&from, &to)
         .map_err(|source| StoreError::io("moving", &from, source))
+}
+
+fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool, StoreError> {
+    let length = disk.length(path);
+    let length = length.map_err(|source| StoreError::io("looking at", path, source))?;
+    Ok(length.is_some())
 }
 
 impl Unsettled for Folders {

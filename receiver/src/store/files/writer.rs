@@ -26,15 +26,32 @@ pub(super) struct FileWriter {
     batch: Batch,
     /// Digest of all bytes, those of the batch included.
     digest: Digest,
+    /// No process after this one is to go on with what is written now.
+    provisional: bool,
 }
 
 enum State {
-    /// Nothing is on disk yet; a small image goes there in one step at commit.
-    Fresh(Box<About>),
-    /// The file holds all bytes but those of the batch.
-    Open(Box<Part>),
-    /// Bytes were lost, or are under way on a blocking thread whose waiter was dropped.
+    /// All bytes are there but those of the batch.
+    Whole(Ground),
+    /// Bytes were lost on their way to the disk; those there are as they were.
+    Torn(Ground),
+    /// All is lost, or under way on a blocking thread whose waiter was dropped.
     Broken,
+}
+
+enum Ground {
+    /// Nothing is on disk yet; a small image goes there in one step at commit.
+    New(Box<About>),
+    There(Box<Part>),
+}
+
+impl Ground {
+    fn length(&self) -> u64 {
+        match self {
+            Self::New(_) => 0,
+            Self::There(part) => part.length(),
+        }
+    }
 }
 
 impl FileWriter {
@@ -43,8 +60,9 @@ impl FileWriter {
             root,
             id: about.meta.id,
             digest: about.algorithm.digest(b""),
-            state: State::Fresh(Box::new(about)),
+            state: State::Whole(Ground::New(Box::new(about))),
             batch: Batch::default(),
+            provisional: false,
         }
     }
 
@@ -54,31 +72,42 @@ impl FileWriter {
             root,
             id,
             digest,
-            state: State::Open(Box::new(part)),
+            state: State::Whole(Ground::There(Box::new(part))),
             batch: Batch::default(),
+            provisional: false,
         }
     }
 
     /// Takes what is needed to go on from a blocking thread. Until it comes back the writer is
     /// broken, so that a cancelled call cannot leave a hole.
     fn begin(&mut self) -> Result<Work, StoreError> {
-        let ground = match std::mem::replace(&mut self.state, State::Broken) {
-            State::Fresh(about) => Ground::New(about),
-            State::Open(part) => Ground::There(part),
-            State::Broken => return Err(StoreError::Broken { id: self.id }),
-        };
-        Ok(Work {
-            root: Arc::clone(&self.root),
-            ground,
-            pieces: std::mem::take(&mut self.batch).finish(),
-            digest: self.digest,
-        })
+        match std::mem::replace(&mut self.state, State::Broken) {
+            State::Whole(ground) => Ok(Work {
+                root: Arc::clone(&self.root),
+                ground,
+                pieces: std::mem::take(&mut self.batch).finish(),
+                digest: (!self.provisional).then_some(self.digest),
+            }),
+            lost => {
+                self.state = lost;
+                Err(StoreError::Broken { id: self.id })
+            }
+        }
     }
 
-    async fn flush(&mut self) -> Result<(), StoreError> {
+    /// Brings all bytes to the file, and then does `more` with it. When it fails, what was there
+    /// before is there yet.
+    async fn flush<T: Send + 'static>(
+        &mut self,
+        more: impl FnOnce(&mut Part) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let work = self.begin()?;
-        self.state = State::Open(self.run(move || work.write()).await?);
-        Ok(())
+        let (ground, done) = self.run(move || Ok(work.attempt(more))).await?;
+        self.state = match &done {
+            Ok(_) => State::Whole(ground),
+            Err(_) => State::Torn(ground),
+        };
+        self.root.noting_space(done)
     }
 
     /// Runs `work` where it may block; a full disk is told.
@@ -102,7 +131,7 @@ impl ImageWriter for FileWriter {
         }
         self.digest = digest;
         if self.batch.len() >= BATCH {
-            self.flush().await
+            self.flush(|_| Ok(())).await
         } else {
             Ok(())
         }
@@ -112,59 +141,66 @@ impl ImageWriter for FileWriter {
         self.batch.len() as u64
     }
 
+    fn on_disk(&self) -> Option<u64> {
+        match &self.state {
+            State::Whole(ground) | State::Torn(ground) => Some(ground.length()),
+            State::Broken => None,
+        }
+    }
+
+    fn set_provisional(&mut self, provisional: bool) {
+        self.provisional = provisional;
+    }
+
     async fn truncate(&mut self, length: u64, digest: Digest) -> Result<(), StoreError> {
+        let broken = StoreError::Broken { id: self.id };
         self.digest = digest;
-        let on_disk = match &self.state {
-            State::Fresh(_) => 0,
-            State::Open(part) => part.length(),
-            State::Broken => return Err(StoreError::Broken { id: self.id }),
-        };
-        if let Some(kept) = length.checked_sub(on_disk) {
-            self.batch
-                .truncate(usize::try_from(kept).unwrap_or(usize::MAX));
-            return Ok(());
+        match &self.state {
+            State::Whole(ground) => {
+                if let Some(kept) = length.checked_sub(ground.length()) {
+                    self.batch
+                        .truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+                    return Ok(());
+                }
+            }
+            State::Torn(ground) if length <= ground.length() => {}
+            State::Torn(_) | State::Broken => return Err(broken),
         }
         self.batch = Batch::default();
-        let work = self.begin()?;
-        let cut = move || {
-            let mut part = work.write()?;
-            part.cut(length)?;
-            Ok(part)
-        };
-        self.state = State::Open(self.run(cut).await?);
-        Ok(())
+        match std::mem::replace(&mut self.state, State::Broken) {
+            State::Whole(ground) | State::Torn(ground) => self.state = State::Whole(ground),
+            State::Broken => return Err(broken),
+        }
+        if matches!(self.state, State::Whole(Ground::New(_))) {
+            return Ok(());
+        }
+        self.flush(move |part| part.cut(length)).await
     }
 
     async fn reopen(&mut self) -> Result<Option<File>, StoreError> {
-        let work = self.begin()?;
-        let read = move || {
-            let root = Arc::clone(&work.root);
-            let part = work.write()?;
+        let root = Arc::clone(&self.root);
+        self.flush(move |part| {
             let opening = |source| StoreError::io("opening", part.path(), source);
             let reader = root.disk.open(part.path(), false).map_err(opening)?;
             let reader = reader.as_os().map(File::try_clone).transpose();
-            let reader = reader.map_err(opening)?;
-            Ok((part, reader))
-        };
-        let (part, reader) = self.run(read).await?;
-        self.state = State::Open(part);
-        Ok(reader)
+            reader.map_err(opening)
+        })
+        .await
     }
 
     async fn park(&mut self, digest: Digest) -> Result<(), StoreError> {
         self.digest = digest;
-        let work = self.begin()?;
-        let parked = move || {
-            let mut part = work.write()?;
+        self.flush(move |part| {
             part.park(digest);
-            Ok(part)
-        };
-        self.state = State::Open(self.run(parked).await?);
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 
     fn leave(&mut self) {
-        if let State::Open(part) = &mut self.state {
+        if let State::Whole(Ground::There(part)) | State::Torn(Ground::There(part)) =
+            &mut self.state
+        {
             part.stay();
         }
     }
@@ -176,7 +212,15 @@ impl ImageWriter for FileWriter {
             location.number(self.root.next_number());
         }
         let text = location.text();
-        let placed = self.run(move || work.write()?.place(&location)).await?;
+        let placed = self.run(move || {
+            let (ground, written) = work.attempt(|_| Ok(()));
+            written?;
+            match ground {
+                Ground::There(part) => part.place(&location),
+                Ground::New(about) => Err(StoreError::Broken { id: about.meta.id }),
+            }
+        });
+        let placed = placed.await?;
         if let Err(error) = placed.end().await {
             // Not durable, hence not receipted: it must not be visible either.
             let root = Arc::clone(&self.root);
@@ -200,21 +244,24 @@ struct Work {
     root: Arc<Root>,
     ground: Ground,
     pieces: Vec<Bytes>,
-    digest: Digest,
-}
-
-enum Ground {
-    New(Box<About>),
-    There(Box<Part>),
+    /// `None` when what is written is provisional.
+    digest: Option<Digest>,
 }
 
 impl Work {
-    fn write(self) -> Result<Box<Part>, StoreError> {
+    fn attempt<T>(
+        self,
+        more: impl FnOnce(&mut Part) -> Result<T, StoreError>,
+    ) -> (Ground, Result<T, StoreError>) {
         let mut part = match self.ground {
-            Ground::New(about) => Box::new(Part::create(self.root, *about)?),
             Ground::There(part) => part,
+            Ground::New(about) => match Part::create(self.root, about) {
+                Ok(part) => Box::new(part),
+                Err((about, error)) => return (Ground::New(about), Err(error)),
+            },
         };
-        part.append(&self.pieces, self.digest)?;
-        Ok(part)
+        let done = part.append(&self.pieces, self.digest);
+        let done = done.and_then(|()| more(&mut part));
+        (Ground::There(part), done)
     }
 }

@@ -11,7 +11,7 @@ use super::checksum::Checksum;
 use super::table::{Fate, Turn};
 use super::{Refusal, Rest, Tus};
 use crate::endpoint::rest::body::{self, Stopped};
-use crate::intake::{Checkpoint, Held, Upload};
+use crate::intake::{Checkpoint, Held, Proof, Upload};
 use crate::problem::Problem;
 
 /// How far an upload is.
@@ -62,39 +62,59 @@ impl Delivery {
 
     async fn run(mut self, body: &mut Body) -> Result<Progress, Refusal> {
         let start = self.upload.received();
-        let checkpoint = match self.checksum {
-            Some(_) => match self.upload.checkpoint().await {
-                Ok(checkpoint) => Some(checkpoint),
-                Err(reject) => return Err(self.give_up(reject)),
-            },
-            None => None,
+        let proof = match self.checksum {
+            Some(_) => Proof::Follows,
+            None => Proof::Needless,
+        };
+        let checkpoint = match self.upload.checkpoint(proof).await {
+            Ok(checkpoint) => checkpoint,
+            Err(reject) => return Err(self.give_up(reject)),
         };
         match self.stream(start, body).await {
             Ok(()) => {}
-            Err(Stopped::Rejected(reject)) => return Err(self.give_up(reject)),
-            Err(stopped) => match checkpoint {
-                Some(checkpoint) => {
-                    let refusal = self.unfinished(stopped, start);
-                    return self.back_to(checkpoint, refusal).await;
-                }
-                None if self.is_complete() => {}
-                None => {
-                    let refusal = self.unfinished(stopped, self.upload.received());
-                    self.keep().await?;
-                    return Err(refusal);
-                }
-            },
+            Err(Stopped::Rejected(reject)) => return self.refused(reject, checkpoint).await,
+            Err(stopped) if proof == Proof::Follows => {
+                let refusal = self.unfinished(stopped, start);
+                return self.back_to(checkpoint, refusal).await;
+            }
+            Err(_) if self.is_complete() => {}
+            Err(stopped) => {
+                let refusal = self.unfinished(stopped, self.upload.received());
+                self.keep().await?;
+                return Err(refusal);
+            }
         }
-        if let (Some(checkpoint), Some(checksum)) = (checkpoint, self.checksum.take())
-            && let Err(message) = checksum.check()
-        {
-            let refusal = self.mismatch(message);
-            return self.back_to(checkpoint, refusal).await;
+        if let Some(checksum) = self.checksum.take() {
+            if let Err(message) = checksum.check() {
+                let refusal = self.mismatch(message);
+                return self.back_to(checkpoint, refusal).await;
+            }
+            if let Err(reject) = self.upload.prove().await {
+                return Err(self.give_up(reject));
+            }
         }
         if self.is_complete() {
+            // What came by earlier requests must not be lost for want of space for the last bytes.
+            if start > 0
+                && self.upload.buffered() > 0
+                && let Err(reject) = self.upload.write_out().await
+            {
+                return self.refused(reject, checkpoint).await;
+            }
             return self.finish().await;
         }
-        self.keep().await
+        let (id, came) = (self.upload.meta().id, self.upload.received());
+        match self.keep().await? {
+            Progress::Held(held) if held.received < came => {
+                let message = format!(
+                    "the receiver has no space left; go on at byte {} later",
+                    held.received
+                );
+                let reject = Reject::new(id, RejectReason::Unavailable, message);
+                Err(Refusal::begun(reject.into()))
+            }
+            progress => Ok(progress),
+        }
     }
 
     async fn stream(&mut self, start: u64, body: &mut Body) -> Result<(), Stopped> {
@@ -171,6 +191,22 @@ impl Delivery {
         }
         self.keep().await?;
         Err(refusal)
+    }
+
+    /// The body is not taken. What came before it stays, where nothing speaks against that.
+    async fn refused(mut self, reject: Reject, start: Checkpoint) -> Result<Progress, Refusal> {
+        let back = match reject.reason {
+            // It is this request that is wrong.
+            RejectReason::Overflow => self.upload.roll_back(start).await,
+            // There is no space, which may be again.
+            RejectReason::Unavailable => self.upload.retreat().await,
+            _ => return Err(self.give_up(reject)),
+        };
+        if let Err(error) = back {
+            return Err(self.give_up(error));
+        }
+        self.keep().await?;
+        Err(Refusal::begun(reject.into()))
     }
 
     /// The upload cannot be completed.

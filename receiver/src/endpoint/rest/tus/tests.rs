@@ -1,6 +1,7 @@
 mod breaking;
 mod creating;
 mod ending;
+mod full;
 mod network;
 mod patching;
 mod protocol;
@@ -29,6 +30,7 @@ struct Station {
     router: Router,
 }
 
+#[derive(Debug)]
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,

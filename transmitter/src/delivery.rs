@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
+use shared::telemetry::chain;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -223,7 +224,7 @@ impl Delivery {
             if let Some(connection) = self.connection()
                 && let Err(error) = self.tell_losses_to(&connection, &mut None).await
             {
-                tracing::warn!("the receiver was not told of losses: {error}");
+                tracing::warn!("{}", chain(&error));
             }
             before_goodbye().await;
             for connection in connections {

@@ -166,7 +166,11 @@ pub trait Outbox: Send + Sync {
     /// Whether an image with this mark was pushed or lost before, by this process or an earlier
     /// one. What was pushed with a mark is kept together with it, or not at all. An outbox in
     /// memory knows none.
-    async fn knows(&self, mark: &FileMark) -> bool;
+    ///
+    /// # Errors
+    /// When that cannot be read just now. It is to be asked again: captured a second time, the same
+    /// image would be stored twice.
+    async fn knows(&self, mark: &FileMark) -> Result<bool, OutboxError>;
 
     /// An image of the present series was captured and cannot be kept: gives it a sequence number
     /// and enters it into the ledger.
@@ -181,7 +185,11 @@ pub trait Outbox: Send + Sync {
 
     /// The image is not owed any more. When it returns, a loss is on the ledger as firmly as the
     /// outbox promises; another outcome may be forgotten by a power loss, whereupon the image is
-    /// sent again and found to be a duplicate.
+    /// sent again and found to be a duplicate. An image whose bytes are not the outbox's own is not
+    /// owed after a power loss either: they may be removed from then on.
+    ///
+    /// # Errors
+    /// When the outbox cannot be written. It is to be tried again.
     async fn settle(&self, id: ImageId, outcome: Outcome) -> Result<(), OutboxError>;
 
     /// The image, taken before, waits again, in its old place.
@@ -202,7 +210,10 @@ pub trait Outbox: Send + Sync {
     async fn losses(&self, limit: usize) -> (Vec<Loss>, Standing);
 
     /// The receiver has these entries, by their sequence numbers.
-    async fn losses_kept(&self, sequences: &[u64]);
+    ///
+    /// # Errors
+    /// When that cannot be written down: they are told again.
+    async fn losses_kept(&self, sequences: &[u64]) -> Result<(), OutboxError>;
 
     /// Resolves when there is an entry that the receiver is not known to have. May be dropped.
     async fn loss_waits(&self);

@@ -15,8 +15,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Disk, DiskFile, Listed};
+use change::Change;
 use random::Random;
 
+mod change;
 mod random;
 
 /// A file system in memory that loses power. Clones are the same file system.
@@ -58,42 +60,6 @@ struct FileState {
     content: Vec<u8>,
     synced: Vec<u8>,
     pending: Vec<Change>,
-}
-
-#[derive(Debug, Clone)]
-enum Change {
-    Data { offset: usize, bytes: Bytes },
-    Length(usize),
-}
-
-impl Change {
-    fn apply(&self, content: &mut Vec<u8>) {
-        match self {
-            Self::Length(length) => content.resize(*length, 0),
-            Self::Data { offset, bytes } => {
-                let end = offset + bytes.len();
-                if content.len() < end {
-                    content.resize(end, 0);
-                }
-                content[*offset..end].copy_from_slice(bytes);
-            }
-        }
-    }
-
-    /// A part of a write, from one byte to another.
-    fn torn(&self, random: &mut Random) -> Self {
-        match self {
-            Self::Length(length) => Self::Length(*length),
-            Self::Data { offset, bytes } => {
-                let from = random.below(bytes.len() + 1);
-                let to = from + random.below(bytes.len() - from + 1);
-                Self::Data {
-                    offset: offset + from,
-                    bytes: bytes.slice(from..to),
-                }
-            }
-        }
-    }
 }
 
 fn no_power() -> io::Error {
@@ -235,7 +201,13 @@ impl SimDisk {
         self.0.lock().capacity = bytes;
     }
 
-    /// So many further syncs fail, and what they were to bring to the medium stays unsynced.
+    /// Bytes that all files together have.
+    pub fn used(&self) -> u64 {
+        self.0.lock().used()
+    }
+
+    /// So many further syncs fail. Bytes that they were to bring to the medium never come there,
+    /// though they are read until the power goes; names stay unsynced.
     pub fn fail_syncs(&self, number: u64) {
         self.fail_syncs_after(0, number);
     }
@@ -293,17 +265,19 @@ impl SimDisk {
                 apply(&mut names, change);
             }
         }
-        // What lies in a folder that is not there is not there.
-        let folders: Vec<PathBuf> = names
-            .iter()
-            .filter(|(_, node)| **node == Node::Folder)
-            .map(|(path, _)| path.clone())
-            .collect();
-        names.retain(|path, _| match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() && parent.parent().is_some() => {
-                folders.iter().any(|folder| folder == parent)
+        // What lies in a folder that is not there is not there. A folder comes before what is in it.
+        let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
+        names.retain(|path, node| {
+            let there = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() && parent.parent().is_some() => {
+                    folders.contains(parent)
+                }
+                _ => true,
+            };
+            if there && *node == Node::Folder {
+                folders.insert(path.clone());
             }
-            _ => true,
+            there
         });
         let mut numbers: Vec<u64> = state.files.keys().copied().collect();
         numbers.sort_unstable();
@@ -573,12 +547,17 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         state.change()?;
-        state.sync_fails()?;
+        let failed = state.sync_fails();
         if let Some(file) = state.files.get_mut(&self.file) {
-            file.pending.clear();
-            file.synced.clone_from(&file.content);
+            for change in std::mem::take(&mut file.pending) {
+                // As Linux does: what could not be written counts as written from then on, is read
+                // by everybody, and never reaches the medium.
+                if failed.is_ok() {
+                    change.apply(&mut file.synced);
+                }
+            }
         }
-        Ok(())
+        failed
     }
 }
 
@@ -628,6 +607,23 @@ mod tests {
             content != b"first second" && content != b"first "
         });
         assert!(torn > 0);
+    }
+
+    #[test]
+    fn what_a_sync_failed_to_write_never_comes_to_the_medium() {
+        let disk = disk();
+        let file = disk.create(&path("a")).expect("new");
+        disk.sync_folder(Path::new(ROOT)).expect("power");
+        file.write_at(&[Bytes::from_static(b"lost")], 0)
+            .expect("space");
+        disk.fail_syncs(1);
+        assert!(file.sync().is_err());
+        file.write_at(&[Bytes::from_static(b"kept")], 4)
+            .expect("space");
+        file.sync().expect("the next one works");
+        assert_eq!(disk.content(&path("a")).as_deref(), Some(&b"lostkept"[..]));
+        let left = disk.crash(1).content(&path("a"));
+        assert_eq!(left.as_deref(), Some(&b"\0\0\0\0kept"[..]));
     }
 
     #[test]

@@ -177,8 +177,8 @@ impl Outbox for ModelOutbox {
         Ok(Pushed { sequence, lost })
     }
 
-    async fn knows(&self, _mark: &FileMark) -> bool {
-        false
+    async fn knows(&self, _mark: &FileMark) -> Result<bool, OutboxError> {
+        Ok(false)
     }
 
     async fn lose(&self, meta: ImageMeta, reason: &str) -> Result<Lost, OutboxError> {
@@ -293,12 +293,13 @@ impl Outbox for ModelOutbox {
         (losses, standing)
     }
 
-    async fn losses_kept(&self, sequences: &[u64]) {
+    async fn losses_kept(&self, sequences: &[u64]) -> Result<(), OutboxError> {
         self.pause(2).await;
         let mut kept = self.kept.lock().unwrap();
         for sequence in sequences {
             kept.untold.remove(sequence);
         }
+        Ok(())
     }
 
     async fn loss_waits(&self) {

@@ -120,7 +120,7 @@ impl Outbox for SlowOutbox {
         pushed
     }
 
-    async fn knows(&self, mark: &FileMark) -> bool {
+    async fn knows(&self, mark: &FileMark) -> Result<bool, OutboxError> {
         at_once(self.real.knows(mark))
     }
 
@@ -180,9 +180,9 @@ impl Outbox for SlowOutbox {
         at_once(self.real.losses(limit))
     }
 
-    async fn losses_kept(&self, sequences: &[u64]) {
+    async fn losses_kept(&self, sequences: &[u64]) -> Result<(), OutboxError> {
         self.pause().await;
-        at_once(self.real.losses_kept(sequences));
+        at_once(self.real.losses_kept(sequences))
     }
 
     async fn loss_waits(&self) {

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::telemetry::chain;
 use shared::wire::Standing;
 
 use super::{Backoff, Delivery};
 use crate::link::{Connection, LinkError};
+use crate::outbox::OutboxError;
 
 /// Losses told at once.
 const PORTION: usize = 1_000;
@@ -20,6 +22,15 @@ const GATHERING: Duration = Duration::from_millis(100);
 
 /// Time for the receiver to keep a portion.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why losses were not told, or have to be told again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TellError {
+    #[error("the receiver was not told of losses")]
+    Link(#[from] LinkError),
+    #[error("losses that the receiver keeps cannot be marked, and are told to it again")]
+    Outbox(#[from] OutboxError),
+}
 
 impl Delivery {
     /// Tells losses as they come, and everything to each receiver that was just reached. Ends only
@@ -38,7 +49,7 @@ impl Delivery {
             match self.tell_losses_to(&connection, &mut told).await {
                 Ok(()) => {
                     if std::mem::take(&mut failed) {
-                        tracing::info!("the receiver keeps the loss ledger again");
+                        tracing::info!("the receiver is told of losses again");
                     }
                     backoff.reset();
                     tokio::select! {
@@ -49,7 +60,7 @@ impl Delivery {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failed, true) {
-                        tracing::warn!("the receiver was not told of losses: {error}");
+                        tracing::warn!("{}", chain(&error));
                     }
                     tokio::time::sleep(backoff.next()).await;
                 }
@@ -63,7 +74,7 @@ impl Delivery {
         &self,
         connection: &Arc<dyn Connection>,
         told: &mut Option<Standing>,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), TellError> {
         loop {
             let (losses, standing) = self.outbox.losses(PORTION).await;
             if losses.is_empty() && *told == Some(standing) {
@@ -75,12 +86,12 @@ impl Delivery {
                 Ok(kept) => kept?,
                 Err(_) => {
                     let problem = format!("losses were not kept within {PATIENCE:?}");
-                    return Err(LinkError::Lost(problem));
+                    return Err(LinkError::Lost(problem).into());
                 }
             }
-            *told = Some(standing);
             // Whatever happens before this is done: told twice, they are the same losses.
-            self.outbox.losses_kept(&sequences).await;
+            self.outbox.losses_kept(&sequences).await?;
+            *told = Some(standing);
             if sequences.len() < PORTION {
                 return Ok(());
             }

@@ -185,12 +185,12 @@ async fn losses_stay_until_they_are_kept(maker: &dyn Maker) {
     assert_eq!(numbers, [1, 2]);
     assert_eq!(losses[0].reason, "tried too often");
     assert_eq!((standing.first_owed, standing.next_sequence), (3, 4));
-    outbox.losses_kept(&[1, 2]).await;
+    outbox.losses_kept(&[1, 2]).await.expect("kept");
     let (losses, standing) = outbox.losses(2).await;
     assert_eq!(losses.len(), 1);
     assert_eq!(losses[0].sequence, 3);
     assert_eq!(standing.first_owed, 4);
-    outbox.losses_kept(&[3]).await;
+    outbox.losses_kept(&[3]).await.expect("kept");
     assert_eq!(outbox.losses(2).await.0, []);
 }
 
@@ -209,7 +209,7 @@ async fn the_standing_never_passes_what_is_open(maker: &dyn Maker) {
         .await
         .expect("settled");
     assert_eq!(outbox.standing().first_owed, 1, "the loss is not told");
-    outbox.losses_kept(&[1]).await;
+    outbox.losses_kept(&[1]).await.expect("kept");
     assert_eq!(outbox.standing().first_owed, 2);
     assert_eq!(outbox.standing().next_sequence, 3);
 }

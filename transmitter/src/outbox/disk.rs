@@ -59,7 +59,7 @@ pub struct DiskOutbox {
     intake: Intake,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    /// Time between tries to write to a full medium.
+    /// Time between tries on a medium that is full or fails.
     full_retry: std::time::Duration,
 }
 
@@ -177,12 +177,10 @@ impl DiskOutbox {
 
     /// Settles an image that is not lost: the index learns of it later.
     /// How many images wait to leave the index, this one included, and whether its bytes are
-    /// elsewhere.
-    fn depart(&self, id: ImageId, outcome: Departure) -> (usize, bool) {
+    /// elsewhere; `None` when it is not taken any more.
+    fn depart(&self, id: ImageId, outcome: Departure) -> Option<(usize, bool)> {
         let mut state = self.shared.state.lock();
-        let Some(taken) = state.taken.remove(&id) else {
-            return (0, false);
-        };
+        let taken = state.taken.remove(&id)?;
         let elsewhere = taken.held.file.is_none();
         state.taken_numbers.remove(&taken.sequence);
         state.leaving.insert(taken.sequence);
@@ -204,14 +202,12 @@ impl DiskOutbox {
             self.shared.work.notify_waiters();
             self.shared.work.notify_one();
         }
-        (settled, elsewhere)
+        Some((settled, elsewhere))
     }
 
-    async fn flush(&self) {
-        let (reply, answer) = oneshot::channel();
-        if self.send(Job::Flush { reply }).is_ok() {
-            let _ = answer.await;
-        }
+    /// Brings what is settled into the index.
+    async fn flush(&self) -> Result<(), OutboxError> {
+        self.ask(|reply| Job::Flush { reply }).await
     }
 
     async fn settle_lost(&self, id: ImageId, reason: String) -> Result<(), OutboxError> {
@@ -245,16 +241,10 @@ impl Outbox for DiskOutbox {
         self.push_image(image).await
     }
 
-    async fn knows(&self, mark: &FileMark) -> bool {
+    async fn knows(&self, mark: &FileMark) -> Result<bool, OutboxError> {
         let key = mark_key(mark);
-        match self.look(move |view| view.has_mark(key)).await {
-            Ok(known) => known,
-            Err(error) => {
-                // Captured twice is better than not at all.
-                tracing::warn!("whether a file was captured before is not known: {error}");
-                false
-            }
-        }
+        let known = self.look(move |view| view.has_mark(key)).await;
+        known.map_err(recovery::broken)
     }
 
     async fn lose(&self, meta: ImageMeta, reason: &str) -> Result<Lost, OutboxError> {
@@ -281,20 +271,26 @@ impl Outbox for DiskOutbox {
             Outcome::Duplicate => Departure::Duplicate,
             Outcome::Quarantined => Departure::Quarantined,
         };
-        let (settled, elsewhere) = self.depart(id, departure);
+        if self.shared.state.lock().settled.len() >= MOST_SETTLED {
+            // A medium that takes nothing holds the delivery up in the end.
+            self.flush().await?;
+        }
+        let Some((settled, elsewhere)) = self.depart(id, departure) else {
+            // It was settled before, and perhaps not brought into the index.
+            return self.flush().await;
+        };
         if settled == 1 {
             // Whoever shuts the outbox brings it into the index.
             let _ = self.send(Job::Settled);
         }
-        // A file that is only referred to may be removed by its owner from now on; were the image
-        // still owed after a crash, it would be taken for lost.
-        if elsewhere || settled >= MOST_SETTLED {
-            self.flush().await;
-            // A medium that takes nothing holds the delivery up in the end.
-            while self.shared.state.lock().settled.len() >= MOST_SETTLED {
-                tokio::time::sleep(self.full_retry).await;
-                self.flush().await;
-            }
+        if elsewhere {
+            // A file that is only referred to may be removed by its owner from now on; were the
+            // image still owed after a crash, it would be taken for lost.
+            return self.flush().await;
+        }
+        if settled >= MOST_SETTLED {
+            // In vain, it is tried again before the next one.
+            let _ = self.flush().await;
         }
         Ok(())
     }
@@ -354,15 +350,9 @@ impl Outbox for DiskOutbox {
         }
     }
 
-    async fn losses_kept(&self, sequences: &[u64]) {
+    async fn losses_kept(&self, sequences: &[u64]) -> Result<(), OutboxError> {
         let sequences = sequences.to_vec();
-        let kept = self.ask(|reply| Job::Kept { sequences, reply }).await;
-        if let Err(error) = kept {
-            tracing::warn!(
-                "losses are told to the receiver again: {}",
-                shared::telemetry::chain(&error)
-            );
-        }
+        self.ask(|reply| Job::Kept { sequences, reply }).await
     }
 
     async fn loss_waits(&self) {

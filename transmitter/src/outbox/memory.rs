@@ -171,8 +171,8 @@ impl Outbox for MemoryOutbox {
         }
     }
 
-    async fn knows(&self, _mark: &FileMark) -> bool {
-        false
+    async fn knows(&self, _mark: &FileMark) -> Result<bool, OutboxError> {
+        Ok(false)
     }
 
     async fn lose(&self, mut meta: ImageMeta, reason: &str) -> Result<Lost, OutboxError> {
@@ -298,11 +298,12 @@ impl Outbox for MemoryOutbox {
         (losses, standing)
     }
 
-    async fn losses_kept(&self, sequences: &[u64]) {
+    async fn losses_kept(&self, sequences: &[u64]) -> Result<(), OutboxError> {
         let mut state = self.state.lock();
         for sequence in sequences {
             state.ledger.remove(sequence);
         }
+        Ok(())
     }
 
     async fn loss_waits(&self) {

@@ -145,7 +145,23 @@ impl<'a> Capturing<'a> {
             SourceOptions::Folder(folder) => folder.recapture,
             _ => true,
         };
-        !again && self.stage.outbox.knows(mark).await
+        if again {
+            return false;
+        }
+        let mut warned = false;
+        loop {
+            match self.stage.outbox.knows(mark).await {
+                Ok(known) => return known,
+                Err(error) if !std::mem::replace(&mut warned, true) => tracing::warn!(
+                    "whether {} was captured before is not known: {}; capture waits until it is",
+                    mark.path.display(),
+                    chain(&error)
+                ),
+                Err(_) => {}
+            }
+            // Captured again, it would be stored twice. The caller heeds the end of the run.
+            tokio::time::sleep(FULL_RETRY).await;
+        }
     }
 
     fn mark(&self, captured: &Captured) -> Option<FileMark> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use shared::image::{ImageId, ImageMeta, Transport};
 
 use super::core::{Core, failed};
-use super::index::{Counters, IndexError, View};
+use super::index::{Change, Counters, IndexError, View};
 use super::job::Step;
 use super::layout::{FileName, SEGMENTS};
 use super::quarantine;
@@ -111,17 +111,18 @@ impl Core {
                 unreadable,
             })
             .collect();
-        self.change(&steps)
+        self.write(|change| steps.iter().try_for_each(|step| step.apply(change)))
     }
 
-    /// Makes changes; on a full disk with what is kept back for it.
-    fn change(&mut self, steps: &[Step]) -> Result<(), IndexError> {
-        let index = std::sync::Arc::clone(&self.index);
-        let change = || index.write(|change| steps.iter().try_for_each(|step| step.apply(change)));
-        match change() {
+    /// Makes a change; on a full disk with what is kept back for it. `work` may be called twice.
+    fn write<T>(
+        &mut self,
+        work: impl Fn(&mut Change<'_>) -> Result<T, IndexError>,
+    ) -> Result<T, IndexError> {
+        match self.index.write(&work) {
             Err(IndexError::Full(_)) if self.ballast.release() => {
                 self.reopen()?;
-                change()
+                self.index.write(&work)
             }
             changed => changed,
         }
@@ -157,21 +158,36 @@ impl Core {
             }),
             None => SeriesEntry::recovered(name.transport),
         };
-        self.index
-            .write(|change| {
-                let number = change.number_of(&series)?;
-                let mut entry = recovered_entry(&named, size, number);
-                entry.name = lost.and_then(|lost| lost.name.clone());
-                if change.insert(sequence, &entry)? {
-                    change.count(number, |counts| counts.captured += 1);
-                }
-                // Its end was told before this.
-                let mut series = change.series(number)?;
-                series.told_end = false;
-                change.put_series(number, &series)
-            })
-            .map_err(broken)?;
-        Ok(sequence)
+        let entered = self.write(|change| {
+            let number = change.number_of(&series)?;
+            let mut entry = recovered_entry(&named, size, number);
+            entry.name = lost.and_then(|lost| lost.name.clone());
+            if change.insert(sequence, &entry)? {
+                change.count(number, |counts| counts.captured += 1);
+            }
+            // Its end was told before this.
+            let mut series = change.series(number)?;
+            series.told_end = false;
+            change.put_series(number, &series)
+        });
+        match entered {
+            Err(error) if !self.is_in(&named) => {
+                // Its number will be another image's, and a file without an image is removed.
+                let back = self.disk.rename(&self.path(&named), &from);
+                back.and_then(|()| self.disk.sync_folder(&self.layout.quarantine()))
+                    .map_err(writing())?;
+                Err(writing()(error.into_io()))
+            }
+            _ => Ok(sequence),
+        }
+    }
+
+    /// Whether an image is in the index, after an error of writing that may have come too late.
+    fn is_in(&mut self, name: &FileName) -> bool {
+        let found = self
+            .reopen()
+            .and_then(|()| self.index.read(|view| view.image(name.sequence)));
+        matches!(found, Ok(Some(found)) if found.id == name.id)
     }
 
     /// Files below `images/` that belong to no image: the names of leftovers, and paths of what is

@@ -185,7 +185,8 @@ impl Core {
     /// for damage.
     pub(in crate::outbox) fn close(mut self) -> Result<(), OutboxError> {
         self.index.set_syncs(true);
-        self.index.close();
+        let closed = self.index.close();
+        closed.map_err(|error| failed("closing of the index")(error.into_io()))?;
         self.sync_all().map_err(failed("syncing"))?;
         let state = MarkState {
             clean: self.sweep.is_none(),

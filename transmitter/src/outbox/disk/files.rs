@@ -219,7 +219,7 @@ fn changed(from: u64, to: u64) -> io::Error {
 }
 
 /// The next bytes of a file; none at its end.
-fn read_slice(file: &dyn DiskFile, offset: u64) -> io::Result<Bytes> {
+pub(super) fn read_slice(file: &dyn DiskFile, offset: u64) -> io::Result<Bytes> {
     let mut slice = BytesMut::zeroed(SLICE);
     loop {
         match file.read_at(&mut slice, offset) {

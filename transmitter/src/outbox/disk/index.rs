@@ -19,6 +19,8 @@ pub(in crate::outbox) use change::Counters;
 pub(super) use view::View;
 
 use super::encoding::Malformed;
+use super::files::read_slice;
+use super::layout::Layout;
 
 /// Pages that redb keeps in memory, whatever the size of the index.
 const CACHE_BYTES: usize = 6 << 20;
@@ -35,6 +37,9 @@ pub(in crate::outbox) enum IndexError {
     /// It is not what was written.
     #[error("the index is damaged: {0}")]
     Damaged(String),
+    /// A number that was to be given is another image's.
+    #[error("number {0} is another image's")]
+    Taken(u64),
     /// A later version of the program wrote it.
     #[error("the index is of format {0}; use the program that wrote it")]
     Newer(u32),
@@ -44,7 +49,7 @@ impl IndexError {
     pub(super) fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Full(error) | Self::Io(error) => error.kind(),
-            Self::Damaged(_) | Self::Newer(_) => io::ErrorKind::InvalidData,
+            Self::Damaged(_) | Self::Taken(_) | Self::Newer(_) => io::ErrorKind::InvalidData,
         }
     }
 
@@ -57,7 +62,7 @@ impl IndexError {
     pub(in crate::outbox) fn into_io(self) -> io::Error {
         match self {
             Self::Full(error) | Self::Io(error) => error,
-            Self::Damaged(_) | Self::Newer(_) => {
+            Self::Damaged(_) | Self::Taken(_) | Self::Newer(_) => {
                 io::Error::new(io::ErrorKind::InvalidData, self.to_string())
             }
         }
@@ -132,6 +137,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexEr
 struct Backend {
     file: Box<dyn DiskFile>,
     syncs: Arc<AtomicBool>,
+    unsynced: Arc<AtomicBool>,
 }
 
 impl StorageBackend for Backend {
@@ -148,11 +154,14 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.syncs.load(Relaxed) {
-            self.file.sync()
-        } else {
-            Ok(())
+        if !self.syncs.load(Relaxed) {
+            return Ok(());
         }
+        let synced = self.file.sync();
+        if synced.is_err() {
+            self.unsynced.store(true, Relaxed);
+        }
+        synced
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -164,28 +173,40 @@ impl StorageBackend for Backend {
 pub(in crate::outbox) struct Index {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    /// Where it is copied to when its file is not to be relied on; `None`: nowhere.
+    spare: Option<PathBuf>,
     syncs: Arc<AtomicBool>,
+    /// A sync failed. What it was to write counts as written, is read back from memory, and will
+    /// never reach the medium by itself (fsync on Linux).
+    unsynced: Arc<AtomicBool>,
     database: RwLock<Option<Arc<Database>>>,
 }
 
 impl Index {
-    /// Opens the index at `path`, or makes an empty one. `syncs`: a transaction is on the medium
-    /// when its commit returns.
-    pub(super) fn open(
-        disk: &Arc<dyn Disk>,
-        path: &Path,
-        syncs: bool,
-        make: bool,
-    ) -> Result<Self, IndexError> {
+    /// The index of an outbox, not open yet. `syncs`: a transaction is on the medium when its commit
+    /// returns.
+    pub(super) fn closed(disk: &Arc<dyn Disk>, layout: &Layout, syncs: bool) -> Self {
+        Self {
+            disk: Arc::clone(disk),
+            path: layout.index(),
+            spare: Some(layout.copied_index()),
+            syncs: Arc::new(AtomicBool::new(syncs)),
+            unsynced: Arc::default(),
+            database: RwLock::new(None),
+        }
+    }
+
+    /// Makes an empty one at `path`, which is synced at each commit.
+    pub(super) fn make(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self, IndexError> {
+        disk.create(path).map_err(redb::Error::Io)?;
         let index = Self {
             disk: Arc::clone(disk),
             path: path.to_path_buf(),
-            syncs: Arc::new(AtomicBool::new(syncs)),
+            spare: None,
+            syncs: Arc::new(AtomicBool::new(true)),
+            unsynced: Arc::default(),
             database: RwLock::new(None),
         };
-        if make {
-            disk.create(path).map_err(redb::Error::Io)?;
-        }
         index.reopen()?;
         Ok(index)
     }
@@ -199,10 +220,12 @@ impl Index {
     pub(super) fn reopen(&self) -> Result<(), IndexError> {
         let mut database = self.database.write();
         close(database.take());
+        self.renew()?;
         let file = self.disk.open(&self.path, true).map_err(redb::Error::Io)?;
         let backend = Backend {
             file,
             syncs: Arc::clone(&self.syncs),
+            unsynced: Arc::clone(&self.unsynced),
         };
         let opened = guarded(|| {
             let mut builder = Builder::new();
@@ -214,9 +237,57 @@ impl Index {
     }
 
     /// Closes the file. Reading and writing fail afterwards.
-    pub(super) fn close(&self) {
+    ///
+    /// # Errors
+    /// When it cannot be relied on that everything is on the medium.
+    pub(super) fn close(&self) -> Result<(), IndexError> {
         let mut database = self.database.write();
         close(database.take());
+        self.renew()
+    }
+
+    /// After a sync that failed: writes everything once more, to another file, which takes the
+    /// place of this one. Where there is no space for that it is written where it is.
+    fn renew(&self) -> Result<(), IndexError> {
+        if !self.unsynced.load(Relaxed) {
+            return Ok(());
+        }
+        let Some(spare) = &self.spare else {
+            return Err(IndexError::Io(io::Error::other("a sync failed")));
+        };
+        tracing::warn!(
+            "a sync of {} failed: it is written anew",
+            self.path.display()
+        );
+        let renewed = match self.move_to(spare) {
+            Err(error) if is_full(&error) => {
+                let _ = self.disk.remove(spare);
+                let file = self.disk.open(&self.path, true);
+                file.and_then(|file| copy(&*file, &*file))
+            }
+            moved => moved,
+        };
+        renewed.map_err(redb::Error::Io)?;
+        self.unsynced.store(false, Relaxed);
+        Ok(())
+    }
+
+    fn move_to(&self, spare: &Path) -> io::Result<()> {
+        let from = self.disk.open(&self.path, false)?;
+        match self.disk.remove(spare) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let to = self.disk.create(spare)?;
+        copy(&*from, &*to)?;
+        self.disk.rename(spare, &self.path)?;
+        let folder = self.path.parent().unwrap_or_else(|| Path::new(""));
+        self.disk.sync_folder(folder)
+    }
+
+    /// Whether it could not be opened again after an error.
+    pub(super) fn is_closed(&self) -> bool {
+        self.database.read().is_none()
     }
 
     fn database(&self) -> Result<Arc<Database>, IndexError> {
@@ -258,7 +329,21 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
-        self.close();
+        close(self.database.write().take());
+    }
+}
+
+/// Writes and syncs all bytes of a file.
+fn copy(from: &dyn DiskFile, to: &dyn DiskFile) -> io::Result<()> {
+    let mut offset = 0;
+    loop {
+        let slice = read_slice(from, offset)?;
+        if slice.is_empty() {
+            return to.sync();
+        }
+        let length = slice.len() as u64;
+        to.write_at(&[slice], offset)?;
+        offset += length;
     }
 }
 

@@ -63,7 +63,9 @@ pub(super) enum Job {
     /// Settled images are waiting.
     Settled,
     /// Brings settled images into the index now.
-    Flush { reply: oneshot::Sender<()> },
+    Flush {
+        reply: oneshot::Sender<Result<(), OutboxError>>,
+    },
     /// Ends.
     Shut { reply: oneshot::Sender<()> },
 }
@@ -134,10 +136,15 @@ impl Step {
             Self::Insert { sequence, entry } => {
                 if change.insert(*sequence, entry)? {
                     change.count(entry.series, |counts| counts.captured += 1);
+                } else if change.id_of(*sequence)? != Some(entry.id) {
+                    return Err(IndexError::Taken(*sequence));
                 }
             }
             Self::Lose { lost, series, mark } => {
                 if !change.has_loss(lost)? {
+                    if change.was_given(lost.meta.sequence) {
+                        return Err(IndexError::Taken(lost.meta.sequence));
+                    }
                     change.lose(lost)?;
                     change.count(*series, |counts| {
                         counts.captured += 1;

@@ -40,6 +40,10 @@ impl Layout {
         self.incoming().join("index.redb")
     }
 
+    pub(super) fn copied_index(&self) -> PathBuf {
+        self.incoming().join("index.copy")
+    }
+
     pub(super) fn ballast(&self) -> PathBuf {
         self.root.join("ballast")
     }

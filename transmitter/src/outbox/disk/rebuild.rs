@@ -58,8 +58,15 @@ pub(super) fn rebuild(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         moved => moved.map_err(failed("quarantining of its index"))?,
     }
+    match disk.remove(&layout.new_index()) {
+        // Of an attempt that found no space.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("removing of an unfinished index")(error));
+        }
+        _ => {}
+    }
     let outbox = OutboxId::new();
-    let index = Index::open(disk, &layout.new_index(), true, true).map_err(broken)?;
+    let index = Index::make(disk, &layout.new_index()).map_err(broken)?;
     index
         .write(|change| {
             for (number, entry) in series {
@@ -87,7 +94,7 @@ pub(super) fn rebuild(
     for name in &scanned.doubled {
         renumber(disk, layout, &index, name)?;
     }
-    drop(index);
+    index.close().map_err(broken)?;
     let in_place = || {
         // A transaction of redb is synced; what it writes when it is closed may not be.
         disk.open(&layout.new_index(), true)?.sync()?;

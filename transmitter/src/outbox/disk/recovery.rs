@@ -78,13 +78,7 @@ fn make_folders(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), OutboxError
         && error.kind() == io::ErrorKind::NotFound
     {
         // Folders above it are not the outbox's, but it would be unkind to ask for them.
-        let mut missing: Vec<&Path> = root.ancestors().skip(1).collect();
-        missing.reverse();
-        for folder in missing {
-            if !folder.as_os_str().is_empty() {
-                let _ = disk.create_folder(folder);
-            }
-        }
+        make_above(disk, root).map_err(unusable(root))?;
         made = disk.create_folder(root);
     }
     made.map_err(unusable(root))?;
@@ -95,6 +89,24 @@ fn make_folders(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), OutboxError
     if let Some(parent) = root.parent() {
         // A folder above that may not be read is no reason to stop.
         let _ = disk.sync_folder(parent);
+    }
+    Ok(())
+}
+
+/// Makes the folders above `root` that are missing; each name is on the medium then.
+fn make_above(disk: &Arc<dyn Disk>, root: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    for folder in root.ancestors().skip(1) {
+        if folder.as_os_str().is_empty() || disk.list(folder).is_ok() {
+            break;
+        }
+        missing.push(folder);
+    }
+    for folder in missing.into_iter().rev() {
+        disk.create_folder(folder)?;
+        if let Some(parent) = folder.parent() {
+            disk.sync_folder(parent)?;
+        }
     }
     Ok(())
 }
@@ -143,6 +155,11 @@ fn open_locked(
     }
     let counters = index.read(View::counters).map_err(broken)?;
     let reserved = state.map_or(0, |state| state.reserved);
+    if syncs && unclean && !left.power_loss && state.is_some_and(|state| !state.synced) {
+        // The process before promised less than this one does. Before the mark says so: a power
+        // loss in between must find an outbox that is doubted.
+        sync_what_was_written(disk, layout)?;
+    }
     let mark = file
         .say(MarkState {
             outbox,
@@ -154,18 +171,13 @@ fn open_locked(
         .map_err(failed("writing of its mark"))?;
     disk.sync_folder(&layout.root).map_err(failed("syncing"))?;
     let reused = reused(&index, counters).map_err(broken)?;
-    let opened = OpenedIndex {
+    Ok(OpenedIndex {
         index,
         mark,
         outbox,
         unclean,
         reused,
-    };
-    if syncs && unclean && !left.power_loss && state.is_some_and(|state| !state.synced) {
-        // The process before promised less than this one does.
-        sync_what_was_written(disk, layout)?;
-    }
-    Ok(opened)
+    })
 }
 
 pub(super) fn broken(error: IndexError) -> OutboxError {
@@ -230,14 +242,15 @@ fn open_index(
         .length(&path)
         .map_err(failed("opening of the index"))?
         .is_some();
+    let index = Index::closed(disk, layout, syncs);
     if there {
-        let opened = open_and_check(disk, layout, syncs).or_else(|error| match error {
+        let opened = open_and_check(&index).or_else(|error| match error {
             // Once more: not everything that fails is broken.
-            IndexError::Io(_) => open_and_check(disk, layout, syncs),
+            IndexError::Io(_) => open_and_check(&index),
             error => Err(error),
         });
         match opened {
-            Ok(index) => return Ok((index, false)),
+            Ok(()) => return Ok((index, false)),
             Err(error) if !matches!(error, IndexError::Damaged(_)) && !error.is_bad_medium() => {
                 // It may be whole: somebody else's, or there is no space just now.
                 return Err(broken(error));
@@ -255,20 +268,22 @@ fn open_index(
             path.display()
         );
     }
+    drop(index);
     rebuild::rebuild(disk, layout, left.state, &[])?;
-    let index = open_and_check(disk, layout, syncs).map_err(broken)?;
+    let index = Index::closed(disk, layout, syncs);
+    open_and_check(&index).map_err(broken)?;
     Ok((index, there || left.state.is_some()))
 }
 
-fn open_and_check(disk: &Arc<dyn Disk>, layout: &Layout, syncs: bool) -> Result<Index, IndexError> {
-    let index = Index::open(disk, &layout.index(), syncs, false)?;
+fn open_and_check(index: &Index) -> Result<(), IndexError> {
+    index.reopen()?;
     // A database of something else has no such tables; one that was just made has them all.
     index.read(|view| {
         view.outbox()?;
         view.series()?;
         view.counters()
     })?;
-    Ok(index)
+    Ok(())
 }
 
 /// Takes in files that the index does not know yet: of images that were never acknowledged to

@@ -71,6 +71,9 @@ pub(super) struct State {
     pub(super) window: Window,
     pub(super) taken: HashMap<ImageId, TakenImage>,
     pub(super) taken_numbers: HashSet<u64>,
+    /// Numbers that are perhaps in the index already, and that nobody may take yet: their images
+    /// are not counted.
+    pub(super) entering: HashSet<u64>,
     /// Numbers that are in the index and on their way out of it.
     pub(super) leaving: HashSet<u64>,
     /// Settled images that the writer has not seen yet.
@@ -105,6 +108,7 @@ impl State {
             window: Window::new(order),
             taken: HashMap::new(),
             taken_numbers: HashSet::new(),
+            entering: HashSet::new(),
             leaving: HashSet::new(),
             settled: Vec::new(),
             left_meanwhile: None,

@@ -9,7 +9,7 @@ use super::index::IndexError;
 use super::job::Job;
 use super::record::Entry;
 use super::state::{Shared, TakenImage};
-use super::window::{Held, Next};
+use super::window::{Held, Next, Uncovered};
 use crate::outbox::Owed;
 use crate::payload::Payload;
 
@@ -20,13 +20,15 @@ const PORTION: usize = 128;
 const SUSPECT_PORTION: usize = 8;
 
 /// What was read from the index.
-struct Portion {
+pub(super) struct Portion {
     good: Vec<(u64, Held)>,
     bad: Vec<(u64, Option<Entry>, String)>,
     /// The number up to which it was read; `None`: to the end.
     read_up_to: Option<u64>,
     /// The next number when it was read.
     next: u64,
+    /// Of the window that it was read for.
+    generation: u64,
 }
 
 impl DiskOutbox {
@@ -103,13 +105,17 @@ impl DiskOutbox {
 }
 
 impl Shared {
-    fn read_portion(&self) -> Result<Portion, IndexError> {
-        let (range, from_the_end, skip) = {
+    pub(super) fn read_portion(&self) -> Result<Portion, IndexError> {
+        let (uncovered, skip) = {
             let state = self.state.lock();
-            let (range, from_the_end) = state.window.uncovered();
             let skip: HashSet<u64> = state.taken_numbers.union(&state.leaving).copied().collect();
-            (range, from_the_end, skip)
+            (state.window.uncovered(), skip)
         };
+        let Uncovered {
+            range,
+            from_the_end,
+            generation,
+        } = uncovered;
         let (rows, suspects, read_up_to, next) = self.index.read(|view| {
             let counters = view.counters()?;
             let suspects = counters.suspect_from..counters.suspect_to;
@@ -135,6 +141,7 @@ impl Shared {
             bad: Vec::new(),
             read_up_to,
             next,
+            generation,
         };
         for (sequence, entry) in rows {
             match entry {
@@ -190,7 +197,7 @@ impl Shared {
     }
 
     /// Puts what was read where it is taken from; what is bad is on its way out from then on.
-    fn put_into_window(
+    pub(super) fn put_into_window(
         &self,
         read: Result<Portion, IndexError>,
     ) -> Vec<(u64, Option<Entry>, String)> {
@@ -200,8 +207,13 @@ impl Shared {
             return Vec::new();
         };
         let state = &mut *state;
+        if !state.window.continues(portion.generation) {
+            // It is read again.
+            return Vec::new();
+        }
         let waits = |sequence: &u64| {
             !left.contains(sequence)
+                && !state.entering.contains(sequence)
                 && !state.taken_numbers.contains(sequence)
                 && !state.leaving.contains(sequence)
         };

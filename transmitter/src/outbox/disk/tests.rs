@@ -22,6 +22,7 @@ use crate::outbox::conformance::{self, Maker, image, series};
 use crate::payload::Payload;
 
 mod damage;
+mod failing;
 mod full;
 mod marks;
 mod power;
@@ -266,7 +267,7 @@ async fn what_a_killed_process_had_taken_waits_again() {
         .settle(first.meta.id, Outcome::Delivered)
         .await
         .expect("settled");
-    outbox.flush().await;
+    let _ = outbox.flush().await;
     outbox.take().await.expect("two are waiting");
     drop(outbox);
     assert_eq!(files(&disk).len(), 2, "the file of a settled image is gone");

@@ -30,6 +30,17 @@ pub(super) struct Window {
     /// Of the numbers up to here (oldest first: below; newest first: from it on) every waiting
     /// image is in `images`. The index knows the others.
     edge: u64,
+    /// Changes when what is being read from the index does not continue what is here any more.
+    generation: u64,
+}
+
+/// What is to be read from the index.
+#[derive(Debug)]
+pub(super) struct Uncovered {
+    pub(super) range: std::ops::RangeInclusive<u64>,
+    pub(super) from_the_end: bool,
+    /// Of the window that it was asked for.
+    pub(super) generation: u64,
 }
 
 /// What there is to hand out.
@@ -54,6 +65,7 @@ impl Window {
             order,
             images: BTreeMap::new(),
             edge,
+            generation: 0,
         }
     }
 
@@ -85,8 +97,10 @@ impl Window {
     /// A new image, with a higher number than all before.
     pub(super) fn push(&mut self, sequence: u64, held: Held) {
         match self.order {
-            Order::OldestFirst if !self.is_complete() => {}
-            Order::OldestFirst if self.images.len() < MOST => {
+            // It is read when its turn comes.
+            Order::OldestFirst if !covers(self.order, self.edge, sequence) => {}
+            // Reading may have come to its number, and past it, while it was coming in.
+            Order::OldestFirst if !self.is_complete() || self.images.len() < MOST => {
                 self.images.insert(sequence, held);
             }
             Order::OldestFirst => self.edge = sequence,
@@ -96,6 +110,7 @@ impl Window {
                     && let Some((oldest, _)) = self.images.pop_first()
                 {
                     self.edge = self.edge.max(oldest + 1);
+                    self.generation += 1;
                 }
             }
         }
@@ -112,11 +127,21 @@ impl Window {
     }
 
     /// The numbers that are not covered, to be read in the order of handing out.
-    pub(super) fn uncovered(&self) -> (std::ops::RangeInclusive<u64>, bool) {
-        match self.order {
+    pub(super) fn uncovered(&self) -> Uncovered {
+        let (range, from_the_end) = match self.order {
             Order::OldestFirst => (self.edge..=u64::MAX, false),
             Order::NewestFirst => (0..=self.edge.saturating_sub(1), true),
+        };
+        Uncovered {
+            range,
+            from_the_end,
+            generation: self.generation,
         }
+    }
+
+    /// Whether what is read for this generation still fits.
+    pub(super) fn continues(&self, generation: u64) -> bool {
+        self.generation == generation
     }
 
     /// Images that were read from the index, and the number up to which they were read, itself
@@ -144,7 +169,11 @@ impl Window {
 
     /// Forgets everything that was read: the index is another.
     pub(super) fn clear(&mut self) {
-        *self = Self::new(self.order);
+        let generation = self.generation + 1;
+        *self = Self {
+            generation,
+            ..Self::new(self.order)
+        };
     }
 }
 
@@ -152,5 +181,62 @@ fn covers(order: Order, edge: u64, sequence: u64) -> bool {
     match order {
         Order::OldestFirst => sequence < edge || edge == u64::MAX,
         Order::NewestFirst => sequence >= edge,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::conformance::image;
+
+    fn held() -> Held {
+        Held {
+            image: Arc::new(image(1)),
+            series: 1,
+            cost: 1,
+            file: None,
+        }
+    }
+
+    fn popped(window: &mut Window) -> Vec<u64> {
+        let mut popped = Vec::new();
+        while let Next::Image(sequence, _) = window.pop() {
+            popped.push(sequence);
+        }
+        popped
+    }
+
+    #[test]
+    fn what_was_read_before_newer_images_pushed_others_out_is_not_taken() {
+        let mut window = Window::new(Order::NewestFirst);
+        window.fill(vec![(10, held())], Some(10));
+        let reading = window.uncovered();
+        assert!(window.continues(reading.generation));
+        for sequence in 11..=10 + MOST as u64 {
+            window.push(sequence, held());
+        }
+        // Number 10 had to go: images up to 9 do not continue what is here.
+        assert!(!window.continues(reading.generation));
+        assert_eq!(window.uncovered().range, 0..=10);
+    }
+
+    #[test]
+    fn an_image_that_reading_passed_by_while_it_came_in_is_here() {
+        let mut window = Window::new(Order::OldestFirst);
+        window.fill(vec![(1, held())], Some(2));
+        window.push(2, held());
+        window.push(3, held());
+        assert_eq!(popped(&mut window), [1, 2], "number 3 is still to be read");
+        assert_eq!(window.uncovered().range, 3..=u64::MAX);
+    }
+
+    #[test]
+    fn a_window_that_was_cleared_takes_nothing_that_was_read_before() {
+        for order in [Order::OldestFirst, Order::NewestFirst] {
+            let mut window = Window::new(order);
+            let reading = window.uncovered();
+            window.clear();
+            assert!(!window.continues(reading.generation));
+        }
     }
 }

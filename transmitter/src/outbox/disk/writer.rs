@@ -9,6 +9,7 @@ use super::core::Core;
 use super::index::IndexError;
 use super::job::{Job, Step};
 use super::state::{Leaving, Shared};
+use crate::outbox::FULL_RETRY;
 
 mod commit;
 mod losses;
@@ -30,6 +31,7 @@ pub(super) struct Writer {
     /// When the settled images must be out of the index.
     settle_by: Option<Instant>,
     upkeep: upkeep::Upkeep,
+    doubts: Vec<losses::Doubt>,
 }
 
 /// Tries for what the medium refuses.
@@ -45,6 +47,7 @@ impl Writer {
             next,
             settle_by: None,
             upkeep: upkeep::Upkeep::new(),
+            doubts: Vec::new(),
         }
     }
 
@@ -69,7 +72,8 @@ impl Writer {
                 }
             }
             if let Some(shut) = self.work(jobs) {
-                self.settle();
+                // What stays is sent again.
+                let _ = self.settle();
                 if let Err(error) = self.core.close() {
                     tracing::error!(
                         "the outbox could not be closed in order; its next start looks for damage: {}",
@@ -80,25 +84,35 @@ impl Writer {
                 return;
             }
             if self.settle_by.is_some_and(|by| by <= Instant::now()) {
-                self.settle();
+                let _ = self.settle();
             }
         }
     }
 
     /// How long to wait for jobs.
     fn patience(&self) -> Duration {
-        if self.core.sweep.is_some() {
+        if self.core.sweep.is_some() && !self.core.index.is_closed() {
             return Duration::ZERO;
         }
         let settle = self
             .settle_by
             .map(|by| by.saturating_duration_since(Instant::now()));
-        settle.map_or(self.upkeep.due(), |settle| settle.min(self.upkeep.due()))
+        let mending = self.core.index.is_closed().then_some(FULL_RETRY);
+        let due = [settle, mending].into_iter().flatten();
+        due.fold(self.upkeep.due(), Duration::min)
     }
 
     fn idle(&mut self) {
+        if self.core.index.is_closed() {
+            // Whoever only reads needs it, too.
+            self.mend(&IndexError::Io(std::io::Error::other("it is closed")));
+            if self.core.index.is_closed() {
+                return;
+            }
+            self.well();
+        }
         if self.settle_by.is_some_and(|by| by <= Instant::now()) {
-            self.settle();
+            let _ = self.settle();
             return;
         }
         match self.core.sweep_one() {
@@ -125,11 +139,7 @@ impl Writer {
                     self.settle_by.get_or_insert(by);
                 }
                 Job::Flush { reply } => flushed.push(reply),
-                Job::Damaged(problem) => {
-                    let error = IndexError::Damaged(problem);
-                    self.trouble(&error.to_string());
-                    self.mend(&error);
-                }
+                Job::Damaged(problem) => self.check(&problem),
                 Job::Shut { reply } => shut = Some(reply),
                 Job::Begin { key, reply } => {
                     let _ = reply.send(self.begin(&key));
@@ -145,23 +155,26 @@ impl Writer {
             self.push(pushes);
         }
         if !flushed.is_empty() {
-            self.settle();
-        }
-        for reply in flushed {
-            let _ = reply.send(());
+            let settled = self.settle();
+            for reply in flushed {
+                let settled = settled.as_ref().map_err(losses::failed).copied();
+                let _ = reply.send(settled);
+            }
         }
         shut
     }
 
-    /// Takes the settled images out of the index, then removes their files.
-    fn settle(&mut self) {
+    /// Takes the settled images out of the index, then removes their files. What cannot be taken out
+    /// is in the log, and tried again.
+    fn settle(&mut self) -> Result<(), IndexError> {
         self.settle_by = None;
         let settled = std::mem::take(&mut self.shared.state.lock().settled);
         if settled.is_empty() {
-            return;
+            return Ok(());
         }
         let steps: Vec<Step> = settled.iter().map(departure).collect();
-        match self.commit(&steps) {
+        let done = self.commit(&steps);
+        match &done {
             Ok(()) => self.departed(&settled),
             Err(error) => {
                 tracing::warn!(
@@ -169,9 +182,10 @@ impl Writer {
                     settled.len()
                 );
                 self.shared.state.lock().settled.extend(settled);
-                self.settle_by = Some(Instant::now() + crate::outbox::FULL_RETRY);
+                self.settle_by = Some(Instant::now() + FULL_RETRY);
             }
         }
+        done
     }
 
     /// Files of settled images are not needed any more.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
-use shared::image::OutboxId;
+use shared::image::{ImageId, OutboxId};
 
 use super::IndexError;
 use crate::outbox::disk::record::{Entry, LossEntry, MarkEntry, SeriesEntry, mark_key};
@@ -187,6 +187,19 @@ impl<'t> Change<'t> {
             self.put_mark(sequence, mark)?;
         }
         Ok(true)
+    }
+
+    /// Whether the number was given before this transaction.
+    pub(in crate::outbox) fn was_given(&self, sequence: u64) -> bool {
+        sequence < self.before.next
+    }
+
+    /// Whose number it is.
+    pub(in crate::outbox) fn id_of(&self, sequence: u64) -> Result<Option<ImageId>, IndexError> {
+        match self.images.get(sequence)? {
+            None => Ok(None),
+            Some(value) => Ok(Some(Entry::unpack(value.value())?.id)),
+        }
     }
 
     /// Takes an image out; `None` when it is not there (any more).

@@ -58,6 +58,21 @@ impl View {
         read_counters(&self.meta)
     }
 
+    /// Reads everything that this program needs, to see whether it can be read. An entry that cannot
+    /// be understood is one image's damage.
+    pub(in crate::outbox) fn check(&self) -> Result<(), IndexError> {
+        self.outbox()?;
+        self.counters()?;
+        self.series()?;
+        self.images(.., false, |_| true)?;
+        self.ledger(.., |_, _| true)?;
+        self.untold(usize::MAX)?;
+        for row in self.marks.iter()? {
+            row?;
+        }
+        Ok(())
+    }
+
     /// Images with numbers in this range, in order, or from the highest down. Ends when `wanted`
     /// says `false`.
     pub(in crate::outbox) fn images(

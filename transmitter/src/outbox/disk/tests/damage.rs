@@ -134,7 +134,7 @@ async fn an_image_whose_file_is_gone_or_short_is_lost_by_name() {
     let image = outbox.take().await.expect("one is whole");
     assert_eq!(image.meta.id, ids[2]);
     outbox.loss_waits().await;
-    outbox.flush().await;
+    let _ = outbox.flush().await;
     let (losses, standing) = outbox.losses(10).await;
     let lost: Vec<_> = losses.iter().map(|loss| loss.image_id).collect();
     assert_eq!(lost, ids[..2]);
@@ -161,7 +161,7 @@ async fn a_suspect_image_is_read_before_it_is_sent() {
     let outbox = open(&disk, &options);
     let expected = vec![(1, ids[0]), (3, ids[2])];
     assert_eq!(taken(&disk, &outbox, 2).await, expected);
-    outbox.flush().await;
+    let _ = outbox.flush().await;
     let (losses, _) = outbox.losses(10).await;
     assert_eq!(losses.len(), 1);
     assert!(losses[0].reason.contains("torn"), "{}", losses[0].reason);
@@ -253,7 +253,7 @@ async fn leftovers_of_settled_images_are_swept_up() {
             .await
             .expect("settled");
     }
-    outbox.flush().await;
+    let _ = outbox.flush().await;
     drop(outbox);
     // Their removal did not reach the medium.
     for (path, bytes) in before {
@@ -300,7 +300,7 @@ async fn an_index_that_breaks_while_it_is_used_is_made_again() {
 fn a_newer_format_is_refused_and_not_made_again() {
     let disk = sim();
     let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
-    let index = index::Index::open(&dynamic, &path("index.redb"), true, true).expect("new");
+    let index = index::Index::make(&dynamic, &path("index.redb")).expect("new");
     index
         .write(|change| {
             change.name(OutboxId::new())?;

@@ -76,7 +76,7 @@ async fn the_newest_is_dropped_with_its_mark() {
     let pushed = outbox.push(newest).await.expect("an answer");
     assert_eq!(numbers(&pushed.lost), [2]);
     assert_eq!(pushed.lost[0].meta.id, id);
-    assert!(outbox.knows(&mark).await);
+    assert!(outbox.knows(&mark).await.expect("power"));
     assert_eq!(waiting(&outbox).await, [1]);
 }
 
@@ -221,7 +221,7 @@ async fn a_full_disk_is_emptied_by_deliveries_losses_and_evictions() {
                 .settle(image.meta.id, outcome)
                 .await
                 .expect("the ballast is for this");
-            outbox.flush().await;
+            let _ = outbox.flush().await;
         }
         let (losses, _) = outbox.losses(100).await;
         assert_eq!(losses.len(), 20);
@@ -331,7 +331,7 @@ async fn a_real_disk_that_fills_up_is_emptied_and_goes_on() {
             }
         }
     }
-    outbox.flush().await;
+    let _ = outbox.flush().await;
     let pushed = outbox.push(image(40_000)).await.expect("space");
     assert!(pushed.lost.is_empty());
     assert_eq!(outbox.health(), Ok(()));

@@ -90,7 +90,10 @@ async fn a_file_that_changed_since_it_was_captured_is_unreadable() {
         let text = shared::telemetry::chain(&error);
         assert!(text.contains("changed"), "{text}");
         outbox.lose(meta, "unreadable").await.expect("a ledger");
-        assert!(outbox.knows(&mark("/source/a")).await, "it was lost");
+        assert!(
+            outbox.knows(&mark("/source/a")).await.expect("power"),
+            "it was lost"
+        );
         let missing = outbox.push(from_file("/source/b", b"pixels")).await;
         assert!(matches!(missing, Err(OutboxError::Unreadable(_))));
         outbox.shut().await;
@@ -109,12 +112,12 @@ async fn a_mark_lasts_beyond_its_image() {
     let open = || DiskOutbox::open(Arc::clone(&disk), &root, &options(), Order::OldestFirst);
     let outbox = open().expect("an outbox");
     outbox.begin_series(series()).await.expect("a series");
-    assert!(!outbox.knows(&mark(&path)).await);
+    assert!(!outbox.knows(&mark(&path)).await.expect("power"));
     outbox
         .push(from_file(&path, b"pixels"))
         .await
         .expect("room");
-    assert!(outbox.knows(&mark(&path)).await);
+    assert!(outbox.knows(&mark(&path)).await.expect("power"));
     let image = outbox.take().await.expect("one is waiting");
     outbox
         .settle(image.meta.id, Outcome::Delivered)
@@ -122,7 +125,7 @@ async fn a_mark_lasts_beyond_its_image() {
         .expect("settled");
     outbox.shut().await;
     let outbox = open().expect("an outbox");
-    assert!(outbox.knows(&mark(&path)).await);
+    assert!(outbox.knows(&mark(&path)).await.expect("power"));
     for another in [
         FileMark {
             modified: 6,
@@ -133,7 +136,7 @@ async fn a_mark_lasts_beyond_its_image() {
             ..mark(&path)
         },
     ] {
-        assert!(!outbox.knows(&another).await);
+        assert!(!outbox.knows(&another).await.expect("power"));
     }
     outbox.shut().await;
     assert!(Path::new(&path).exists(), "the source is not the outbox's");

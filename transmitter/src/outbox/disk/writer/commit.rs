@@ -1,8 +1,10 @@
 //! Transactions on a medium that fails.
 
+use std::io;
+
 use super::{TRIES, Writer};
 use crate::outbox::disk::core::Core;
-use crate::outbox::disk::index::{Change, IndexError};
+use crate::outbox::disk::index::{Change, IndexError, View};
 use crate::outbox::disk::rebuild;
 use crate::outbox::disk::record::SeriesEntry;
 
@@ -24,7 +26,7 @@ impl Writer {
                         && match &error {
                             IndexError::Full(_) => self.core.ballast.release(),
                             IndexError::Io(_) | IndexError::Damaged(_) => true,
-                            IndexError::Newer(_) => false,
+                            IndexError::Newer(_) | IndexError::Taken(_) => false,
                         };
                     self.trouble(&error.to_string());
                     self.mend(&error);
@@ -67,6 +69,14 @@ impl Writer {
         Ok(done)
     }
 
+    /// Numbers that were given in vain are given again. Where the index does not say which those are,
+    /// none is: a gap is better.
+    pub(super) fn take_numbers_back(&mut self) {
+        if let Ok(counters) = self.core.index.read(View::counters) {
+            self.next = counters.next;
+        }
+    }
+
     /// Says what is wrong, in the log and to whoever asks.
     pub(super) fn trouble(&self, problem: &str) {
         let mut state = self.shared.state.lock();
@@ -88,17 +98,58 @@ impl Writer {
     pub(super) fn mend(&mut self, error: &IndexError) {
         if !matches!(error, IndexError::Damaged(_)) {
             match self.core.reopen() {
-                Ok(()) => return,
+                Ok(()) => return self.look_again(),
+                // It was put aside when it was to be made again, for which there was no space.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(IndexError::Damaged(_)) => {}
                 Err(error) => return self.trouble(&error.to_string()),
             }
         }
         let series = self.shared.state.lock().series.clone();
         let series: Vec<_> = series.into_iter().collect();
-        match self.core.make_index_again(self.next, &series) {
+        let made = match self.core.make_index_again(self.next, &series) {
+            Err(_) if self.core.ballast.release() => self.core.make_index_again(self.next, &series),
+            made => made,
+        };
+        match made {
             Ok(()) => self.start_anew(),
             Err(error) => self.trouble(&error.to_string()),
         }
+    }
+
+    /// A reader found the index to be damaged: whether it is, since it may have been made again
+    /// meanwhile, and making it again takes its ledger away.
+    pub(super) fn check(&mut self, problem: &str) {
+        let checked = self
+            .core
+            .reopen()
+            .and_then(|()| self.core.index.read(View::check));
+        match checked {
+            Ok(()) => tracing::warn!("the index is whole at a second look: {problem}"),
+            Err(error) => {
+                self.trouble(&error.to_string());
+                self.mend(&error);
+            }
+        }
+    }
+
+    /// After a transaction that failed: it may be there all the same, with the numbers that it
+    /// gave.
+    fn look_again(&mut self) {
+        let read = self.core.index.read(|view| {
+            let first_untold = view.untold(1)?.first().copied();
+            Ok((view.counters()?, view.first_owed()?, first_untold))
+        });
+        let Ok((counters, first_owed, first_untold)) = read else {
+            return;
+        };
+        let mut state = self.shared.state.lock();
+        state.next = counters.next;
+        state.first_owed = first_owed;
+        state.first_untold = first_untold;
+        drop(state);
+        self.next = self.next.max(counters.next);
+        self.settle_doubts();
     }
 
     /// The index is another one: what is in memory is read again.
@@ -134,7 +185,8 @@ impl Core {
         series: &[(u32, SeriesEntry)],
     ) -> Result<(), IndexError> {
         tracing::error!("the index is damaged and is made again from the images");
-        self.index.close();
+        // Whatever it holds, it is not used any more.
+        let _ = self.index.close();
         let state = Some(*self.mark.state());
         rebuild::rebuild(&self.disk, &self.layout, state, series).map_err(|error| {
             IndexError::Io(std::io::Error::other(shared::telemetry::chain(&error)))

@@ -33,6 +33,26 @@ enum After {
     },
 }
 
+/// An image that was to leave by a transaction that failed. Until the index can be read, nobody
+/// knows whether it is there.
+pub(super) enum Doubt {
+    Bad {
+        sequence: u64,
+        series: Option<u32>,
+        entry: Option<Box<Entry>>,
+    },
+    Evicted(Box<Lost>, Box<Entry>),
+}
+
+impl Doubt {
+    fn sequence(&self) -> u64 {
+        match self {
+            Self::Bad { sequence, .. } => *sequence,
+            Self::Evicted(lost, _) => lost.meta.sequence,
+        }
+    }
+}
+
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -120,9 +140,9 @@ impl Batch {
     }
 }
 
-fn failed(error: &IndexError) -> OutboxError {
+pub(super) fn failed(error: &IndexError) -> OutboxError {
     OutboxError::Io {
-        action: "writing of the ledger".to_owned(),
+        action: "writing of the index".to_owned(),
         // The kind says whether to wait for space.
         source: std::io::Error::new(error.kind(), shared::telemetry::chain(error)),
     }
@@ -135,8 +155,7 @@ impl Writer {
         let reserved = self.core.mark.reserve(next).map_err(IndexError::Io);
         let done = reserved.and_then(|()| self.commit(&steps));
         if done.is_err() {
-            // Numbers of losses that are not on the ledger are given to others.
-            self.next = self.shared.state.lock().next;
+            self.take_numbers_back();
         }
         for after in after {
             self.after(after, &done);
@@ -148,7 +167,13 @@ impl Writer {
             (After::Answer(reply), done) => {
                 let _ = reply.send(done.as_ref().map_err(failed).copied());
             }
-            (After::Lost(reply, lost, series), Ok(())) => {
+            (After::Lost(reply, lost, series), done) => {
+                if let Err(error) = done
+                    && !self.is_on_ledger(&lost)
+                {
+                    let _ = reply.send(Err(failed(error)));
+                    return;
+                }
                 if let Some(series) = self.shared.state.lock().series.get_mut(&series) {
                     series.counts.captured += 1;
                     series.counts.lost += 1;
@@ -156,9 +181,6 @@ impl Writer {
                 if let Err(Ok(lost)) = reply.send(Ok(*lost)) {
                     self.shared.state.lock().unclaimed.push(lost);
                 }
-            }
-            (After::Lost(reply, ..), Err(error)) => {
-                let _ = reply.send(Err(failed(error)));
             }
             (After::Settled { id, reply }, Ok(())) => {
                 self.is_lost(id);
@@ -175,13 +197,60 @@ impl Writer {
                 },
                 Ok(()),
             ) => self.put_aside(sequence, series, entry.as_deref()),
-            (After::Bad { sequence, .. }, Err(_)) => {
-                // It is found again.
-                let mut state = self.shared.state.lock();
-                state.leaving.remove(&sequence);
-                state.window.clear();
-                drop(state);
-                self.shared.work.notify_waiters();
+            (
+                After::Bad {
+                    sequence,
+                    series,
+                    entry,
+                },
+                Err(_),
+            ) => {
+                self.doubts.push(Doubt::Bad {
+                    sequence,
+                    series,
+                    entry,
+                });
+                // It is found again, if it is there.
+                self.stays(&[sequence]);
+            }
+        }
+    }
+
+    /// Images that were to leave are in the index still, or it is not known.
+    fn stays(&mut self, sequences: &[u64]) {
+        let mut state = self.shared.state.lock();
+        for sequence in sequences {
+            state.leaving.remove(sequence);
+        }
+        // Meanwhile the window may have gone past those that it did not hold.
+        state.window.clear();
+        drop(state);
+        self.settle_doubts();
+        self.shared.work.notify_waiters();
+    }
+
+    fn is_on_ledger(&self, lost: &Lost) -> bool {
+        let sequence = lost.meta.sequence;
+        let found = self.core.index.read(|view| view.loss(sequence));
+        matches!(found, Ok(Some(found)) if found.id == lost.meta.id)
+    }
+
+    /// Looks which transactions that failed are there all the same.
+    pub(super) fn settle_doubts(&mut self) {
+        for doubt in std::mem::take(&mut self.doubts) {
+            let sequence = doubt.sequence();
+            match self.core.index.read(|view| view.has_image(sequence)) {
+                Ok(true) => {}
+                Ok(false) => match doubt {
+                    Doubt::Bad { series, entry, .. } => {
+                        self.put_aside(sequence, series, entry.as_deref());
+                    }
+                    Doubt::Evicted(lost, entry) => {
+                        self.evicted(&[(sequence, *entry)]);
+                        self.shared.state.lock().unclaimed.push(*lost);
+                    }
+                },
+                Err(_) => self.doubts.push(doubt),
             }
         }
     }
@@ -259,15 +328,13 @@ impl Writer {
 
     fn make_room(&mut self, needed: u64) -> Result<Vec<Lost>, IndexError> {
         let when_full = self.shared.when_full;
-        let mut back = Vec::new();
         let victims = self.core.index.read(|view| {
             // Locked while choosing, so that nobody takes a victim meanwhile.
             let mut state = self.shared.state.lock();
             let victims = policy::choose(view, &state, when_full, needed)?;
             for (sequence, _) in &victims.images {
                 state.leaving.insert(*sequence);
-                let held = state.window.remove(*sequence);
-                back.extend(held.map(|held| (*sequence, held)));
+                state.window.remove(*sequence);
             }
             Ok(victims)
         })?;
@@ -295,23 +362,28 @@ impl Writer {
             return Ok(losses);
         }
         if let Err(error) = self.commit(&steps) {
-            let mut state = self.shared.state.lock();
-            for (sequence, _) in &victims.images {
-                state.leaving.remove(sequence);
-            }
-            for (sequence, held) in back {
-                state.window.give_back(sequence, held);
-            }
+            let numbers: Vec<u64> = victims.images.iter().map(|(number, _)| *number).collect();
+            let doubts = losses.into_iter().zip(victims.images);
+            self.doubts.extend(
+                doubts.map(|(lost, (_, entry))| Doubt::Evicted(Box::new(lost), Box::new(entry))),
+            );
+            self.stays(&numbers);
             return Err(error);
         }
-        for (sequence, entry) in &victims.images {
+        self.evicted(&victims.images);
+        Ok(losses)
+    }
+
+    /// Images have given way.
+    fn evicted(&mut self, images: &[(u64, Entry)]) {
+        for (sequence, entry) in images {
             if entry.referenced.is_none() {
                 let name = entry.file_name(*sequence, self.transport_of(entry.series));
                 self.core.remove_file(&name);
             }
         }
         let mut state = self.shared.state.lock();
-        for (sequence, entry) in &victims.images {
+        for (sequence, entry) in images {
             state.has_left(*sequence);
             state.subtract(entry.size, entry.cost());
             if let Some(series) = state.series.get_mut(&entry.series) {
@@ -320,7 +392,6 @@ impl Writer {
         }
         drop(state);
         self.shared.changed();
-        Ok(losses)
     }
 
     fn transport_of(&self, series: u32) -> shared::image::Transport {

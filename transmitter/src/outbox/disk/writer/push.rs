@@ -154,11 +154,12 @@ impl Writer {
         }
         // A file that comes back by a power loss would be taken in at the next start.
         let _ = self.sync_folders(&named);
-        self.next = named
-            .iter()
-            .map(|image| image.sequence)
-            .fold(self.next, u64::min)
-            .max(self.shared.state.lock().next);
+        let mut state = self.shared.state.lock();
+        for image in &named {
+            state.entering.remove(&image.sequence);
+        }
+        drop(state);
+        self.take_numbers_back();
         for image in named {
             let _ = image.job.reply.send(Err(not_pushed(copy(error))));
         }
@@ -166,6 +167,8 @@ impl Writer {
 
     /// Enters images into the index.
     fn enter(&mut self, named: Vec<Named>) {
+        let numbers = named.iter().map(|image| image.sequence);
+        self.shared.state.lock().entering.extend(numbers);
         let mut tries = 0;
         let error = loop {
             tries += 1;
@@ -209,6 +212,7 @@ impl Writer {
             let Step::Insert { sequence, entry } = image.step else {
                 continue;
             };
+            state.entering.remove(&sequence);
             let mut job = image.job;
             let path = match (&image.file, &entry.referenced) {
                 (Some(file), _) => self.core.path(file),

@@ -142,7 +142,8 @@ impl World {
                 self.known
                     .owed
                     .retain(|id| losses.iter().all(|loss| loss.image_id != *id));
-                self.outbox.losses_kept(&told).await;
+                // What cannot be written off is told again.
+                let _ = self.outbox.losses_kept(&told).await;
             }
             8 => {
                 self.outbox.shut().await;

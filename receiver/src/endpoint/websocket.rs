@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use super::Place;
 use super::metered::MeteredStream;
 use super::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
-use crate::budget::{Holder, REVOKED, Window};
+use crate::budget::{Budget, Holder, REVOKED, Window};
 use crate::intake::Intake;
 
 /// What the WebSocket endpoint works with.
@@ -60,7 +60,7 @@ where
 {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
     let memory = endpoint.intake.budget().holder();
-    let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
+    let window = Buffers::window(endpoint.intake.budget());
     let buffers = Buffers::new(limit, &window, Role::Server);
     let stream = buffers.metered(stream, memory.clone(), false);
     let socket = buffers.socket(stream).await;
@@ -79,7 +79,7 @@ pub async fn dial(
 ) -> Result<impl Future<Output = ()> + use<>, String> {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
     let memory = endpoint.intake.budget().holder();
-    let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
+    let window = Buffers::window(endpoint.intake.budget());
     let buffers = Buffers::new(limit, &window, Role::Client);
     let stream = buffers.metered(stream, memory.clone(), true);
     let (socket, _) = client_async_with_config(request, stream, Some(buffers.config))
@@ -109,12 +109,17 @@ struct Buffers {
 }
 
 impl Buffers {
+    /// What they may take: twice what is read at a time, as a frame may begin anywhere in it.
+    fn window(budget: &Arc<Budget>) -> Window {
+        budget.window(2 * LEAST_READ, 2 * READ_BUFFER)
+    }
+
     fn new(max_message: usize, window: &Window, role: Role) -> Self {
         Self {
             role,
-            config: config(max_message, window.bytes()),
+            config: config(max_message, window.bytes() / 2),
             largest: largest(max_message) as u64,
-            apart: 2 * window.bytes(),
+            apart: window.bytes(),
         }
     }
 

@@ -30,7 +30,7 @@ async fn start(rig: &Rig, endpoint: Endpoint, io: DuplexStream) -> JoinHandle<()
 }
 
 async fn start_holding(endpoint: Endpoint, io: DuplexStream, memory: Holder) -> JoinHandle<()> {
-    let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
+    let window = Buffers::window(endpoint.intake.budget());
     let buffers = Buffers::new(1 << 20, &window, Role::Server);
     let stream = buffers.metered(io, memory.clone(), false);
     let socket = buffers.socket(stream).await;

@@ -73,42 +73,12 @@ fn unusable(root: &Path) -> impl FnOnce(io::Error) -> OutboxError + use<> {
 
 fn make_folders(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), OutboxError> {
     let root = &layout.root;
-    let mut made = disk.create_folder(root);
-    if let Err(error) = &made
-        && error.kind() == io::ErrorKind::NotFound
-    {
-        // Folders above it are not the outbox's, but it would be unkind to ask for them.
-        make_above(disk, root).map_err(unusable(root))?;
-        made = disk.create_folder(root);
-    }
-    made.map_err(unusable(root))?;
+    // Folders above it are not the outbox's, but it would be unkind to ask for them.
+    disk.create_folders(root).map_err(unusable(root))?;
     for folder in [layout.images(), layout.incoming(), layout.quarantine()] {
         disk.create_folder(&folder).map_err(unusable(root))?;
     }
-    disk.sync_folder(root).map_err(unusable(root))?;
-    if let Some(parent) = root.parent() {
-        // A folder above that may not be read is no reason to stop.
-        let _ = disk.sync_folder(parent);
-    }
-    Ok(())
-}
-
-/// Makes the folders above `root` that are missing; each name is on the medium then.
-fn make_above(disk: &Arc<dyn Disk>, root: &Path) -> io::Result<()> {
-    let mut missing = Vec::new();
-    for folder in root.ancestors().skip(1) {
-        if folder.as_os_str().is_empty() || disk.list(folder).is_ok() {
-            break;
-        }
-        missing.push(folder);
-    }
-    for folder in missing.into_iter().rev() {
-        disk.create_folder(folder)?;
-        if let Some(parent) = folder.parent() {
-            disk.sync_folder(parent)?;
-        }
-    }
-    Ok(())
+    disk.sync_folder(root).map_err(unusable(root))
 }
 
 struct OpenedIndex {

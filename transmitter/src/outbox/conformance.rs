@@ -212,6 +212,18 @@ async fn the_standing_never_passes_what_is_open(maker: &dyn Maker) {
     outbox.losses_kept(&[1]).await.expect("kept");
     assert_eq!(outbox.standing().first_owed, 2);
     assert_eq!(outbox.standing().next_sequence, 3);
+    let second = outbox.take().await.expect("one is waiting");
+    outbox
+        .settle(second.meta.id, Outcome::Delivered)
+        .await
+        .expect("settled");
+    let (losses, told) = outbox.losses(1).await;
+    assert_eq!(losses, []);
+    assert_eq!((told.first_owed, told.next_sequence), (3, 3), "at once");
+    outbox
+        .losses_kept(&[])
+        .await
+        .expect("there is nothing to keep");
 }
 
 async fn counts_say_what_became_of_every_image(maker: &dyn Maker) {

@@ -323,6 +323,11 @@ impl Outbox for DiskOutbox {
 
     async fn losses(&self, limit: usize) -> (Vec<Loss>, Standing) {
         let outbox = self.shared.outbox;
+        // What is settled and still in the index would be told as owed. In vain, the numbers told
+        // are only older than they could be.
+        if !self.shared.state.lock().settled.is_empty() {
+            let _ = self.flush().await;
+        }
         let read = self.look(move |view| {
             let untold = view.untold(limit.saturating_add(1))?;
             let mut losses = Vec::new();
@@ -351,6 +356,9 @@ impl Outbox for DiskOutbox {
     }
 
     async fn losses_kept(&self, sequences: &[u64]) -> Result<(), OutboxError> {
+        if sequences.is_empty() {
+            return Ok(());
+        }
         let sequences = sequences.to_vec();
         self.ask(|reply| Job::Kept { sequences, reply }).await
     }
@@ -439,10 +447,9 @@ impl Outbox for DiskOutbox {
             return Err(trouble.clone());
         }
         if state.waiting_for_room > 0 {
-            let Backlog { images, bytes } = state.backlog;
-            return Err(format!(
-                "the outbox is full: {images} images with {bytes} bytes wait; new ones wait for room"
-            ));
+            let backlog = state.backlog;
+            drop(state);
+            return Err(self.shared.full(backlog));
         }
         Ok(())
     }

@@ -262,6 +262,24 @@ impl Shared {
         self.loss.notify_waiters();
     }
 
+    /// Why new images wait for room, and which setting has a say in it.
+    pub(super) fn full(&self, backlog: Backlog) -> String {
+        let Backlog { images, bytes } = backlog;
+        let free = self.disk.free(&self.layout.root);
+        let why = match free {
+            Ok(free) if free.saturating_sub(self.min_free) < self.limit.saturating_sub(bytes) => {
+                format!(
+                    "{free} bytes are free on its disk, and --outbox-min-free keeps {}",
+                    self.min_free
+                )
+            }
+            _ => format!("--outbox-limit is {} bytes", self.limit),
+        };
+        format!(
+            "the outbox is full: {images} images with {bytes} bytes wait; {why}; new ones wait for room"
+        )
+    }
+
     /// Bytes that can be written before the least free space is reached. What a medium does not say
     /// is found out by writing.
     pub(super) fn free_space(&self) -> u64 {

@@ -170,6 +170,42 @@ async fn what_others_leave_on_the_disk_is_heeded() {
     assert!(pushed.lost.is_empty());
 }
 
+#[tokio::test]
+async fn a_full_outbox_names_the_setting_that_says_so() {
+    let fifty = "--outbox-min-free keeps 52428800";
+    for (limit, min_free, named) in [
+        (
+            ByteSize::mib(1),
+            ByteSize(0),
+            "--outbox-limit is 1048576 bytes",
+        ),
+        (ByteSize::mib(63), ByteSize::mib(50), fifty),
+    ] {
+        let disk = sim();
+        disk.set_capacity(64 << 20);
+        let options = OutboxOptions {
+            limit,
+            min_free,
+            ..options()
+        };
+        let outbox = begun(&disk, &options).await;
+        outbox.push(image(1_000)).await.expect("room");
+        let mut pushing = Box::pin(async {
+            loop {
+                outbox.push(image(600_000)).await.expect("an answer");
+            }
+        });
+        let trouble = loop {
+            assert!(futures_util::poll!(&mut pushing).is_pending());
+            if let Err(trouble) = outbox.health() {
+                break trouble;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(trouble.contains(named), "{trouble}");
+    }
+}
+
 /// Fills the disk but for so many bytes.
 fn fill(disk: &SimDisk, leave: u64) -> Box<dyn shared::disk::DiskFile> {
     let free = disk.free(Path::new(ROOT)).expect("power");

@@ -98,6 +98,9 @@ impl Books {
             Some(truth) => self.all_are_somewhere(truth, expect, &mut summary, findings),
             None => self.no_content_is_stored_twice(findings),
         }
+        if expect.drained {
+            self.the_receiver_knows_the_last_number(findings);
+        }
         if expect.drained && !self.outbox.owed.is_empty() {
             let owed = self.outbox.owed.iter().map(|owed| owed.sequence);
             findings.push(format!(
@@ -157,6 +160,20 @@ impl Books {
             let (id, reason) = (id_text(&lost.id), &lost.reason);
             findings.push(format!(
                 "{id} has its receipt and is named as lost: {reason}"
+            ));
+        }
+    }
+
+    /// Numbers above the last floor that was told are never looked for: before a transmitter leaves
+    /// with nothing owed, it says so.
+    fn the_receiver_knows_the_last_number(&self, findings: &mut Findings) {
+        let Some(outbox) = self.outbox.id.filter(|_| self.outbox.next > 1) else {
+            return;
+        };
+        let (floor, next) = (self.receiver.floors.get(&outbox), self.outbox.next);
+        if floor != Some(&next) {
+            findings.push(format!(
+                "nothing is owed below number {next}, and the receiver was told {floor:?}"
             ));
         }
     }

@@ -14,6 +14,8 @@ use super::{Findings, files, id_text};
 pub(super) struct Received {
     /// Entries of the catalogue by image id.
     pub(super) entries: BTreeMap<[u8; 16], Entry>,
+    /// What each outbox said last of its numbers: all below the first have their end.
+    pub(super) floors: BTreeMap<[u8; 16], u64>,
     /// Losses it was told of.
     pub(super) losses: Vec<Loss>,
     /// Complete files without an entry: path and SHA-256 of the content.
@@ -55,6 +57,7 @@ pub(super) fn read(data: &Path, scratch: &Path, findings: &mut Findings) -> Resu
         if has(&connection, "images")? {
             entries(&connection, data, &mut received, &mut named, findings)?;
             received.losses = losses(&connection).context("reading losses")?;
+            received.floors = floors(&connection).context("reading floors")?;
             // What the receiver found out by itself must not be there either.
             for (table, what) in [
                 ("gaps", "numbers that are missing"),
@@ -150,6 +153,15 @@ fn entries(
         }
     }
     Ok(())
+}
+
+fn floors(connection: &Connection) -> Result<BTreeMap<[u8; 16], u64>> {
+    let mut statement =
+        connection.prepare("SELECT outbox, floor FROM streams WHERE floor IS NOT NULL")?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+    })?;
+    rows.map(|row| row.context("a floor")).collect()
 }
 
 fn losses(connection: &Connection) -> Result<Vec<Loss>> {

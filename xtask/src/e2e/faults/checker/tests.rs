@@ -53,7 +53,8 @@ impl Stand {
                  CREATE TABLE losses (outbox BLOB, sequence INTEGER, image_id BLOB, digest BLOB,
                      reason TEXT);
                  CREATE TABLE gaps (first INTEGER);
-                 CREATE TABLE reuses (first INTEGER);",
+                 CREATE TABLE reuses (first INTEGER);
+                 CREATE TABLE streams (outbox BLOB, floor INTEGER);",
             )
             .unwrap();
         stand.store(1, 1, id(1), 1);
@@ -352,6 +353,12 @@ fn what_is_owed_although_everything_was_to_be_delivered_is_found() {
         ..RUNNING
     };
     stand.finds_when(drained, "these are owed: [2]");
+    let told = "nothing is owed below number 4, and the receiver was told";
+    stand.finds_when(drained, told);
+    let floor = "INSERT INTO streams VALUES (?1, 4)";
+    stand.catalogue().execute(floor, [OUTBOX]).unwrap();
+    let (_, findings) = stand.look(drained);
+    assert!(!findings.iter().any(|finding| finding.contains(told)));
 }
 
 #[test]

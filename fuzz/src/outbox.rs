@@ -142,7 +142,8 @@ impl World {
                 self.known
                     .owed
                     .retain(|id| losses.iter().all(|loss| loss.image_id != *id));
-                self.outbox.losses_kept(&told).await;
+                let kept = self.outbox.losses_kept(&told).await;
+                kept.expect("there is space");
             }
             8 => {
                 self.outbox.shut().await;

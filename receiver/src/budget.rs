@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The part of what can be leased that is made free at a time: those who wait are seldom alone.
 const FREED_PART: u64 = 8;
+
+/// Leases above this are large: they wait in a line of their own, and leave this part of what there
+/// is to the others. A thousand that wait for megabytes would hold up whoever needs a few kilobytes.
+const LARGE: u64 = 1 << 20;
+const SMALL_PART: u64 = 4;
 
 /// The part of the windows that are left which one connection gets.
 const WINDOW_PART: u64 = 8;
@@ -42,6 +47,8 @@ pub const REVOKED: &str = "memory is short and this connection made no progress;
 pub struct Budget {
     /// Bytes that may yet be leased. Waiting is in order of arrival.
     free: Semaphore,
+    /// Bytes of them that may yet be leased by large leases.
+    bulk: Semaphore,
     capacity: u64,
     leased: AtomicU64,
     peak: AtomicU64,
@@ -77,6 +84,7 @@ impl Budget {
         let now = Instant::now();
         Arc::new(Self {
             free: Semaphore::new(usize::try_from(capacity).unwrap_or(Semaphore::MAX_PERMITS)),
+            bulk: Semaphore::new(bulk_of(capacity)),
             capacity,
             leased: AtomicU64::new(0),
             peak: AtomicU64::new(0),
@@ -105,6 +113,7 @@ impl Budget {
         let state = Arc::new(State {
             held: AtomicU64::new(0),
             arriving: AtomicU64::new(0),
+            bulk: AtomicU64::new(0),
             since: AtomicU64::new(self.now()),
             is_served: AtomicBool::new(false),
             pressed: Notify::new(),
@@ -156,9 +165,10 @@ impl Budget {
         }
     }
 
-    /// Somebody waits for `wanted` bytes: tells those to give back that make no progress, the
+    /// Somebody waits for `wanted` bytes, of those for large leases if `bulk`: tells everybody to
+    /// write what need not be in memory, and those to give back that make no progress, the
     /// heaviest burden (bytes times time) first, until that would be enough.
-    fn look_for_idlers(&self, wanted: u64) {
+    fn look_for_idlers(&self, wanted: u64, bulk: bool) {
         {
             let mut looked = self.looked.lock();
             if looked.elapsed() < PATIENCE / 2 {
@@ -169,13 +179,24 @@ impl Budget {
         let wanted = wanted.max(self.capacity / FREED_PART);
         let now = self.now();
         let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
-        let mut coming = self.capacity - self.leased.load(Ordering::Relaxed).min(self.capacity);
+        let mut coming = if bulk {
+            self.bulk.available_permits() as u64
+        } else {
+            self.capacity - self.leased.load(Ordering::Relaxed).min(self.capacity)
+        };
         let mut idlers = Vec::new();
         for state in self.holders.lock().values() {
-            let held = state.held.load(Ordering::Acquire);
+            let held = match bulk {
+                true => state.bulk.load(Ordering::Acquire),
+                false => state.held.load(Ordering::Acquire),
+            };
             if state.revoked.is_cancelled() {
                 coming += held;
                 continue;
+            }
+            if held > 0 {
+                // What can go to disk is better there.
+                state.pressed.notify_one();
             }
             let idle = now.saturating_sub(state.since.load(Ordering::Acquire));
             if held > 0 && idle >= patience && !state.is_served.load(Ordering::Acquire) {
@@ -216,11 +237,13 @@ struct State {
     held: AtomicU64,
     /// The part of it for a message that is still on its way.
     arriving: AtomicU64,
+    /// The part of it that is of large leases.
+    bulk: AtomicU64,
     /// When it last made progress, milliseconds since the budget was made.
     since: AtomicU64,
     /// The receiver works on what it sent: if that takes long, it is not the client's fault.
     is_served: AtomicBool,
-    /// Told when it has to wait and has bytes that need not be in memory.
+    /// Told when it or others have to wait and it may have bytes that need not be in memory.
     pressed: Notify,
     revoked: CancellationToken,
 }
@@ -240,9 +263,38 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.budget.holders.lock().remove(&self.number);
-        let held = self.state.held.load(Ordering::Acquire);
+        let held = self.state.held.swap(0, Ordering::AcqRel);
         self.budget.give_back(held);
+        self.leave_bulk();
     }
+}
+
+impl Inner {
+    /// No more of what is held can be of large leases than is held.
+    fn leave_bulk(&self) {
+        let held = self.state.held.load(Ordering::Acquire);
+        let bulk = self.state.bulk.load(Ordering::Acquire);
+        if bulk > held {
+            self.state.bulk.store(held, Ordering::Release);
+            let left = usize::try_from(bulk - held).unwrap_or(Semaphore::MAX_PERMITS);
+            self.budget.bulk.add_permits(left);
+        }
+    }
+
+    /// What a lease of `wanted` bytes needs of the part for large ones.
+    fn bulk_for(&self, wanted: u64) -> u64 {
+        if wanted <= LARGE {
+            return 0;
+        }
+        let most = bulk_of(self.budget.capacity) as u64;
+        wanted.min(most.saturating_sub(self.state.bulk.load(Ordering::Acquire)))
+    }
+}
+
+/// Bytes that large leases may have together.
+fn bulk_of(capacity: u64) -> usize {
+    let bytes = capacity - capacity / SMALL_PART;
+    usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS)
 }
 
 impl Holder {
@@ -262,37 +314,43 @@ impl Holder {
         }
         // Whatever it has meanwhile is of use to nobody.
         let _turn = Turn::of_client(state);
-        let acquiring = budget.free.acquire_many(permits(wanted));
+        let bulk = self.inner.bulk_for(wanted);
+        let passed = self.wait(&budget.bulk, bulk, true).await?;
+        let leased = self.wait(&budget.free, wanted, false).await?;
+        passed.forget();
+        leased.forget();
+        self.leased(wanted, bulk);
+        Ok(())
+    }
+
+    /// Waits in a line, and sees to it that it moves.
+    async fn wait<'a>(
+        &'a self,
+        line: &'a Semaphore,
+        wanted: u64,
+        bulk: bool,
+    ) -> Result<SemaphorePermit<'a>, Revoked> {
+        let Inner { budget, state, .. } = &*self.inner;
+        let acquiring = line.acquire_many(permits(wanted));
         tokio::pin!(acquiring);
         loop {
             tokio::select! {
                 biased;
                 () = state.revoked.cancelled() => return Err(Revoked),
-                permit = &mut acquiring => {
-                    // The semaphore is never closed.
-                    if let Ok(permit) = permit {
-                        permit.forget();
-                    }
-                    break;
-                }
-                () = tokio::time::sleep(PATIENCE) => budget.look_for_idlers(wanted),
+                // The semaphores are never closed.
+                permit = &mut acquiring => return permit.map_err(|_| Revoked),
+                () = tokio::time::sleep(PATIENCE) => budget.look_for_idlers(wanted, bulk),
             }
         }
-        self.leased(wanted);
-        Ok(())
     }
 
     /// Waits for something that only the client can bring about, such as that it reads an answer.
-    /// However long the receiver has worked before, the client's time begins now.
     ///
     /// # Errors
     /// When this holder has to give back what it has.
     pub async fn for_client<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Revoked> {
-        let Inner { budget, state, .. } = &*self.inner;
-        let turn = Turn::of_client(state);
-        if turn.was_served {
-            state.since.store(budget.now(), Ordering::Release);
-        }
+        let state = &self.inner.state;
+        let _turn = Turn::of_client(state);
         tokio::select! {
             biased;
             done = waiting => Ok(done),
@@ -302,15 +360,19 @@ impl Holder {
 
     /// The same if it need not wait for them; whether it got them.
     pub fn try_lease(&self, bytes: u64) -> bool {
+        let Inner { budget, .. } = &*self.inner;
         let wanted = self.leasable(bytes);
-        match self.inner.budget.free.try_acquire_many(permits(wanted)) {
-            Ok(permit) => {
-                permit.forget();
-                self.leased(wanted);
-                true
-            }
-            Err(_) => false,
-        }
+        let bulk = self.inner.bulk_for(wanted);
+        let Ok(passed) = budget.bulk.try_acquire_many(permits(bulk)) else {
+            return false;
+        };
+        let Ok(leased) = budget.free.try_acquire_many(permits(wanted)) else {
+            return false;
+        };
+        passed.forget();
+        leased.forget();
+        self.leased(wanted, bulk);
+        true
     }
 
     fn leasable(&self, bytes: u64) -> u64 {
@@ -318,14 +380,15 @@ impl Holder {
         bytes.min(self.inner.budget.capacity.saturating_sub(held))
     }
 
-    fn leased(&self, bytes: u64) {
+    fn leased(&self, bytes: u64, bulk: u64) {
         let Inner { budget, state, .. } = &*self.inner;
         state.held.fetch_add(bytes, Ordering::AcqRel);
+        state.bulk.fetch_add(bulk, Ordering::AcqRel);
         state.since.store(budget.now(), Ordering::Release);
         budget.took(bytes);
     }
 
-    /// Resolves when it has to wait and has bytes that need not be in memory.
+    /// Resolves when it or others have to wait: what it has need not be in memory.
     pub async fn pressed(&self) {
         self.inner.state.pressed.notified().await;
     }
@@ -333,6 +396,13 @@ impl Holder {
     /// What is leased for a message that is still on its way: [`Self::keep`] leaves it.
     pub fn set_arriving(&self, bytes: u64) {
         self.inner.state.arriving.store(bytes, Ordering::Release);
+    }
+
+    /// Something came that what is held was for. What is merely a sign of life is none: who holds
+    /// memory and sends pings would never give way.
+    pub fn progressed(&self) {
+        let Inner { budget, state, .. } = &*self.inner;
+        state.since.store(budget.now(), Ordering::Release);
     }
 
     /// A message is whole: until [`Self::keep`], its sender waits for the receiver.
@@ -346,7 +416,6 @@ impl Holder {
     #[must_use = "what finds no room must not stay in memory"]
     pub fn keep(&self, bytes: u64) -> bool {
         let Inner { budget, state, .. } = &*self.inner;
-        state.since.store(budget.now(), Ordering::Release);
         state.is_served.store(false, Ordering::Release);
         let held = state.held.load(Ordering::Acquire);
         let bytes = bytes.saturating_add(state.arriving.load(Ordering::Acquire).min(held));
@@ -355,6 +424,7 @@ impl Holder {
         }
         state.held.fetch_sub(held - bytes, Ordering::AcqRel);
         budget.give_back(held - bytes);
+        self.inner.leave_bulk();
         true
     }
 
@@ -369,6 +439,7 @@ impl Holder {
         let Inner { budget, state, .. } = &*self.inner;
         let bytes = bytes.min(state.held.load(Ordering::Acquire));
         state.held.fetch_sub(bytes, Ordering::AcqRel);
+        self.inner.leave_bulk();
         Lease {
             budget: Arc::clone(budget),
             bytes,

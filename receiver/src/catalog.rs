@@ -218,6 +218,27 @@ pub trait Catalog: Send + Sync {
 
     /// The state of all sequence numbers together.
     async fn integrity(&self) -> Result<Integrity, CatalogError>;
+
+    /// Why the last attempt to write failed, whatever was to be written; `None` once one succeeded.
+    fn failure(&self) -> Option<CatalogError> {
+        None
+    }
+
+    /// Writes nothing new, to find out whether a catalogue that failed can be written again.
+    async fn try_to_write(&self) -> Result<(), CatalogError> {
+        Ok(())
+    }
+}
+
+/// Whose fault it is that the catalogue failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// What was asked for cannot be done.
+    Request,
+    /// The file cannot be written or read at present.
+    Medium,
+    /// There is no space for it.
+    NoSpace,
 }
 
 /// The catalogue failed.
@@ -228,6 +249,8 @@ pub struct CatalogError {
     pub action: &'static str,
     /// What went wrong.
     pub problem: String,
+    /// Whose fault it is.
+    pub fault: Fault,
 }
 
 /// The line of a report for an entry.

@@ -8,9 +8,9 @@ use shared::image::ImageId;
 use shared::receipt::Durability;
 
 use crate::catalog::sqlite::SqliteCatalog;
-use crate::catalog::{Catalog, CatalogError, Entry, FILE_MISSING, Filter, Verdict};
-use crate::store::StoreError;
+use crate::catalog::{Catalog, CatalogError, Entry, FILE_MISSING, Filter, Numbered, Verdict};
 use crate::store::files::survey::{FileState, Survey};
+use crate::store::{Area, StoreError};
 
 /// Entries that are read at a time.
 const PAGE: usize = 1_000;
@@ -28,6 +28,8 @@ pub struct Options {
     pub data: PathBuf,
     /// Whether what is found is put in order.
     pub repair: bool,
+    /// Whether that holds even if nearly all files are missing.
+    pub accept_missing: bool,
 }
 
 /// What is wrong with one image.
@@ -53,6 +55,8 @@ pub enum Kind {
     Missing,
     /// A file that is not what was stored.
     Damaged,
+    /// A file of which nobody knows, because it cannot be read. It may be as it was stored.
+    Unreadable,
     /// A file without an entry.
     Orphan,
 }
@@ -76,6 +80,8 @@ pub struct Findings {
     pub missing: u64,
     /// Files that are not what was stored.
     pub damaged: u64,
+    /// Files that cannot be read.
+    pub unreadable: u64,
     /// Files without entries.
     pub orphans: u64,
     /// Files among the images that are none.
@@ -93,16 +99,23 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Problems that were found.
+    #[must_use]
+    pub fn found(&self) -> u64 {
+        self.missing + self.damaged + self.unreadable + self.orphans
+    }
+
     /// Problems that are there yet.
     #[must_use]
     pub fn left(&self) -> u64 {
-        (self.missing + self.damaged + self.orphans).saturating_sub(self.repaired)
+        self.found().saturating_sub(self.repaired)
     }
 
     fn note(&mut self, problem: Problem) {
         *match problem.kind {
             Kind::Missing => &mut self.missing,
             Kind::Damaged => &mut self.damaged,
+            Kind::Unreadable => &mut self.unreadable,
             Kind::Orphan => &mut self.orphans,
         } += 1;
         self.repaired += u64::from(problem.repaired);
@@ -127,6 +140,20 @@ pub enum FsckError {
         /// The folder.
         path: PathBuf,
     },
+    /// Nearly all files are missing, which is rather a folder that is not there than a loss of each.
+    #[error(
+        "nothing is repaired: {missing} of {of} images are missing below {path}; mount or bring back \
+         what belongs there, or say --accept-missing to give them up as lost",
+        path = path.display()
+    )]
+    NearlyAllMissing {
+        /// Files that are not there.
+        missing: u64,
+        /// Files that there should be.
+        of: u64,
+        /// Where they should be.
+        path: PathBuf,
+    },
 }
 
 /// How far a check is.
@@ -144,10 +171,11 @@ pub struct Progress {
 ///
 /// With `repair`, an entry whose file is missing or damaged is taken out of the catalogue and named
 /// as a loss, so that the image is welcome again, and a damaged file or one without an entry is
-/// moved to `orphans/`. What is in quarantine is only reported.
+/// moved to `orphans/`. What is in quarantine, and what cannot be read, is only reported.
 ///
 /// # Errors
-/// When the folder or its catalogue cannot be used.
+/// When the folder or its catalogue cannot be used, or when so much is missing that `repair` would
+/// rather do harm.
 pub async fn fsck(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
@@ -178,6 +206,9 @@ async fn check(
         stopped_in_order: !survey.is_unsettled(),
         ..Findings::default()
     };
+    if options.repair && !options.accept_missing {
+        guard(survey, catalog, options).await?;
+    }
     let series = catalog.series(Filter::default()).await?;
     let of = series
         .iter()
@@ -209,6 +240,33 @@ async fn check(
         survey.clear()?;
     }
     Ok(findings)
+}
+
+/// Sees to it that nothing is repaired while the images are just not there: on a file system that is
+/// not mounted, or after a rename. It looks for the files and reads none.
+async fn guard(
+    survey: &Survey,
+    catalog: &SqliteCatalog,
+    options: &Options,
+) -> Result<(), FsckError> {
+    let (mut missing, mut of, mut after) = (0_u64, 0_u64, 0);
+    loop {
+        let page = catalog.list(Filter::default(), after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.number;
+        for Numbered { entry, .. } in &page {
+            if entry.verdict == Verdict::Stored && !entry.location.is_empty() {
+                of += 1;
+                missing += u64::from(survey.is_missing(&entry.location));
+            }
+        }
+    }
+    // More than nine in ten: of a few images, all.
+    if missing.saturating_mul(10) > of.saturating_mul(9) {
+        let path = options.data.join(Area::Images.folder());
+        return Err(FsckError::NearlyAllMissing { missing, of, path });
+    }
+    Ok(())
 }
 
 async fn find_orphans(
@@ -283,9 +341,10 @@ fn look(
             Kind::Damaged,
             format!("the file has digest {found}, not {digest}"),
         ),
-        FileState::Unreadable(error) => {
-            (Kind::Damaged, format!("the file cannot be read: {error}"))
-        }
+        FileState::Unreadable(error) => (
+            Kind::Unreadable,
+            format!("the file cannot be read, and is left as it is: {error}"),
+        ),
     };
     Some(Problem {
         image_id: entry.meta.id,
@@ -307,6 +366,8 @@ async fn repair_entry(
     }
     // The file goes first: an entry without a file is found again, a file without an entry too.
     let reason = match problem.kind {
+        // It may be whole, and readable to another user, or at another time.
+        Kind::Unreadable => return Ok(()),
         Kind::Missing | Kind::Orphan => FILE_MISSING,
         Kind::Damaged => {
             survey.set_aside(&entry.location)?;

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
-use crate::catalog::{Catalog, CatalogError, Entry, Repeat, Tally, TallyKind, Verdict};
+use crate::catalog::{Catalog, CatalogError, Entry, Fault, Repeat, Tally, TallyKind, Verdict};
 use crate::config::{Limits, Verify};
 use crate::metrics::ReceiverMetrics;
 use crate::store::{ImageStore, StoreError};
@@ -282,7 +282,15 @@ impl Intake {
             run: meta.run.clone(),
         };
         let noted = self.parts.catalog.repeat(repeat).await;
-        noted.map_err(|error| catalog_failed(meta.id, &error))
+        noted.map_err(|error| self.catalog_failed(meta.id, &error))
+    }
+
+    /// The catalogue could not be written: a full disk is told to the store as well.
+    fn catalog_failed(&self, id: impl Into<Option<ImageId>>, error: &CatalogError) -> Reject {
+        if error.fault == Fault::NoSpace {
+            self.parts.store.found_full();
+        }
+        catalog_failed(id, error)
     }
 
     /// The receipt of a catalogued image.
@@ -381,14 +389,20 @@ pub fn quarantine_reject(entry: &Entry) -> Option<Reject> {
     }
 }
 
-fn catalog_failed(id: ImageId, error: &CatalogError) -> Reject {
-    tracing::error!(image = %id, "{error}");
+fn catalog_failed(id: impl Into<Option<ImageId>>, error: &CatalogError) -> Reject {
+    let id = id.into();
+    tracing::error!(image = id.map(tracing::field::display), "{error}");
+    if error.fault == Fault::NoSpace {
+        return Reject::new(id, RejectReason::Unavailable, NO_SPACE);
+    }
     Reject::new(
         id,
         RejectReason::Internal,
         "the receiver's catalogue failed; its log says why",
     )
 }
+
+const NO_SPACE: &str = "the receiver has no space left; try again later";
 
 fn store_failed(id: ImageId, error: &StoreError) -> Reject {
     let source = std::error::Error::source(error);
@@ -400,11 +414,9 @@ fn store_failed(id: ImageId, error: &StoreError) -> Reject {
         tracing::error!(image = %id, source, "{error}");
     }
     match error {
-        StoreError::Full { .. } | StoreError::Low { .. } => Reject::new(
-            id,
-            RejectReason::Unavailable,
-            "the receiver has no space left; try again later",
-        ),
+        StoreError::Full { .. } | StoreError::Low { .. } => {
+            Reject::new(id, RejectReason::Unavailable, NO_SPACE)
+        }
         _ => Reject::new(
             id,
             RejectReason::Internal,

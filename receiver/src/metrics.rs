@@ -32,6 +32,7 @@ const REVOKED: &str = "pantelegraph_memory_revoked_total";
 const MISSING: &str = "pantelegraph_images_missing_total";
 const FREE: &str = "pantelegraph_store_free_bytes";
 const FULL: &str = "pantelegraph_store_full";
+const FAILING: &str = "pantelegraph_catalogue_failing";
 const LOSSES: &str = "pantelegraph_losses_total";
 const GAPS: &str = "pantelegraph_sequence_gaps";
 const REUSED: &str = "pantelegraph_sequence_reused_total";
@@ -74,6 +75,7 @@ struct Inner {
     missing: Counter,
     free: Gauge,
     full: Gauge,
+    failing: Gauge,
     gaps: Gauge,
     owed: Gauge,
     reused: Counter,
@@ -127,6 +129,7 @@ impl ReceiverMetrics {
             missing: recorder.register_counter(&Key::from_static_name(MISSING), &METADATA),
             free: recorder.register_gauge(&Key::from_static_name(FREE), &METADATA),
             full: recorder.register_gauge(&Key::from_static_name(FULL), &METADATA),
+            failing: recorder.register_gauge(&Key::from_static_name(FAILING), &METADATA),
             gaps: recorder.register_gauge(&Key::from_static_name(GAPS), &METADATA),
             owed: recorder.register_gauge(&Key::from_static_name(OWED), &METADATA),
             reused: recorder.register_counter(&Key::from_static_name(REUSED), &METADATA),
@@ -205,6 +208,11 @@ impl ReceiverMetrics {
     pub fn room(&self, free: u64, full: bool) {
         self.inner.free.set(free as f64);
         self.inner.full.set(f64::from(u8::from(full)));
+    }
+
+    /// Whether the catalogue could not be written the last time.
+    pub fn catalogue(&self, failing: bool) {
+        self.inner.failing.set(f64::from(u8::from(failing)));
     }
 
     /// A transmitter told of a loss, for this reason.
@@ -350,6 +358,11 @@ fn describe(recorder: &PrometheusRecorder) {
             FULL,
             Unit::Count,
             "1 while no images are taken for want of space.",
+        ),
+        (
+            FAILING,
+            Unit::Count,
+            "1 while the catalogue could not be written the last time.",
         ),
         (
             GAPS,

@@ -131,6 +131,9 @@ pub trait ImageStore: Send + Sync {
         Vec::new()
     }
 
+    /// Something beside the store, on the same medium, found no space.
+    fn found_full(&self) {}
+
     /// Whether there is room for a new image, by the last look; costs nothing.
     ///
     /// # Errors

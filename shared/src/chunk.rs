@@ -12,6 +12,27 @@ pub fn crc32c(data: &[u8]) -> u32 {
     crc as u32
 }
 
+/// CRC-32C (Castagnoli) of bytes that come one after another.
+pub struct Crc32c(crc_fast::Digest);
+
+impl Default for Crc32c {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl Crc32c {
+    /// Adds bytes.
+    pub fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    /// The sum of all bytes.
+    pub fn finish(&self) -> u32 {
+        self.0.finalize() as u32
+    }
+}
+
 /// Bytes in one or more pieces, as a network delivers them; taken apart without copying.
 #[derive(Debug, Clone, Default)]
 pub struct Segments {
@@ -90,11 +111,11 @@ impl Segments {
         if let (Some(only), 1) = (self.pieces.front(), self.pieces.len()) {
             return crc32c(only);
         }
-        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        let mut sum = Crc32c::default();
         for piece in &self.pieces {
-            digest.update(piece);
+            sum.update(piece);
         }
-        digest.finalize() as u32
+        sum.finish()
     }
 }
 

@@ -33,6 +33,8 @@ struct State {
     limits: VecDeque<(u64, AtLimit)>,
     /// The connection that first brings this is cut instead.
     cut_on: Option<&'static [u8]>,
+    /// Of the next connection: the byte of its near side of which a bit changes.
+    flip: Option<u64>,
     cuts: usize,
     open: CancellationToken,
 }
@@ -116,6 +118,11 @@ impl Proxy {
         self.shared.state().cut_on = Some(words);
     }
 
+    /// In the next connection, a bit of the byte number `at` of what the near side sends changes.
+    pub fn flip_at(&self, at: u64) {
+        self.shared.state().flip = Some(at);
+    }
+
     /// The next connections stand still after as many bytes each, both ways together.
     pub fn stall_after(&self, bytes: &[u64]) {
         let limits = bytes.iter().map(|bytes| (*bytes, AtLimit::Stall));
@@ -162,13 +169,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
             () = stop.cancelled() => return,
         };
         let Ok((near, _)) = accepted else { continue };
-        let (target, open, limit) = {
+        let (target, open, limit, mut flip) = {
             let mut state = shared.state();
             let limit = state.target.and_then(|_| state.limits.pop_front());
             (
                 state.target,
                 state.open.clone(),
                 limit.unwrap_or((u64::MAX, AtLimit::Cut)),
+                state.target.and_then(|_| state.flip.take()),
             )
         };
         let Some(target) = target else { continue };
@@ -179,10 +187,22 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
                 biased;
                 () = open.cancelled() => true,
                 () = stop.cancelled() => false,
-                cut = forward(near, target, limit, &shared) => cut,
+                cut = forward(near, target, limit, &mut flip, &shared) => cut,
             };
             shared.state().cuts += usize::from(cut);
         });
+    }
+}
+
+/// Changes a bit of the byte number `flip` from here on, if it is among these.
+fn spoil(bytes: &mut [u8], flip: &mut Option<u64>) {
+    let Some(at) = flip else { return };
+    match usize::try_from(*at).ok().and_then(|at| bytes.get_mut(at)) {
+        Some(byte) => {
+            *byte ^= 0x10;
+            *flip = None;
+        }
+        None => *at -= bytes.len() as u64,
     }
 }
 
@@ -191,6 +211,7 @@ async fn forward(
     mut near: TcpStream,
     target: SocketAddr,
     (limit, at_limit): (u64, AtLimit),
+    flip: &mut Option<u64>,
     shared: &Shared,
 ) -> bool {
     let Ok(mut far) = TcpStream::connect(target).await else {
@@ -211,6 +232,9 @@ async fn forward(
             _ = flow.changed() => continue,
         };
         let Ok(count @ 1..) = read else { return false };
+        if from_near {
+            spoil(&mut up[..count], flip);
+        }
         let (bytes, to) = if from_near {
             (&up[..count], &mut far)
         } else {

@@ -209,3 +209,73 @@ async fn a_folder_that_is_no_receivers_is_left_alone() {
     let wrong = fsck(folder.path(), &["--output", "xml"]).await;
     assert_eq!(wrong.code(), 2, "{wrong:?}");
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (process, mut session) = receiver(folder.path()).await;
+    for seed in 0..3 {
+        store(&mut session, &png(seed)).await;
+    }
+    drop(session);
+    process.signal(Signal::TERM);
+    process.end().await;
+    let data = folder.path().join("data");
+    let file = files_below(&data.join("images")).remove(0);
+    // For now, and for every user: a name that leads round in a circle.
+    let away = folder.path().join("away");
+    std::fs::rename(&file, &away).unwrap();
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    for flags in [&[][..], &["--repair"], &["--repair", "--accept-missing"]] {
+        let (code, found) = findings(folder.path(), flags).await;
+        assert_eq!(code, 1, "{found}");
+        let figures = ["unreadable", "damaged", "missing", "repaired", "good"];
+        let figures = figures.map(|key| found[key].as_u64().unwrap());
+        assert_eq!(figures, [1, 0, 0, 0, 2], "{found}");
+        assert_eq!(found["problems"][0]["kind"], "unreadable");
+    }
+    let text = fsck(folder.path(), &["--repair"]).await;
+    assert!(text.stdout.contains("what cannot be read"), "{text:?}");
+    assert!(!data.join("orphans").exists());
+    std::fs::remove_file(&file).unwrap();
+    std::fs::rename(&away, &file).unwrap();
+    let (code, found) = findings(folder.path(), &[]).await;
+    assert_eq!((code, &found["good"]), (0, &Value::from(3)));
+}
+
+#[tokio::test]
+async fn images_that_are_all_missing_are_given_up_only_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let (process, mut session) = receiver(folder.path()).await;
+    for seed in 0..3 {
+        store(&mut session, &png(seed)).await;
+    }
+    drop(session);
+    process.signal(Signal::TERM);
+    process.end().await;
+    let (images, away) = (
+        folder.path().join("data/images"),
+        folder.path().join("away"),
+    );
+    std::fs::rename(&images, &away).unwrap();
+    // Not there, and there without anything in it, as where nothing is mounted.
+    for make in [false, true] {
+        if make {
+            std::fs::create_dir(&images).unwrap();
+        }
+        let (code, found) = findings(folder.path(), &[]).await;
+        assert_eq!((code, &found["missing"]), (1, &Value::from(3)));
+        let refused = fsck(folder.path(), &["--repair"]).await;
+        assert_eq!(refused.code(), 74, "{refused:?}");
+        for words in ["3 of 3 images are missing", "mount", "--accept-missing"] {
+            assert!(refused.stderr.contains(words), "{refused:?}");
+        }
+    }
+    std::fs::remove_dir(&images).unwrap();
+    std::fs::rename(&away, &images).unwrap();
+    let (code, found) = findings(folder.path(), &["--repair"]).await;
+    assert_eq!((code, &found["good"]), (0, &Value::from(3)));
+    std::fs::rename(&images, &away).unwrap();
+    let (code, found) = findings(folder.path(), &["--repair", "--accept-missing"]).await;
+    assert_eq!((code, &found["repaired"]), (0, &Value::from(3)));
+}

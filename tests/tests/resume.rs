@@ -163,3 +163,16 @@ async fn a_receiver_that_restarts_goes_on_with_what_it_has(route: Route) {
         wire.image_bytes_resent
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_rest_a_bit_that_changes_on_the_way_costs_one_piece_and_not_the_image() {
+    let line = Line::new(Route::Rest).await;
+    let station = line.station(Data::default()).await;
+    // In the second of the requests that bring the image a window at a time.
+    line.proxy.flip_at(WINDOW + WINDOW / 2);
+    let summary = line.transmit().await.unwrap();
+    let wire = line.arrived(&station, &summary).await;
+    assert_eq!(wire.image_bytes_resent, WINDOW);
+    let totals = summary.reports[0].totals;
+    assert_eq!((totals.delivered, totals.retries), (1, 0));
+}

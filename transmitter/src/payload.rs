@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use shared::chunk::{Crc32c, slices};
 use shared::digest::{Digest, DigestAlgorithm};
 
 /// Where an image's bytes are.
@@ -100,6 +101,37 @@ impl Reader {
                     let mut slice = vec![0; len as usize];
                     file.read_exact_at(&mut slice, offset)?;
                     Ok(slice.into())
+                })
+                .await
+            }
+        }
+    }
+
+    /// CRC-32C of the bytes from `from` up to `to`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or ends before.
+    pub async fn crc32c(&self, from: u64, to: u64) -> io::Result<u32> {
+        match self {
+            Self::Memory(_) => {
+                let mut sum = Crc32c::default();
+                for (offset, len) in slices(to, from, SLICE as u32) {
+                    sum.update(&self.read(offset, len).await?);
+                    // Others have their turn: a window may be large.
+                    tokio::task::yield_now().await;
+                }
+                Ok(sum.finish())
+            }
+            Self::File(file) => {
+                let file = Arc::clone(file);
+                blocking(move || {
+                    let (mut sum, mut slice) = (Crc32c::default(), vec![0; SLICE]);
+                    for (offset, len) in slices(to, from, SLICE as u32) {
+                        let slice = &mut slice[..len as usize];
+                        file.read_exact_at(slice, offset)?;
+                        sum.update(slice);
+                    }
+                    Ok(sum.finish())
                 })
                 .await
             }

@@ -52,8 +52,12 @@ enum Suite {
         #[arg(long, value_name = "DIR")]
         photographs: Option<PathBuf>,
     },
-    /// Fifty images of 50 MB stay within the memory that is promised
-    Memory,
+    /// Fifty images of 50 MB, and a thousand hostile clients, stay within the memory that is promised
+    Memory {
+        /// Only this part
+        #[arg(long)]
+        part: Option<memory::Part>,
+    },
     /// Commands, cameras and receivers that dial the device
     Sources,
     /// The proof: a bad link, sudden death, disks that fill up and lose power (as root)
@@ -86,14 +90,14 @@ impl Suite {
         Self::Peers,
         Self::Photos { photographs: None },
         Self::Sources,
-        Self::Memory,
+        Self::Memory { part: None },
     ];
 
     fn name(&self) -> &'static str {
         match self {
             Self::Peers => "peers",
             Self::Photos { .. } => "photos",
-            Self::Memory => "memory",
+            Self::Memory { .. } => "memory",
             Self::Sources => "sources",
             Self::Faults(_) => "faults",
             Self::Sabotage => "sabotage",
@@ -110,7 +114,12 @@ impl Suite {
                 sabotage: Some(_), ..
             })
             | Self::Sabotage => Build::Sabotaged,
-            Self::Faults(_) | Self::DiskFull | Self::Breaks => Build::Checked,
+            Self::Faults(_)
+            | Self::DiskFull
+            | Self::Breaks
+            | Self::Memory {
+                part: Some(memory::Part::Hostile),
+            } => Build::Checked,
             _ => Build::Release,
         }
     }
@@ -215,7 +224,7 @@ fn run_suite(suite: &Suite, site: &Site, options: &Options) -> Result<()> {
     match suite {
         Suite::Peers => peers::run(site)?,
         Suite::Photos { photographs } => photos::run(site, photographs.as_deref())?,
-        Suite::Memory => memory::run(site)?,
+        Suite::Memory { part } => memory::run(site, *part)?,
         Suite::Sources => sources::run(site)?,
         Suite::Faults(options) => faults::run(site, options)?,
         Suite::Sabotage => sabotage::run(site)?,

@@ -204,8 +204,6 @@ async fn who_does_not_read_gives_way_though_the_receiver_works_on_what_it_sent()
     let (unread, good) = (budget.holder(), budget.holder());
     unread.lease(3_000).await.unwrap();
     unread.serve();
-    // The receiver worked for long: that is not the client's time.
-    tokio::time::advance(PATIENCE * 100).await;
     let reading = async {
         let read = unread.for_client(std::future::pending::<()>()).await;
         assert_eq!(read, Err(Revoked));
@@ -217,4 +215,73 @@ async fn who_does_not_read_gives_way_though_the_receiver_works_on_what_it_sent()
     lease.unwrap();
     assert!(begun.elapsed() >= PATIENCE && begun.elapsed() <= PATIENCE * 3);
     assert_eq!(budget.usage().revoked, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_needs_little_does_not_wait_for_those_who_need_much() {
+    let budget = Budget::new(64 << 20);
+    let large: Vec<Holder> = (0..100).map(|_| budget.holder()).collect();
+    let mut waiting: Vec<_> = large
+        .iter()
+        .map(|holder| Box::pin(holder.lease(16 << 20)))
+        .collect();
+    let mut got = 0;
+    for lease in &mut waiting {
+        got += u32::from(!is_pending(lease.as_mut()));
+    }
+    assert_eq!(got, 2, "two fit, and a part is left");
+    let small = budget.holder();
+    for _ in 0..100 {
+        assert!(small.try_lease(64 << 10));
+    }
+    small.clear();
+    drop(waiting);
+    drop(large);
+    // All of it is there again.
+    let all = budget.holder();
+    assert!(all.try_lease(48 << 20));
+    all.clear();
+    assert_eq!(budget.bulk.available_permits(), 36 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_hold_much_give_way_to_others_who_need_much() {
+    let budget = Budget::new(64 << 20);
+    let (one, two, good) = (budget.holder(), budget.holder(), budget.holder());
+    one.lease(16 << 20).await.unwrap();
+    two.lease(16 << 20).await.unwrap();
+    let ending = async {
+        tokio::select! {
+            () = one.revoked() => one.clear(),
+            () = two.revoked() => two.clear(),
+        }
+    };
+    let (lease, ()) = tokio::join!(good.lease(16 << 20), ending);
+    lease.unwrap();
+    assert_eq!(budget.usage().revoked, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn signs_of_life_are_no_progress() {
+    let budget = budget();
+    let (pinging, busy, good) = (budget.holder(), budget.holder(), budget.holder());
+    pinging.lease(1_500).await.unwrap();
+    busy.lease(1_500).await.unwrap();
+    let ending = async {
+        let mut ticks = tokio::time::interval(PATIENCE / 5);
+        while !pinging.is_revoked() {
+            for one in [&pinging, &busy] {
+                one.serve();
+                assert!(one.keep(1_500));
+            }
+            busy.progressed();
+            ticks.tick().await;
+        }
+        drop(pinging);
+    };
+    let (lease, ()) = tokio::join!(good.lease(1_000), ending);
+    lease.unwrap();
+    assert!(!busy.is_revoked());
+    // It was told that others wait.
+    busy.pressed().await;
 }

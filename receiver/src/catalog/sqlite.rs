@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use rusqlite::Connection;
 use shared::image::ImageId;
 use shared::receipt::Durability;
 use shared::report::RunAccount;
@@ -29,8 +30,8 @@ use shared::wire::LossReport;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::catalog::{
-    Catalog, CatalogError, Entry, Filter, Gap, Inserted, Integrity, Kept, KeptLoss, LossFilter,
-    Numbered, Repeat, RunLedger, Series, Tally,
+    Catalog, CatalogError, Entry, Fault, Filter, Gap, Inserted, Integrity, Kept, KeptLoss,
+    LossFilter, Numbered, Repeat, RunLedger, Series, Tally,
 };
 use read::Readers;
 use unwaited::{Tallies, Unwaited};
@@ -61,8 +62,10 @@ impl SqliteCatalog {
     /// When the file cannot be opened or written, is damaged, is no catalogue, or was written by a
     /// newer version of this program.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, CatalogError> {
-        let connection = schema::open(path, durability)?;
-        let readers = Readers::open(path)?;
+        Self::over(schema::open(path, durability)?, Readers::open(path)?)
+    }
+
+    fn over(connection: Connection, readers: Readers) -> Result<Self, CatalogError> {
         let (jobs, queue) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
         let unwaited = Arc::new(Unwaited::default());
@@ -270,6 +273,14 @@ impl Catalog for SqliteCatalog {
     async fn integrity(&self) -> Result<Integrity, CatalogError> {
         self.readers.run("adding up gaps", ledger::integrity).await
     }
+
+    fn failure(&self) -> Option<CatalogError> {
+        self.counts.failure.lock().clone()
+    }
+
+    async fn try_to_write(&self) -> Result<(), CatalogError> {
+        self.request(|done| Job::Trial { done }).await
+    }
 }
 
 fn closed() -> CatalogError {
@@ -278,29 +289,40 @@ fn closed() -> CatalogError {
 
 /// Makes the error of `action`.
 fn failed(action: &'static str) -> impl Fn(String) -> CatalogError {
-    move |problem| CatalogError { action, problem }
+    move |problem| CatalogError {
+        action,
+        problem,
+        fault: Fault::Request,
+    }
 }
 
 /// Makes the error of `action` from SQLite's.
 fn sqlite(action: &'static str) -> impl Fn(rusqlite::Error) -> CatalogError {
     move |error| {
         use rusqlite::ErrorCode;
-        let hint = match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                "; the file is damaged: restore it from a backup, or move it away to begin anew"
+        let (fault, hint) = match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => (
+                Fault::Medium,
+                "; the file is damaged: restore it from a backup, or move it away to begin anew",
+            ),
+            Some(ErrorCode::DiskFull) => {
+                (Fault::NoSpace, "; free some space or move RECEIVER_DATA")
             }
-            Some(ErrorCode::DiskFull) => "; free some space or move RECEIVER_DATA",
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                "; another program is writing to it: stop that one"
-            }
-            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                "; check that the folder exists and may be written"
-            }
-            _ => "",
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+                Fault::Medium,
+                "; another program is writing to it: stop that one",
+            ),
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (
+                Fault::Medium,
+                "; check that the folder exists and may be written",
+            ),
+            Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => (Fault::Medium, ""),
+            _ => (Fault::Request, ""),
         };
         CatalogError {
             action,
             problem: format!("{error}{hint}"),
+            fault,
         }
     }
 }

@@ -46,7 +46,10 @@ pub static PROGRAM: Program = Program {
 
   An entry whose file is missing or damaged is taken out of the catalogue and named as a loss
   (GET /v1/losses), so that the image is welcome again. A damaged file, and one that the catalogue
-  does not know, is moved to orphans/ and never removed.
+  does not know, is moved to orphans/ and never removed. A file that cannot be read is reported and
+  left as it is: it may be whole. Look for the reason (permissions, a failing disk), and check again.
+  When nearly all files are missing, as below a file system that is not mounted, nothing is repaired
+  without --accept-missing.
 ",
     exit_codes: &[
         (
@@ -55,7 +58,7 @@ pub static PROGRAM: Program = Program {
         ),
         (
             Exit::Problems as u8,
-            "problems were found, and are left as they are",
+            "problems were found, and are left as they are, all of them or some",
         ),
         (Exit::Usage as u8, "the settings are wrong"),
         (Exit::Internal as u8, "internal error"),
@@ -71,6 +74,10 @@ static GROUPS: &[Group] = &[Group {
     settings: &[
         Setting::value("data", "DIR", "Folder for images and catalogue").default("./data"),
         Setting::flag("repair", "Put in order what is found"),
+        Setting::flag(
+            "accept-missing",
+            "Repair even if nearly all files are missing: they are lost",
+        ),
         Setting::value("output", "text|json", "Form of the findings").default("text"),
     ],
 }];
@@ -105,9 +112,8 @@ pub fn parse(
     };
     let options = Options {
         data: values.required("data", |text| Ok::<_, String>(PathBuf::from(text))),
-        repair: values.required("repair", |text| {
-            word(text, &[("true", true), ("false", false)])
-        }),
+        repair: values.required("repair", yes_or_no),
+        accept_missing: values.required("accept-missing", yes_or_no),
     };
     let output = values.required("output", |text| {
         word(text, &[("text", Output::Text), ("json", Output::Json)])
@@ -118,6 +124,10 @@ pub fn parse(
         // Variables of the daemon are no mistakes here.
         None => Invocation::Check(options, output),
     })
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    word(text, &[("true", true), ("false", false)])
 }
 
 /// Checks the folder, shows how far that is, and prints what was found.
@@ -172,7 +182,7 @@ fn text(findings: &Findings, options: &Options) -> String {
     for problem in &findings.problems {
         text.push_str(&line(problem));
     }
-    let problems = findings.missing + findings.damaged + findings.orphans;
+    let problems = findings.found();
     let unlisted = problems.saturating_sub(findings.problems.len() as u64);
     if unlisted > 0 {
         text.push_str(&format!("and {} more\n", HumanCount(unlisted)));
@@ -212,6 +222,7 @@ fn rows(findings: &Findings) -> Vec<(&'static str, String)> {
         ("in quarantine", count(findings.quarantined)),
         ("missing", count(findings.missing)),
         ("damaged", count(findings.damaged)),
+        ("not readable", count(findings.unreadable)),
         ("orphans", count(findings.orphans)),
         ("other files", count(findings.other_files)),
         ("unfinished images", count(findings.unfinished)),
@@ -232,12 +243,16 @@ fn verdict(findings: &Findings, options: &Options) -> String {
         true => "",
         false => "The last receiver did not stop in order.\n",
     };
-    let problems = findings.missing + findings.damaged + findings.orphans;
+    let problems = findings.found();
     let verdict = match (problems, findings.left()) {
         (0, _) => "Everything is in order.".to_owned(),
         (_, 0) => format!("{} problems were put in order.", HumanCount(problems)),
         (_, left) if options.repair => format!(
-            "{} problems are left; what is in quarantine is not repaired.",
+            "{} problems are left; what cannot be read and what is in quarantine is not repaired.",
+            HumanCount(left)
+        ),
+        (_, left) if left == findings.unreadable => format!(
+            "{} files cannot be read; find out why, and check again.",
             HumanCount(left)
         ),
         (_, left) => format!(

@@ -57,9 +57,15 @@ impl Meter {
 /// A stream of WebSocket frames. A message that does not come whole at once is leased when the heads
 /// of its frames have come, and read on when it is. While it arrives that lease is the stream's, and
 /// then the session's, which gives it back.
+///
+/// Who reads takes a buffer for a whole frame as soon as it sees its head, so it does not see it
+/// before there is a lease.
 pub(super) struct MeteredStream<S> {
     stream: S,
     meter: Meter,
+    /// From the end of such a head on.
+    withheld: Bytes,
+    is_revoked: bool,
     /// Leased for the message that is arriving, and what is to be leased.
     leased: u64,
     asked: u64,
@@ -73,6 +79,8 @@ impl<S> MeteredStream<S> {
         Self {
             stream,
             meter: Meter::new(holder),
+            withheld: Bytes::new(),
+            is_revoked: false,
             leased: 0,
             asked: 0,
             frames: Frames {
@@ -83,12 +91,19 @@ impl<S> MeteredStream<S> {
         }
     }
 
-    /// Ready when what was asked for is leased.
-    fn poll_leased(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Revoked>> {
-        ready!(self.meter.poll_leased(context))?;
+    /// Ready when what was asked for is leased; never, when it is not any more. The session hears of
+    /// that by itself, and ends.
+    fn poll_leased(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_revoked {
+            return Poll::Pending;
+        }
+        if ready!(self.meter.poll_leased(context)).is_err() {
+            self.is_revoked = true;
+            return Poll::Pending;
+        }
         self.leased += std::mem::take(&mut self.asked);
         self.meter.holder.set_arriving(self.leased);
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
     }
 }
 
@@ -99,11 +114,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if ready!(this.poll_leased(context)).is_err() {
-            // The session hears of it by itself, and ends.
-            return Poll::Pending;
-        }
+        ready!(this.poll_leased(context));
         let before = buffer.filled().len();
+        if !this.withheld.is_empty() {
+            let now = this.withheld.len().min(buffer.remaining());
+            buffer.put_slice(&this.withheld.split_to(now));
+            return Poll::Ready(Ok(()));
+        }
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
         if this.frames.take(&buffer.filled()[before..]) {
             // Of a message that is whole: the session's from now on.
@@ -111,10 +128,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
             this.meter.holder.set_arriving(0);
         }
         this.asked = this.frames.message.saturating_sub(this.leased);
-        if this.asked > 0 {
-            this.meter.lease(this.asked);
-            // If it need not wait for it, it has it before the session handles what came.
-            let _ = this.poll_leased(context);
+        if this.asked == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        this.meter.lease(this.asked);
+        if this.poll_leased(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if this.frames.left > 0 && this.frames.is_data {
+            let seen = before + this.frames.body_at.saturating_sub(1);
+            this.withheld = Bytes::copy_from_slice(&buffer.filled()[seen..]);
+            buffer.set_filled(seen);
+            if seen == before {
+                // Nothing read would mean the end of the stream.
+                return Poll::Pending;
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -137,12 +165,17 @@ struct Frames {
     /// Bytes of data of the message that is arriving, by the heads of its frames so far; 0 between
     /// messages.
     message: u64,
+    /// Where in the bytes that were taken last the data of the present frame begin; 0 when its head
+    /// came earlier.
+    body_at: usize,
 }
 
 impl Frames {
     /// Goes over bytes that have come; whether a message came to its end in them.
     fn take(&mut self, mut bytes: &[u8]) -> bool {
         let mut ended = false;
+        let taken = bytes.len();
+        self.body_at = 0;
         while !bytes.is_empty() {
             if self.left > 0 {
                 let step = usize::try_from(self.left).unwrap_or(usize::MAX);
@@ -160,6 +193,7 @@ impl Frames {
             } else if let Some(length) = self.length() {
                 self.filled = 0;
                 self.left = length;
+                self.body_at = taken - bytes.len();
                 let is_control = self.head[0] & 0x08 > 0;
                 // One that is too long is refused by its head.
                 self.is_data = !is_control && length <= self.largest;
@@ -410,6 +444,43 @@ mod tests {
         }
         assert!(!frames.take(&frame(0x82, 1_000, false)[..500]));
         assert_eq!(frames.message, 1_000);
+    }
+
+    #[tokio::test]
+    async fn the_head_of_a_frame_is_not_seen_before_its_lease() {
+        use crate::budget::Budget;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let budget = Budget::new(4 << 20);
+        let other = budget.holder();
+        assert!(other.try_lease(budget.usage().capacity));
+        let (mut client, server) = tokio::io::duplex(4 << 20);
+        let mut stream = MeteredStream::new(server, budget.holder(), 1 << 20, false);
+        let both = [frame(0x89, 4, false), frame(0x82, 1_000_000, false)].concat();
+        client
+            .write_all(&both[..500_000])
+            .await
+            .expect("there is room");
+        let mut read = vec![0; both.len()];
+        let first = stream.read(&mut read).await.expect("the ping is there");
+        assert_eq!(first, 6 + 9, "and all of the head but its last byte");
+        let mut rest = vec![0; both.len() - first];
+        {
+            let reading = stream.read_exact(&mut rest);
+            tokio::pin!(reading);
+            assert!(futures_util::poll!(reading.as_mut()).is_pending());
+            other.clear();
+            assert!(futures_util::poll!(reading.as_mut()).is_pending());
+            assert_eq!(budget.usage().leased, 1_000_000);
+            client
+                .write_all(&both[500_000..])
+                .await
+                .expect("there is room");
+            reading.await.expect("it is there");
+        }
+        read.truncate(first);
+        read.extend(rest);
+        assert_eq!(read, both);
     }
 
     #[tokio::test]

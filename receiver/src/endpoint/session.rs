@@ -205,6 +205,7 @@ impl Session {
                 self.answered.remove(&image_id);
                 if let Some(upload) = self.take(image_id) {
                     self.intake.park(upload).await;
+                    self.memory.progressed();
                 }
             }
             ClientMessage::ClockPing { id, t1 } => {
@@ -313,7 +314,9 @@ impl Session {
             self.unread = true;
             return;
         }
-        match self.intake.begin(begin, &self.origin).await {
+        let begun = self.intake.begin(begin, &self.origin).await;
+        self.memory.progressed();
+        match begun {
             Ok(Begun::Upload(upload)) => {
                 self.buffered += upload.buffered();
                 self.said += upload.said();
@@ -345,6 +348,7 @@ impl Session {
                 self.buffered -= upload.buffered();
                 let pushed = upload.push(offset, crc32c, data).await;
                 self.buffered += upload.buffered();
+                self.memory.progressed();
                 if let Err(reject) = pushed {
                     drop(self.take(image_id));
                     self.answer(image_id, Err(reject)).await;
@@ -400,6 +404,7 @@ impl Session {
             let reject = Reject::new(image_id, RejectReason::UnknownImage, text);
             return self.reject_message(reject).await;
         };
+        self.memory.progressed();
         if self.intake.durability() == Durability::Memory {
             let answer = upload.finish(digest).await;
             return self.reply(reply_of(answer)).await;

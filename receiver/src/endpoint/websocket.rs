@@ -186,6 +186,15 @@ where
     let close = loop {
         let message = tokio::select! {
             biased;
+            // These first: there may always be another message.
+            () = memory.revoked() => {
+                break Some(Ending::Close(CloseCode::Again, REVOKED.to_owned()));
+            }
+            // Nobody waits for memory while holding some.
+            () = memory.pressed() => {
+                session.flush().await;
+                continue;
+            }
             reply = waiting.recv() => {
                 // The session holds a sender, so there is always a next one.
                 let Some(reply) = reply else { break None };
@@ -195,14 +204,6 @@ where
                 }
             }
             message = socket.next() => message,
-            // Nobody waits for memory while holding some.
-            () = memory.pressed() => {
-                session.flush().await;
-                continue;
-            }
-            () = memory.revoked() => {
-                break Some(Ending::Close(CloseCode::Again, REVOKED.to_owned()));
-            }
             () = endpoint.stop.cancelled() => {
                 break Some(Ending::Close(CloseCode::Away, "the receiver is stopping".to_owned()));
             }

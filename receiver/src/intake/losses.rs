@@ -27,9 +27,8 @@ impl Intake {
         let kept = match self.catalog().keep_losses(report).await {
             Ok(kept) => kept,
             Err(error) => {
-                tracing::error!(transmitter = told.transmitter, "losses not kept: {error}");
-                let message = "the receiver's catalogue failed; its log says why";
-                return Err(Reject::new(None, RejectReason::Internal, message));
+                tracing::error!(transmitter = told.transmitter, "losses not kept");
+                return Err(self.catalog_failed(None, &error));
             }
         };
         let fresh = kept.fresh.iter().filter_map(|at| told.losses.get(*at));

@@ -200,6 +200,10 @@ impl ImageStore for FileStore {
             .collect()
     }
 
+    fn found_full(&self) {
+        self.root.space.found_full();
+    }
+
     fn room(&self) -> Result<(), StoreError> {
         self.root.space.room()
     }

@@ -4,6 +4,7 @@
 mod answer;
 mod body;
 mod connection;
+mod pieces;
 mod put;
 #[cfg(test)]
 mod tests;
@@ -22,12 +23,14 @@ use url::Url;
 use super::{Connection, Identity, Link, LinkError};
 use crate::config::LinkOptions;
 use connection::RestConnection;
+use pieces::Pieces;
 
 /// Sends images by `PUT` and tus.
 pub struct RestLink {
     url: Url,
     options: LinkOptions,
     identity: Identity,
+    pieces: Pieces,
 }
 
 /// Clock measurements at the start of a connection.
@@ -38,6 +41,7 @@ impl RestLink {
     pub fn new(url: Url, options: LinkOptions, identity: Identity) -> Self {
         Self {
             url,
+            pieces: Pieces::new(options.chunk_size.0, options.window.0),
             options,
             identity,
         }
@@ -82,6 +86,7 @@ impl RestLink {
             address,
             chunk_size: u32::try_from(self.options.chunk_size.0).unwrap_or(u32::MAX),
             window: self.options.window.0,
+            pieces: self.pieces.clone(),
             identity: self.identity.clone(),
             idle_timeout: self.options.idle_timeout,
             lost,

@@ -1,5 +1,8 @@
 //! The promise: fifty images of 50 MB keep the transmitter under 32 MiB of resident memory and
-//! the receiver under 64 MiB, over each transport, whatever the durability.
+//! the receiver under 64 MiB, over each transport, whatever the durability. And a thousand clients
+//! that want nothing but its memory do not get more than its setting ([`hostile`]).
+
+mod hostile;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,8 +23,28 @@ const MAX_RECEIVER: u64 = 64 << 20;
 /// Time for the 2.5 GB of one transport, on a slow medium.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs the suite. All transports are measured before it fails, so that all figures are seen.
-pub(crate) fn run(site: &Site) -> Result<()> {
+/// A part of the suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Images of 50 MB
+    Large,
+    /// Clients that waste memory
+    Hostile,
+}
+
+/// Runs the suite, or a part of it.
+pub(crate) fn run(site: &Site, part: Option<Part>) -> Result<()> {
+    if part != Some(Part::Hostile) {
+        large(site)?;
+    }
+    if part != Some(Part::Large) {
+        hostile::run(site)?;
+    }
+    Ok(())
+}
+
+/// All transports are measured before it fails, so that all figures are seen.
+fn large(site: &Site) -> Result<()> {
     let folder = site.folder("images")?;
     let bytes = make_images(&folder)?;
     console::note("transport  durability  transmitter  receiver   seconds   MB/s");

@@ -146,6 +146,7 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Ca
     let named = |error: CatalogError| CatalogError {
         action: error.action,
         problem: format!("{}: {}", path.display(), error.problem),
+        fault: error.fault,
     };
     prepare(path, durability).map_err(named)
 }

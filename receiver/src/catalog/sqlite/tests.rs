@@ -13,9 +13,9 @@ use shared::receipt::{Durability, RejectReason};
 use shared::report::ImageAccount;
 use tempfile::TempDir;
 
-use super::SqliteCatalog;
+use super::{Readers, SqliteCatalog, schema};
 use crate::catalog::sample::{account, entry, quarantined};
-use crate::catalog::{Catalog, Entry, Filter, Inserted, Tally, TallyKind};
+use crate::catalog::{Catalog, Entry, Fault, Filter, Inserted, Tally, TallyKind};
 
 fn path(folder: &TempDir) -> PathBuf {
     folder.path().join("catalogue.sqlite")
@@ -481,4 +481,37 @@ async fn what_the_process_used_is_divided_by_bytes() {
         small.cpu_ns
     );
     assert!(large.peak_memory_bytes > 1 << 20);
+}
+
+#[tokio::test]
+async fn a_catalogue_that_cannot_be_written_says_so_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(&folder);
+    let connection = schema::open(&path, Durability::Written).unwrap();
+    let pages: i64 = connection
+        .pragma_query_value(None, "page_count", |row| row.get(0))
+        .unwrap();
+    connection
+        .pragma_update(None, "max_page_count", pages + 8)
+        .unwrap();
+    let catalog = SqliteCatalog::over(connection, Readers::open(&path).unwrap()).unwrap();
+    assert!(catalog.failure().is_none());
+    let mut stored = Vec::new();
+    let error = loop {
+        let mut entry = entry(stored.len() as u64 + 1);
+        entry.meta.name = Some("n".repeat(2_000));
+        match catalog.insert(entry.clone()).await {
+            Ok(_) => stored.push(entry),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.fault, Fault::NoSpace, "{error}");
+    assert_eq!(catalog.failure().unwrap().fault, Fault::NoSpace);
+    assert!(
+        catalog.list(Filter::default(), 0, 1).await.is_ok(),
+        "it is read"
+    );
+    // Nothing grows when it is only tried.
+    catalog.try_to_write().await.unwrap();
+    assert!(catalog.failure().is_none());
 }

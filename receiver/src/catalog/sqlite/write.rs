@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use shared::image::ImageId;
 use shared::report::RunAccount;
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::unwaited::{Events, Tallies, Unwaited};
 use super::{closed, sqlite};
-use crate::catalog::{CatalogError, Entry, Inserted, Kept, Repeat};
+use crate::catalog::{CatalogError, Entry, Fault, Inserted, Kept, Repeat};
 use changes::Changes;
 pub(super) use changes::Key;
 use meter::Meter;
@@ -54,6 +55,10 @@ pub(super) enum Job {
         repeat: Box<Repeat>,
         done: Done<()>,
     },
+    /// Writes nothing new.
+    Trial {
+        done: Done<()>,
+    },
     /// Answers when all before it is written.
     Settle {
         done: Done<()>,
@@ -80,6 +85,8 @@ pub(super) struct Counts {
     pub(super) unwaited: AtomicU64,
     /// Events and entries that nobody waited for and that could not be written.
     pub(super) lost: AtomicU64,
+    /// Why the last transaction could not be done, if that was no job's own fault.
+    pub(super) failure: Mutex<Option<CatalogError>>,
 }
 
 impl Counts {
@@ -263,6 +270,9 @@ impl Writer {
                 }
             }
             Err(error) if jobs.len() == 1 => {
+                if error.fault != Fault::Request {
+                    *self.counts.failure.lock() = Some(error.clone());
+                }
                 for job in jobs.drain(..) {
                     self.answer(job, Err(error.clone()));
                 }
@@ -292,6 +302,7 @@ impl Writer {
             .and_then(|outcomes| changes.save(&transaction, used).map(|()| outcomes))
             .map_err(sqlite("writing"))?;
         transaction.commit().map_err(sqlite("committing"))?;
+        *self.counts.failure.lock() = None;
         if changes.any() {
             self.meter.settle();
         }
@@ -342,6 +353,7 @@ impl Writer {
             (
                 Job::Account { done, .. }
                 | Job::Repeat { done, .. }
+                | Job::Trial { done }
                 | Job::Settle { done }
                 | Job::Close { done },
                 outcome,

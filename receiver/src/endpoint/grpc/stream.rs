@@ -106,9 +106,15 @@ async fn converse(
             }
         }
         let piece = tokio::select! {
-            piece = body.frame() => piece,
-            () = service.stop.cancelled() => return Some("the receiver is stopping".to_owned()),
+            biased;
+            // These first: there may always be another piece.
             () = memory.revoked() => return Some(REVOKED.to_owned()),
+            () = service.stop.cancelled() => return Some("the receiver is stopping".to_owned()),
+            () = memory.pressed() => {
+                session.flush().await;
+                continue;
+            }
+            piece = body.frame() => piece,
             () = tokio::time::sleep(service.options.idle_timeout) => {
                 return Some(format!(
                     "no message for {:?}; RECEIVER_IDLE_TIMEOUT", service.options.idle_timeout

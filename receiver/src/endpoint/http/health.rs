@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use shared::settings::units::ByteSize;
 
 use super::ReadState;
-use crate::catalog::Filter;
+use crate::catalog::{CatalogError, Filter};
 use crate::problem::Problem;
 use crate::store::StoreError;
 
@@ -30,6 +30,7 @@ pub(super) async fn metrics(State(state): State<ReadState>) -> Response {
         Err(_) => tracing::warn!("figures of sequence numbers are not new: no answer in time"),
     }
     state.metrics.memory(&state.budget.usage());
+    state.metrics.catalogue(state.catalog.failure().is_some());
     let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (headers, state.metrics.handle().render()).into_response()
 }
@@ -42,14 +43,10 @@ pub(super) async fn healthz() -> Response {
 /// `GET /readyz`: whether an image that comes now would be taken.
 pub(super) async fn readyz(State(state): State<ReadState>) -> Result<Response, Problem> {
     let (catalogue, store) = tokio::join!(
-        answers(
-            "catalogue",
-            state.catalog.list(Filter::default(), i64::MAX, 1)
-        ),
+        answers("catalogue", catalogued(&state)),
         answers("store", stored(&state)),
     );
     let store = store.and_then(|stored| stored);
-    let catalogue = catalogue.map(drop);
     let draining = state.draining.is_cancelled();
     let ready = catalogue.is_ok() && store.is_ok() && !draining;
     let word = |found: &Result<(), String>| match found {
@@ -72,6 +69,15 @@ pub(super) async fn readyz(State(state): State<ReadState>) -> Result<Response, P
             .with("ready", false)
             .with("checks", checks),
     )
+}
+
+/// Whether the catalogue can be read and, where it could not be written, whether it can be again.
+async fn catalogued(state: &ReadState) -> Result<(), CatalogError> {
+    state.catalog.list(Filter::default(), i64::MAX, 1).await?;
+    match state.catalog.failure() {
+        Some(_) => state.catalog.try_to_write().await,
+        None => Ok(()),
+    }
 }
 
 /// Whether the store takes images. That it is full is told to everybody, and logged where it began.

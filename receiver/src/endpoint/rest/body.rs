@@ -72,6 +72,7 @@ pub(super) async fn stream(
             let whole = std::mem::take(portion.settled());
             let pushed = upload.push(offset, None, whole).await;
             pushed.map_err(Stopped::Rejected)?;
+            memory.progressed();
             if !memory.keep(said + PORTION_LEASE + upload.buffered()) {
                 upload.write_out().await.map_err(Stopped::Rejected)?;
                 // It was leased before, so there is no other answer.

@@ -56,6 +56,7 @@ impl Session {
             "session"
         );
         let held = self.held(&hello.unfinished).await;
+        self.memory.progressed();
         let limits = self.intake.limits();
         let welcome = Welcome {
             protocol_version: PROTOCOL_VERSION,

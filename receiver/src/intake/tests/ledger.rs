@@ -18,8 +18,8 @@ use shared::report::RunAccount;
 use shared::wire::LossReport;
 
 use crate::catalog::{
-    Catalog, CatalogError, Entry, Filter, Gap, Inserted, Integrity, Kept, KeptLoss, LossFilter,
-    Numbered, Repeat, RunLedger, Series, Tally, Verdict,
+    Catalog, CatalogError, Entry, Fault, Filter, Gap, Inserted, Integrity, Kept, KeptLoss,
+    LossFilter, Numbered, Repeat, RunLedger, Series, Tally, Verdict,
 };
 
 pub(super) struct Ledger {
@@ -40,6 +40,7 @@ fn failed(error: &dyn std::fmt::Display) -> CatalogError {
     CatalogError {
         action: "testing",
         problem: error.to_string(),
+        fault: Fault::Medium,
     }
 }
 

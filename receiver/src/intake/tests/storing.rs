@@ -9,7 +9,7 @@ use shared::image::ImageId;
 use shared::receipt::{ReceiptStatus, RejectReason};
 use tokio::sync::Semaphore;
 
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, Fault};
 use crate::intake::Begun;
 use crate::intake::sample::{Rig, meta, picture, push};
 use crate::store::{About, ImageStore, ImageWriter, Placement, StoreError};
@@ -164,6 +164,7 @@ fn broken() -> CatalogError {
     CatalogError {
         action: "testing",
         problem: "/secret/path".to_owned(),
+        fault: Fault::Request,
     }
 }
 

@@ -15,7 +15,7 @@ use super::Body;
 use crate::catalog::{Entry, Inserted, Verdict};
 use crate::config::Verify;
 use crate::intake::inspect::{Facts, Finding, decode_fully};
-use crate::intake::{catalog_failed, quarantine_reject, store_failed};
+use crate::intake::{quarantine_reject, store_failed};
 use crate::store::{Area, Placement};
 
 impl Body {
@@ -188,7 +188,7 @@ impl Body {
                 }
                 Err(error) => {
                     self.take_back(&entry.location).await;
-                    return Err(self.turned_down(catalog_failed(self.meta.id, &error)));
+                    return Err(self.turned_down(intake.catalog_failed(self.meta.id, &error)));
                 }
             }
         }

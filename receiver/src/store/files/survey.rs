@@ -73,6 +73,15 @@ impl Survey {
         self.root.join(JOURNAL).exists()
     }
 
+    /// Whether an image's file is known not to be there.
+    #[must_use]
+    pub fn is_missing(&self, location: &str) -> bool {
+        Location::read(location).is_ok_and(|location| {
+            let length = self.disk.length(&self.root.join(location.text()));
+            matches!(length, Ok(None))
+        })
+    }
+
     /// Looks at an image's file, all of it. `read` is told how many bytes were read.
     pub fn look(
         &self,

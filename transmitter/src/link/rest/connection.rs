@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::body::{ImageBody, Part, Progress};
+use super::pieces::Pieces;
 use crate::link::portions::portions;
 use crate::link::{AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, unreadable};
 use crate::outbox::Owed;
@@ -25,6 +26,7 @@ pub(super) struct RestConnection {
     pub(super) address: String,
     pub(super) chunk_size: u32,
     pub(super) window: u64,
+    pub(super) pieces: Pieces,
     pub(super) identity: Identity,
     pub(super) idle_timeout: Duration,
     pub(super) lost: CancellationToken,
@@ -173,7 +175,12 @@ impl Connection for RestConnection {
         let answer = if size > self.window || broken {
             self.deliver_by_tus(image, attempt).await
         } else {
-            self.put(image, attempt).await
+            let answer = self.put(image, attempt).await;
+            if matches!(answer, Err(DeliveryError::Lost(_))) {
+                // When it is gone on with, it is in smaller pieces.
+                self.pieces.broke(size);
+            }
+            answer
         };
         let open = match &answer {
             Ok(_) => false,

@@ -1,5 +1,6 @@
 //! Answers that no receiver of this project gives, and those that it gives seldom.
 
+mod pieces;
 mod script;
 mod tus;
 

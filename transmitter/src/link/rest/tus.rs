@@ -2,7 +2,8 @@
 //!
 //! Nothing is kept of an upload here: its URL follows from the image's id, and how far it is the
 //! receiver says. Each request brings a window at most, so that no more than that is sent again
-//! when the answer to one is lost.
+//! when the answer to one is lost, and its sum, so that a byte that changes on the way costs that
+//! request and not the image.
 
 use std::time::Duration;
 
@@ -43,6 +44,27 @@ enum Step {
     Busy,
 }
 
+/// The checksum extension's own status: the body is not what was sent.
+const CHECKSUM_MISMATCH: u16 = 460;
+
+/// An image on its way.
+struct Sending {
+    meta: ImageMeta,
+    reader: Reader,
+    /// The sum of the piece that comes next if all goes well, made while the one before was sent:
+    /// its first byte, the one behind its last, and the sum.
+    ahead: Option<(u64, u64, u32)>,
+}
+
+impl Sending {
+    async fn sum(&self, from: u64, to: u64) -> std::io::Result<u32> {
+        match self.ahead {
+            Some((known, end, sum)) if (known, end) == (from, to) => Ok(sum),
+            _ => self.reader.crc32c(from, to).await,
+        }
+    }
+}
+
 /// What an answer led to.
 enum Next {
     Step(Step),
@@ -66,7 +88,11 @@ impl RestConnection {
         let unfinished = &self.identity.unfinished;
         let begun = image.carried || attempt.number > 1 || unfinished.mark(id).is_some();
         unfinished.begin(id);
-        let meta = self.meta(image, attempt);
+        let mut sending = Sending {
+            meta: self.meta(image, attempt),
+            reader,
+            ahead: None,
+        };
         let mut step = if begun { Step::Ask } else { Step::Create };
         let (mut reached, mut in_vain, mut busy) = (0, 0, 0);
         loop {
@@ -80,9 +106,9 @@ impl RestConnection {
                 return Err(later(id, format!("no progress beyond byte {reached}")));
             }
             let next = match step {
-                Step::Ask => self.ask_how_far(&meta).await?,
-                Step::Create => self.create(&meta).await?,
-                Step::Send(offset) => self.send_from(&meta, &reader, offset).await?,
+                Step::Ask => self.ask_how_far(&sending.meta).await?,
+                Step::Create => self.create(&sending.meta).await?,
+                Step::Send(offset) => self.send_from(&mut sending, offset).await?,
                 Step::Busy if busy < MOST_BUSY => {
                     tokio::time::sleep(BUSY_PAUSE * 2_u32.pow(busy)).await;
                     busy += 1;
@@ -135,37 +161,59 @@ impl RestConnection {
         self.other(meta.id, &answer)
     }
 
-    async fn send_from(
-        &self,
-        meta: &ImageMeta,
-        reader: &Reader,
-        offset: u64,
-    ) -> Result<Next, DeliveryError> {
-        let to = meta.size.min(offset.saturating_add(self.window));
+    async fn send_from(&self, sending: &mut Sending, offset: u64) -> Result<Next, DeliveryError> {
+        let (id, size) = (sending.meta.id, sending.meta.size);
+        let to = size.min(offset.saturating_add(self.pieces.size()));
+        let len = to - offset;
+        let sum = sending.sum(offset, to).await.map_err(unreadable)?;
         let request = self
-            .tus("PATCH", &upload(meta.id))
+            .tus("PATCH", &upload(id))
             .header(header::CONTENT_TYPE, "application/offset+octet-stream")
-            .header("upload-offset", offset);
+            .header("upload-offset", offset)
+            .header(
+                "upload-checksum",
+                format!("crc32c {}", STANDARD.encode(sum.to_be_bytes())),
+            );
         let part = Part {
-            id: meta.id,
-            reader: reader.clone(),
+            id,
+            reader: sending.reader.clone(),
             from: offset,
             to,
             slice: self.chunk_size,
         };
-        let answer = self.bring(request, part).await?;
+        let next = size.min(to.saturating_add(self.pieces.size_after(len)));
+        let (answer, ahead) = tokio::join!(
+            biased;
+            self.bring(request, part),
+            sending.reader.crc32c(to, next)
+        );
+        // Whatever is wrong with the next piece shows when its turn comes.
+        sending.ahead = ahead.ok().map(|sum| (to, next, sum));
+        let answer = answer.inspect_err(|error| {
+            if matches!(error, DeliveryError::Lost(_)) {
+                self.pieces.broke(len);
+            }
+        })?;
         if answer.status.is_success() {
+            self.pieces.arrived(len);
             return Ok(
                 match (answer.tus_receipt(), answer.number("upload-offset")) {
                     (Some(receipt), _) => Next::Stored(Box::new(receipt)),
-                    (None, Some(next)) if next > offset && next < meta.size => {
-                        Step::Send(next).into()
-                    }
+                    (None, Some(next)) if next > offset && next < size => Step::Send(next).into(),
                     _ => Step::Ask.into(),
                 },
             );
         }
-        self.other(meta.id, &answer)
+        if answer.status.as_u16() == CHECKSUM_MISMATCH {
+            tracing::warn!(image = %id, offset, len, "bytes changed on the way, and are sent again");
+            self.pieces.broke(len);
+            return Ok(Step::Send(offset).into());
+        }
+        if answer.reason() == Some(RejectReason::Invalid) {
+            // The request was proper when it was sent.
+            return Ok(Step::Ask.into());
+        }
+        self.other(id, &answer)
     }
 
     /// An answer that is none of success.

@@ -60,6 +60,12 @@ impl Change {
     }
 }
 
+/// Writes a page as it was.
+fn try_to_write(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    connection.pragma_update(None, "user_version", version)
+}
+
 /// The changes of one transaction to the counts of series, gathered until its end.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -94,6 +100,7 @@ impl Changes {
                 return Ok(Outcome::Kept(self.streams.keep(connection, report)?));
             }
             Job::Repeat { repeat, .. } => self.streams.repeat(connection, repeat)?,
+            Job::Trial { .. } => try_to_write(connection)?,
             Job::Settle { .. } | Job::Close { .. } => {}
         }
         Ok(Outcome::Done)

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::link::Identity;
 use crate::link::rest::connection::RestConnection;
+use crate::link::rest::pieces::Pieces;
 
 pub(super) const CHUNK: u32 = 1 << 10;
 pub(super) const WINDOW: u64 = 4 << 10;
@@ -138,6 +139,7 @@ pub(super) async fn connect(
         address: "http://receiver".to_owned(),
         chunk_size: CHUNK,
         window: WINDOW,
+        pieces: Pieces::new(CHUNK.into(), WINDOW),
         identity,
         idle_timeout: Duration::from_secs(30),
         lost,

@@ -20,9 +20,9 @@ use crate::link::{Attempt, Connection, DeliveryError, Identity};
 use crate::outbox::Owed;
 use crate::payload::Payload;
 
-const SIZE: u64 = 10 << 10;
+pub(super) const SIZE: u64 = 10 << 10;
 
-fn identity() -> Identity {
+pub(super) fn identity() -> Identity {
     Identity {
         outbox: OutboxId::new(),
         unfinished: Default::default(),
@@ -33,7 +33,7 @@ fn identity() -> Identity {
     }
 }
 
-fn image(size: u64) -> Owed {
+pub(super) fn image(size: u64) -> Owed {
     let bytes: Vec<u8> = (0..size).map(|byte| (byte % 251) as u8).collect();
     let bytes = Bytes::from(bytes);
     let mut meta = ImageMeta::new(ImageId::new(), size);
@@ -48,7 +48,7 @@ fn image(size: u64) -> Owed {
     }
 }
 
-fn receipt(image: &Owed) -> String {
+pub(super) fn receipt(image: &Owed) -> String {
     let at = UnixNanos(1);
     let receipt = Receipt {
         image_id: image.meta.id,
@@ -70,14 +70,14 @@ fn receipt(image: &Owed) -> String {
     serde_json::to_string(&receipt).expect("JSON")
 }
 
-const FIRST: Attempt = Attempt {
+pub(super) const FIRST: Attempt = Attempt {
     number: 1,
     started: UnixNanos(5),
 };
-const SECOND: Attempt = Attempt { number: 2, ..FIRST };
+pub(super) const SECOND: Attempt = Attempt { number: 2, ..FIRST };
 
 /// Answers as a receiver does that holds `held` bytes.
-fn proper(request: &Request, held: &mut u64, size: u64, receipt: &str) -> Reply {
+pub(super) fn proper(request: &Request, held: &mut u64, size: u64, receipt: &str) -> Reply {
     match request.method.as_str() {
         "POST" => {
             *held = 0;

@@ -1,0 +1,120 @@
+//! Pieces of uploads: their sums, and their sizes on lines that do not carry much.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use shared::chunk::crc32c;
+
+use super::script::{CHUNK, Reply, Request, WINDOW, connect};
+use super::tus::{FIRST, SECOND, SIZE, identity, image, proper, receipt};
+use crate::link::rest::pieces::Pieces;
+use crate::link::{Connection, DeliveryError};
+use crate::payload::Payload;
+
+fn sum_is_right(request: &Request) -> bool {
+    let sum = STANDARD.encode(crc32c(&request.body).to_be_bytes());
+    request.header("upload-checksum") == format!("crc32c {sum}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_piece_has_its_sum_also_of_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for in_file in [false, true] {
+        let mut image = image(SIZE);
+        if let (true, Payload::Memory(bytes)) = (in_file, &image.payload) {
+            let path = folder.path().join("image");
+            std::fs::write(&path, bytes).expect("space");
+            image.payload = Payload::File { path, size: SIZE };
+        }
+        let (proof, mut held) = (receipt(&image), 0);
+        let (connection, came) = connect(identity(), move |request| {
+            Some(proper(request, &mut held, SIZE, &proof))
+        })
+        .await;
+        connection.deliver(&image, FIRST).await.expect("stored");
+        let all = came.all();
+        let pieces = all.iter().filter(|request| request.method == "PATCH");
+        assert!(pieces.clone().all(sum_is_right));
+        assert_eq!(pieces.count(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_that_changed_on_the_way_is_sent_again_and_nothing_else() {
+    let (identity, image) = (identity(), image(SIZE));
+    let (proof, mut held, mut spoiled) = (receipt(&image), 0, false);
+    let (connection, came) = connect(identity.clone(), move |request| {
+        if request.header("upload-offset") == "4096" && !spoiled {
+            spoiled = true;
+            return Some(Reply::new(460).because("chunk-checksum"));
+        }
+        Some(proper(request, &mut held, SIZE, &proof))
+    })
+    .await;
+    connection.deliver(&image, FIRST).await.expect("stored");
+    let expected = [
+        "POST",
+        "PATCH 0+4096",
+        "PATCH 4096+4096",
+        // In smaller pieces, of which one that comes is followed by a larger one.
+        "PATCH 4096+2048",
+        "PATCH 6144+4096",
+    ];
+    assert_eq!(came.summaries(), expected);
+    assert!(came.all()[1..].iter().all(sum_is_right));
+    assert_eq!(identity.wire.image_bytes_resent(), 4096);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pieces_that_never_come_as_they_were_sent_end_the_attempt() {
+    for answer in [460, 400] {
+        let image = image(SIZE);
+        let (connection, came) = connect(identity(), move |request| {
+            Some(match request.method.as_str() {
+                "POST" => Reply::new(201),
+                "HEAD" => Reply::new(200)
+                    .with("upload-length", SIZE)
+                    .with("upload-offset", 0),
+                _ if answer == 460 => Reply::new(460).because("chunk-checksum"),
+                _ => Reply::new(400).because("invalid"),
+            })
+        })
+        .await;
+        let refused = connection.deliver(&image, FIRST).await;
+        assert!(
+            matches!(&refused, Err(DeliveryError::Rejected(reject)) if reject.retryable),
+            "{refused:?}"
+        );
+        assert!(came.all().len() < 20);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_never_carries_a_window_in_one_go_brings_the_image_all_the_same() {
+    let (identity, image) = (identity(), image(SIZE));
+    let proof = receipt(&image);
+    let (held, pieces) = (Arc::new(Mutex::new(0)), Pieces::new(CHUNK.into(), WINDOW));
+    let mut breaks = 0;
+    loop {
+        let (held, proof) = (Arc::clone(&held), proof.clone());
+        // So much passes before the line breaks: a piece of a chunk, and no larger one.
+        let mut left = u64::from(CHUNK) + 500;
+        let (mut connection, _) = connect(identity.clone(), move |request| {
+            left = left.checked_sub(request.body.len() as u64)?;
+            Some(proper(request, &mut held.lock(), SIZE, &proof))
+        })
+        .await;
+        connection.pieces = pieces.clone();
+        let attempt = if breaks == 0 { FIRST } else { SECOND };
+        match connection.deliver(&image, attempt).await {
+            Ok(_) => break,
+            Err(error) => assert!(matches!(error, DeliveryError::Lost(_)), "{error:?}"),
+        }
+        breaks += 1;
+        assert!(breaks < 30, "no progress in {breaks} breaks");
+    }
+    let resent = identity.wire.image_bytes_resent();
+    assert!(resent <= breaks * WINDOW, "{resent} in {breaks} breaks");
+}

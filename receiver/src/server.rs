@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::disk::{Disk, OsDisk};
 use shared::receipt::Durability;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -247,10 +248,12 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
     let (data, durability) = (config.data.clone(), config.durability);
     let min_free = config.limits.min_free.0;
     let opened = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&data).map_err(|error| StartError::Data {
-            path: data.clone(),
-            problem: format!("{error}; create it or point RECEIVER_DATA elsewhere"),
-        })?;
+        let disk: &dyn Disk = &OsDisk;
+        disk.create_folders(&data)
+            .map_err(|error| StartError::Data {
+                path: data.clone(),
+                problem: format!("{error}; create it or point RECEIVER_DATA elsewhere"),
+            })?;
         let (store, lock): (Arc<dyn ImageStore>, _) = match durability {
             Durability::Memory => (Arc::new(MemoryStore), Some(DataLock::acquire(&data)?)),
             Durability::Written | Durability::Synced => (

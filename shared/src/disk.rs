@@ -134,6 +134,32 @@ pub struct Listed {
     pub is_folder: bool,
 }
 
+impl dyn Disk {
+    /// Makes the folder `path` and those above it that are missing. Each name is on the medium
+    /// then, as far as the folders above may be read.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn create_folders(&self, path: &Path) -> io::Result<()> {
+        let mut missing = Vec::new();
+        for folder in path.ancestors() {
+            let there = folder.as_os_str().is_empty() || self.list(folder).is_ok();
+            if there {
+                break;
+            }
+            missing.push(folder);
+        }
+        for folder in missing.into_iter().rev() {
+            self.create_folder(folder)?;
+            if let Some(parent) = folder.parent() {
+                // One that may not be read is no reason to stop.
+                let _ = self.sync_folder(parent);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl dyn DiskFile {
     /// Fills `buffer` from `offset` on.
     ///

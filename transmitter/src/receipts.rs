@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ impl ReceiptLog {
             .create(true)
             .read(true)
             .append(true)
+            .mode(0o600)
             .open(path)?;
         if file.metadata()?.is_file() && ends_within_a_line(&mut file)? {
             file.write_all(b"\n")?;

@@ -1,8 +1,8 @@
 //! The machine's own file system.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -13,18 +13,49 @@ use super::{Disk, DiskFile, Listed};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsDisk;
 
+/// Images are nobody else's business.
+const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_FOLDER: u32 = 0o700;
+
+fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
 impl Disk for OsDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(PRIVATE_FILE)
             .open(path)?;
         Ok(Box::new(OsFile(file)))
     }
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(writable).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(writable);
+        if writable {
+            // What is written to has been made here. A link that somebody put in its place would
+            // have another file overwritten.
+            let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+            options.custom_flags(flags.bits().cast_signed());
+        }
+        let not_ours = || {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is no regular file; remove it", path.display()),
+            )
+        };
+        let file = match options.open(path) {
+            Err(error) if writable && is_link(&error) => {
+                return Err(not_ours());
+            }
+            opened => opened?,
+        };
+        if writable && !file.metadata()?.is_file() {
+            return Err(not_ours());
+        }
         Ok(Box::new(OsFile(file)))
     }
 
@@ -41,7 +72,7 @@ impl Disk for OsDisk {
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        match fs::create_dir(path) {
+        match DirBuilder::new().mode(PRIVATE_FOLDER).create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             made => made,
         }
@@ -136,7 +167,35 @@ impl DiskFile for OsFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
+
+    #[test]
+    fn what_is_made_is_closed_to_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (inner, path) = (folder.path().join("a"), folder.path().join("a/b"));
+        OsDisk.create_folder(&inner).expect("a folder");
+        OsDisk.create(&path).expect("a file");
+        for path in [inner, path] {
+            let mode = fs::metadata(&path).expect("it is there").permissions();
+            assert_eq!(mode.mode() & 0o077, 0, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_or_to_what_is_no_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (victim, link) = (folder.path().join("victim"), folder.path().join("lock"));
+        fs::write(&victim, "of somebody else").expect("a file");
+        symlink(&victim, &link).expect("a link");
+        let error = OsDisk.open(&link, true).expect_err("it leads elsewhere");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("lock"), "{error}");
+        OsDisk.open(&link, false).expect("it may be read");
+        OsDisk.open(folder.path(), true).expect_err("a folder");
+        OsDisk.open(&victim, true).expect("a file");
+    }
 
     #[test]
     fn writes_any_number_of_pieces_and_reads_them_back() {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use shared::clock::UnixNanos;
+use shared::disk::OsDisk;
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::telemetry::chain;
 use tokio::time::Instant;
@@ -13,7 +14,9 @@ use super::backoff::pause;
 use super::retries::{Job, Tries};
 use super::{Delivery, LossKind, Settled, Settlement};
 use crate::link::{Attempt, Connection, DeliveryError, unreadable};
+use crate::outbox::disk::files;
 use crate::outbox::{FULL_RETRY, Owed};
+use crate::payload::Payload;
 
 /// A connection that broke after less than this says that the image may be the cause: it then waits
 /// for longer and longer. After more, something of it has arrived, and it goes on at once.
@@ -160,7 +163,7 @@ impl Delivery {
                 };
             }
             Err(DeliveryError::Unreadable(problem)) => {
-                return lost(LossKind::Unreadable, format!("unreadable: {problem}"));
+                return self.unreadable(image, tries, problem).await;
             }
             Err(DeliveryError::Unavailable(problem)) => {
                 tracing::warn!(image = %id, attempt, "unreadable: {problem}");
@@ -182,13 +185,30 @@ impl Delivery {
                     return lost(LossKind::Changed, reason);
                 }
                 Err(DeliveryError::Unreadable(problem)) => {
-                    return lost(LossKind::Unreadable, format!("unreadable: {problem}"));
+                    return self.unreadable(image, tries, problem).await;
                 }
                 Err(error) => tracing::warn!(image = %id, "{error}"),
             }
         }
         tracing::warn!(image = %id, attempt, "rejected: {reject}");
         self.again(tries, &reject.to_string())
+    }
+
+    /// The file of an image cannot be read: for good, unless its whole folder is away, and may come
+    /// back. That counts as no attempt.
+    async fn unreadable(&self, image: &Owed, tries: &mut Tries, problem: String) -> Judgement {
+        if !is_away(image).await {
+            return lost(LossKind::Unreadable, format!("unreadable: {problem}"));
+        }
+        let id = image.meta.id;
+        if tries.failures == 0 {
+            tracing::warn!(image = %id, "its folder is away: it waits until that is back: {problem}");
+        }
+        tries.attempts = tries.attempts.saturating_sub(1);
+        tries.failures = tries.failures.saturating_add(1);
+        Judgement::Again {
+            after: pause(&self.retry, tries.failures),
+        }
     }
 
     fn again(&self, tries: &mut Tries, reason: &str) -> Judgement {
@@ -220,15 +240,29 @@ fn refused(reject: Reject) -> Judgement {
 /// What in a receipt is not of the image that was sent: it proves nothing.
 fn contradiction(image: &Owed, receipt: &Receipt) -> Option<String> {
     let meta = &image.meta;
-    let other_digest = meta.digest.is_some_and(|digest| {
-        digest.algorithm() == receipt.digest.algorithm() && digest != receipt.digest
-    });
+    // An image that is sent without a digest gets the receiver's own.
+    let other_digest = meta.digest.is_some_and(|digest| digest != receipt.digest);
     (receipt.image_id != meta.id || receipt.size != meta.size || other_digest).then(|| {
         format!(
             "the receipt is of image {} with {} bytes and digest {}, which was not sent",
             receipt.image_id, receipt.size, receipt.digest
         )
     })
+}
+
+/// Whether the image is a file of somebody else in a folder that is away.
+async fn is_away(image: &Owed) -> bool {
+    let Payload::File { path, .. } = &image.payload else {
+        return false;
+    };
+    if image.source_file.as_ref() != Some(path) {
+        return false;
+    }
+    let path = path.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        files::is_away(&OsDisk, &path, &mut std::collections::HashMap::new())
+    });
+    looked.await.unwrap_or(false)
 }
 
 /// In what the payload is not any more what it was at capture.

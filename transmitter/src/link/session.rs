@@ -78,6 +78,8 @@ pub(super) struct Session {
     told: Told,
     first_pong: Notify,
     heard: Mutex<Instant>,
+    /// When the receiver last did something about an image: answered, or took bytes of it.
+    progress: Mutex<Instant>,
     pub(super) lost: CancellationToken,
     why_lost: Mutex<String>,
     /// The receiver has answered everything and closed its side.
@@ -113,6 +115,7 @@ impl Session {
             told: Told::default(),
             first_pong: Notify::new(),
             heard: Mutex::new(Instant::now()),
+            progress: Mutex::new(Instant::now()),
             lost: CancellationToken::new(),
             why_lost: Mutex::default(),
             ended: CancellationToken::new(),
@@ -285,6 +288,7 @@ impl Session {
                 }
             }
             ServerMessage::Credit { total } => {
+                self.progressed();
                 self.flow.lock().grant(total);
                 self.flow_moved.notify_waiters();
             }
@@ -300,6 +304,7 @@ impl Session {
                 }
             },
             ServerMessage::ClockPong { id, .. } if id & PROBE != 0 => {
+                self.progressed();
                 self.flow
                     .lock()
                     .pong(id & !PROBE, Instant::now().into_std());
@@ -321,7 +326,12 @@ impl Session {
         }
     }
 
+    fn progressed(&self) {
+        *self.progress.lock() = Instant::now();
+    }
+
     fn answer(&self, id: ImageId, answer: Result<Receipt, Reject>) {
+        self.progressed();
         // An answer that nobody waits for belongs to an attempt that was given up.
         if let Some(waiting) = self.pending.lock().remove(&id) {
             let _ = waiting.send(answer);

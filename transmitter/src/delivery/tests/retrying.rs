@@ -342,3 +342,66 @@ async fn an_image_of_an_earlier_process_is_delivered_whatever_the_receiver_calls
     let totals = test.tally.totals();
     assert_eq!((totals.delivered, totals.duplicates), (1, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_with_a_digest_of_another_kind_proves_nothing() {
+    let verdict = |_: &Wire, image: &Owed, _: u32| {
+        Ok(Receipt {
+            digest: DigestAlgorithm::Blake3.digest(b"an image"),
+            ..receipt(&image.meta)
+        })
+    };
+    let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+    test.push().await;
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.lost), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_folder_is_away_waits_for_it_and_one_that_is_gone_is_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (away, here) = (folder.path().join("away"), folder.path().join("here"));
+    std::fs::create_dir(&away).expect("a folder");
+    std::fs::create_dir(&here).expect("a folder");
+    std::fs::write(here.join("other"), "other").expect("a file");
+    let (paths, looks) = ([away.join("a"), here.join("b")], AtomicUsize::new(0));
+    let back = paths[0].clone();
+    let verdict = move |_: &Wire, image: &Owed, attempt: u32| {
+        let is_away = image.source_file.as_ref() == Some(&back);
+        if is_away && looks.fetch_add(1, Relaxed) == 5 {
+            std::fs::write(&back, "an image").expect("a file");
+            assert_eq!(attempt, 1, "nothing was sent before");
+            return Ok(receipt(&image.meta));
+        }
+        Err(DeliveryError::Unreadable("no such file".to_owned()))
+    };
+    let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
+    let once = RetryOptions {
+        attempts: Some(1),
+        ..patient()
+    };
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, once);
+    for path in paths {
+        let mut meta = ImageMeta::new(ImageId::new(), 8);
+        meta.digest = Some(DigestAlgorithm::Xxh3.digest(b"an image"));
+        test.tally.capture();
+        let image = Owed {
+            meta,
+            payload: Payload::File {
+                path: path.clone(),
+                size: 8,
+            },
+            source_file: Some(path),
+            source_mark: None,
+            carried: false,
+        };
+        test.outbox.push(image).await.expect("room");
+    }
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.lost), (1, 1));
+}

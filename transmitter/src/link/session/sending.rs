@@ -19,6 +19,13 @@ type Answered = oneshot::Receiver<Answer>;
 /// it said; a newer connection may have it, too.
 const MOST_RESTARTS: u32 = 3;
 
+/// A receiver that answers pings and, for so many times the idle timeout, does nothing about any
+/// image, is not going to. One that is slow to store what it got answers some of them meanwhile.
+const QUIET: u32 = 10;
+
+/// The same for one image while others are answered.
+const OVERDUE: u32 = 120;
+
 impl Session {
     /// Sends the image from where the receiver wants it, and waits for the verdict.
     pub(super) async fn deliver(
@@ -84,9 +91,30 @@ impl Session {
         let sent = self.send_image(image, attempt, reader, offset, &mut answered);
         match sent.await? {
             Some(answer) => Ok(answer),
-            None => answered
-                .await
-                .map_err(|_| DeliveryError::Lost(self.reason())),
+            None => self.verdict(answered).await,
+        }
+    }
+
+    /// Waits for the verdict on an image that was sent whole.
+    async fn verdict(&self, mut answered: Answered) -> Result<Answer, DeliveryError> {
+        let sent = Instant::now();
+        let overdue = sent + self.idle_timeout.saturating_mul(OVERDUE);
+        loop {
+            let quiet = sent.max(*self.progress.lock()) + self.idle_timeout.saturating_mul(QUIET);
+            let due = quiet.min(overdue);
+            if due <= Instant::now() {
+                let waited = sent.elapsed();
+                return Err(DeliveryError::Lost(format!(
+                    "the receiver is there and gave no answer within {waited:?}"
+                )));
+            }
+            tokio::select! {
+                biased;
+                answer = &mut answered => {
+                    return answer.map_err(|_| DeliveryError::Lost(self.reason()));
+                }
+                () = tokio::time::sleep_until(due) => {}
+            }
         }
     }
 

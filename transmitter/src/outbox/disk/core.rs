@@ -200,3 +200,9 @@ impl Core {
 pub(super) fn says_full(error: &OutboxError) -> bool {
     matches!(error, OutboxError::Io { source, .. } if is_full(source))
 }
+
+/// Whether an outbox error says that the index is not what was written.
+pub(super) fn says_damaged(error: &OutboxError) -> bool {
+    let damaged = io::ErrorKind::InvalidData;
+    matches!(error, OutboxError::Io { source, .. } if source.kind() == damaged)
+}

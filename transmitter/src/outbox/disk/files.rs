@@ -1,5 +1,6 @@
 //! Payload files: how they come in, and how it is seen that they are what they should be.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -279,4 +280,30 @@ pub(crate) fn fault(
         }
     }
     Ok(None)
+}
+
+/// Whether a file that is not the outbox's own is not there, and may come back: when its whole
+/// folder is empty or away, a medium was taken out or a file system is not mounted. `inhabited`
+/// keeps what is known of folders.
+pub(crate) fn is_away(
+    disk: &dyn Disk,
+    path: &Path,
+    inhabited: &mut HashMap<PathBuf, bool>,
+) -> bool {
+    matches!(disk.length(path), Ok(None)) && !is_inhabited(disk, path, inhabited)
+}
+
+/// Whether the folder of a file holds anything.
+pub(super) fn is_inhabited(
+    disk: &dyn Disk,
+    path: &Path,
+    inhabited: &mut HashMap<PathBuf, bool>,
+) -> bool {
+    let Some(folder) = path.parent() else {
+        return false;
+    };
+    *inhabited.entry(folder.to_path_buf()).or_insert_with(|| {
+        let listed = disk.list(folder);
+        listed.is_ok_and(|mut listed| listed.next().is_some())
+    })
 }

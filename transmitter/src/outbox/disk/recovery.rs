@@ -9,7 +9,7 @@ use shared::disk::Disk;
 use shared::image::{ImageMeta, OutboxId};
 
 use super::ballast::Ballast;
-use super::core::{Core, CoreOptions, failed, says_full};
+use super::core::{Core, CoreOptions, failed, says_damaged, says_full};
 use super::files;
 use super::index::{Counters, Index, IndexError, View};
 use super::layout::{FileName, Layout, segment_number};
@@ -73,42 +73,12 @@ fn unusable(root: &Path) -> impl FnOnce(io::Error) -> OutboxError + use<> {
 
 fn make_folders(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), OutboxError> {
     let root = &layout.root;
-    let mut made = disk.create_folder(root);
-    if let Err(error) = &made
-        && error.kind() == io::ErrorKind::NotFound
-    {
-        // Folders above it are not the outbox's, but it would be unkind to ask for them.
-        make_above(disk, root).map_err(unusable(root))?;
-        made = disk.create_folder(root);
-    }
-    made.map_err(unusable(root))?;
+    // Folders above it are not the outbox's, but it would be unkind to ask for them.
+    disk.create_folders(root).map_err(unusable(root))?;
     for folder in [layout.images(), layout.incoming(), layout.quarantine()] {
         disk.create_folder(&folder).map_err(unusable(root))?;
     }
-    disk.sync_folder(root).map_err(unusable(root))?;
-    if let Some(parent) = root.parent() {
-        // A folder above that may not be read is no reason to stop.
-        let _ = disk.sync_folder(parent);
-    }
-    Ok(())
-}
-
-/// Makes the folders above `root` that are missing; each name is on the medium then.
-fn make_above(disk: &Arc<dyn Disk>, root: &Path) -> io::Result<()> {
-    let mut missing = Vec::new();
-    for folder in root.ancestors().skip(1) {
-        if folder.as_os_str().is_empty() || disk.list(folder).is_ok() {
-            break;
-        }
-        missing.push(folder);
-    }
-    for folder in missing.into_iter().rev() {
-        disk.create_folder(folder)?;
-        if let Some(parent) = folder.parent() {
-            disk.sync_folder(parent)?;
-        }
-    }
-    Ok(())
+    disk.sync_folder(root).map_err(unusable(root))
 }
 
 struct OpenedIndex {
@@ -142,18 +112,22 @@ fn open_locked(
     };
     clean_up(disk, layout)?;
     let syncs = options.durability == OutboxDurability::Synced;
-    let (index, mut unclean) = open_index(disk, layout, left, syncs)?;
-    unclean |= left.unclean;
-    let (mut outbox, counters) = index
-        .read(|view| Ok((view.outbox()?, view.counters()?)))
-        .map_err(broken)?;
-    if unclean {
-        adopt(disk, layout, &index, left, counters.next)?;
-        if left.power_loss && state.is_none_or(|state| !state.synced) {
-            outbox = doubt(&index, outbox, left)?;
+    let (mut index, made) = open_index(disk, layout, left, syncs)?;
+    let mut unclean = left.unclean || made;
+    let (outbox, counters) = match take_over(disk, layout, &index, left, unclean) {
+        Err(error) if says_damaged(&error) && !made => {
+            // What a power loss tore may be seen only when it is changed.
+            tracing::error!(
+                "the index cannot be used and is made again from the images: {}",
+                shared::telemetry::chain(&error)
+            );
+            drop(index);
+            index = make_index(disk, layout, left, syncs)?;
+            unclean = true;
+            take_over(disk, layout, &index, left, unclean)?
         }
-    }
-    let counters = index.read(View::counters).map_err(broken)?;
+        taken => taken?,
+    };
     let reserved = state.map_or(0, |state| state.reserved);
     if syncs && unclean && !left.power_loss && state.is_some_and(|state| !state.synced) {
         // The process before promised less than this one does. Before the mark says so: a power
@@ -178,6 +152,26 @@ fn open_locked(
         unclean,
         reused,
     })
+}
+
+/// Brings the index up to what a process left that did not close it; the outbox, and its counters.
+fn take_over(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    index: &Index,
+    left: Left,
+    unclean: bool,
+) -> Result<(OutboxId, Counters), OutboxError> {
+    let (mut outbox, counters) = index
+        .read(|view| Ok((view.outbox()?, view.counters()?)))
+        .map_err(broken)?;
+    if unclean {
+        adopt(disk, layout, index, left, counters.next)?;
+        if left.power_loss && left.state.is_none_or(|state| !state.synced) {
+            outbox = doubt(index, outbox, left)?;
+        }
+    }
+    Ok((outbox, index.read(View::counters).map_err(broken)?))
 }
 
 pub(super) fn broken(error: IndexError) -> OutboxError {
@@ -269,10 +263,21 @@ fn open_index(
         );
     }
     drop(index);
+    let index = make_index(disk, layout, left, syncs)?;
+    Ok((index, there || left.state.is_some()))
+}
+
+/// Makes the index from what there is.
+fn make_index(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    left: Left,
+    syncs: bool,
+) -> Result<Index, OutboxError> {
     rebuild::rebuild(disk, layout, left.state, &[])?;
     let index = Index::closed(disk, layout, syncs);
     open_and_check(&index).map_err(broken)?;
-    Ok((index, there || left.state.is_some()))
+    Ok(index)
 }
 
 fn open_and_check(index: &Index) -> Result<(), IndexError> {

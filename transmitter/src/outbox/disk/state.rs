@@ -2,13 +2,16 @@
 //! is owed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use shared::disk::Disk;
 use shared::image::{ImageId, OutboxId};
 use shared::wire::Standing;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::index::{Counters, Index};
 use super::layout::Layout;
@@ -59,6 +62,54 @@ pub(super) enum Departure {
     Quarantined,
 }
 
+/// Images whose bytes are elsewhere, in folders that are away just now. They are passed by, and
+/// looked for again.
+#[derive(Debug, Default)]
+pub(super) struct Away {
+    /// When they are looked for; `None`: there are none.
+    due: Option<Instant>,
+    pause: Duration,
+    told: bool,
+}
+
+/// Time before the first and between the later looks.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LATER_LOOK: Duration = Duration::from_secs(30);
+
+impl Away {
+    /// When to look again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Whether it is time to look, which ends the waiting.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        self.due.take_if(|due| *due <= now).is_some()
+    }
+
+    /// Images are away with this folder.
+    pub(super) fn note(&mut self, folder: &Path, now: Instant) {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(
+                "{} is away or empty: images of it stay owed until it is back; others go on",
+                folder.display()
+            );
+        }
+        if self.due.is_none() {
+            self.pause = (self.pause * 2).clamp(FIRST_LOOK, LATER_LOOK);
+            self.due = Some(now + self.pause);
+        }
+    }
+
+    /// An image that could be away is there.
+    pub(super) fn is_back(&mut self) {
+        if self.due.is_none() && std::mem::take(&mut self.told) {
+            tracing::info!("images that were away are there again");
+        }
+        self.pause = Duration::ZERO;
+    }
+}
+
 pub(super) struct State {
     pub(super) closed: bool,
     pub(super) backlog: Backlog,
@@ -80,6 +131,7 @@ pub(super) struct State {
     pub(super) settled: Vec<Leaving>,
     /// Numbers that left the index while it was read to fill the window; `None`: it is not read.
     pub(super) left_meanwhile: Option<HashSet<u64>>,
+    pub(super) away: Away,
     pub(super) present: Option<u32>,
     pub(super) series: BTreeMap<u32, SeriesEntry>,
     pub(super) next: u64,
@@ -112,6 +164,7 @@ impl State {
             leaving: HashSet::new(),
             settled: Vec::new(),
             left_meanwhile: None,
+            away: Away::default(),
             present: None,
             series: series.into_iter().collect(),
             next: counters.next,

@@ -1,7 +1,10 @@
 //! Handing images out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use super::DiskOutbox;
 use super::files;
@@ -23,6 +26,10 @@ const SUSPECT_PORTION: usize = 8;
 pub(super) struct Portion {
     good: Vec<(u64, Held)>,
     bad: Vec<(u64, Option<Entry>, String)>,
+    /// A folder that is away with images of it.
+    away: Option<PathBuf>,
+    /// An image whose bytes are elsewhere is there.
+    back: bool,
     /// The number up to which it was read; `None`: to the end.
     read_up_to: Option<u64>,
     /// The next number when it was read.
@@ -38,9 +45,13 @@ impl DiskOutbox {
             tokio::pin!(work);
             // Before the look, so that what comes in between is not missed.
             work.as_mut().enable();
-            let fill = {
+            let (fill, away) = {
                 let mut state = self.shared.state.lock();
-                match state.window.pop() {
+                if state.away.is_due(Instant::now()) {
+                    state.window.clear();
+                }
+                let away = state.away.due();
+                let fill = match state.window.pop() {
                     Next::Image(sequence, held) => {
                         let image = Arc::clone(&held.image);
                         state.taken_numbers.insert(sequence);
@@ -58,12 +69,17 @@ impl DiskOutbox {
                     Next::InIndex => false,
                     Next::Nothing if state.is_over() => return None,
                     Next::Nothing => false,
-                }
+                };
+                (fill, away)
             };
             if fill {
                 self.fill_window().await;
             } else {
-                work.await;
+                tokio::select! {
+                    biased;
+                    () = work => {}
+                    () = until(away) => {}
+                }
             }
         }
     }
@@ -104,6 +120,13 @@ impl DiskOutbox {
     }
 }
 
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Shared {
     pub(super) fn read_portion(&self) -> Result<Portion, IndexError> {
         let (uncovered, skip) = {
@@ -139,11 +162,23 @@ impl Shared {
         let mut portion = Portion {
             good: Vec::with_capacity(rows.len()),
             bad: Vec::new(),
+            away: None,
+            back: false,
             read_up_to,
             next,
             generation,
         };
+        let mut inhabited = HashMap::new();
         for (sequence, entry) in rows {
+            if let Ok(entry) = &entry
+                && let Some(path) = &entry.referenced
+            {
+                if files::is_away(&*self.disk, path, &mut inhabited) {
+                    portion.away = path.parent().map(Path::to_path_buf);
+                    continue;
+                }
+                portion.back = true;
+            }
             match entry {
                 Err(error) => portion.bad.push((sequence, None, error.to_string())),
                 Ok(entry) => {
@@ -210,6 +245,11 @@ impl Shared {
         if !state.window.continues(portion.generation) {
             // It is read again.
             return Vec::new();
+        }
+        if let Some(folder) = &portion.away {
+            state.away.note(folder, Instant::now());
+        } else if portion.back {
+            state.away.is_back();
         }
         let waits = |sequence: &u64| {
             !left.contains(sequence)

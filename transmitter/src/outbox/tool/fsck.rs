@@ -29,6 +29,8 @@ struct Found {
     faults: u64,
     leftovers: u64,
     foreign: u64,
+    /// Images in folders that are away or empty: not mounted, perhaps.
+    away: u64,
 }
 
 pub(super) fn fsck(
@@ -40,6 +42,7 @@ pub(super) fn fsck(
     let series = core.series()?;
     let all = core.counters()?.images;
     let mut found = Found::default();
+    let mut inhabited = HashMap::new();
     let mut after = 0;
     loop {
         let images = portion(core, after)?;
@@ -50,6 +53,10 @@ pub(super) fn fsck(
         for (sequence, entry) in images {
             (console.progress)(found.checked, all);
             found.checked += 1;
+            if is_away(core, entry.as_ref(), &mut inhabited) {
+                found.away += 1;
+                continue;
+            }
             let Some(reason) = check(core, sequence, entry.as_ref(), &series) else {
                 continue;
             };
@@ -82,6 +89,16 @@ fn portion(core: &Core, after: u64) -> Result<Vec<(u64, Option<Entry>)>, ToolErr
         })
         .map_err(unreadable)?;
     Ok(images)
+}
+
+/// Whether an image's bytes are elsewhere, in a folder that is not there just now.
+fn is_away(
+    core: &Core,
+    entry: Option<&Entry>,
+    inhabited: &mut HashMap<std::path::PathBuf, bool>,
+) -> bool {
+    let path = entry.and_then(|entry| entry.referenced.as_ref());
+    path.is_some_and(|path| files::is_away(&*core.disk, path, inhabited))
 }
 
 /// What is wrong with an image.
@@ -190,6 +207,7 @@ fn conclude(
         faults,
         leftovers,
         foreign,
+        away,
     } = found;
     match output {
         Output::Json => write_json(
@@ -199,6 +217,7 @@ fn conclude(
                 "damaged": faults,
                 "left_over": leftovers,
                 "foreign": foreign,
+                "away": away,
                 "repaired": repair,
             }),
         )?,
@@ -208,9 +227,13 @@ fn conclude(
                 (true, _) => "; put right",
                 (false, _) => "; put right with --repair",
             };
+            let gone = match away {
+                0 => String::new(),
+                _ => format!("; {away} not checked, since their folders are away or empty"),
+            };
             let words = format!(
                 "{checked} images checked: {faults} damaged, {leftovers} files left over, {foreign} \
-                 not the outbox's{done}"
+                 not the outbox's{done}{gone}"
             );
             write_line(console, &words)?;
         }

@@ -136,3 +136,52 @@ async fn a_receiver_that_falls_silent_is_lost_even_if_the_transport_is_alive() {
     assert!(reason.expect("lost").contains("no sign"));
     assert!(begin.elapsed() <= 2 * options().idle_timeout);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_answers_pings_and_no_image_does_not_keep_it_for_ever() {
+    let identity = identity();
+    let (session, messages) = session_of(4, &options(), &identity);
+    let script = |message: &ClientMessage, _: &Got| match message {
+        ClientMessage::Hello(_) => vec![welcome(Vec::new())],
+        _ => Vec::new(),
+    };
+    play(&session, messages, script);
+    session.greet().await.expect("welcomed");
+    session.take(ServerMessage::Credit { total: 1 << 30 });
+    let connection = SessionConnection(Arc::clone(&session));
+    let begin = Instant::now();
+    let sent = delivered(&connection, &image(3)).await;
+    assert!(matches!(sent, Err(DeliveryError::Lost(_))), "{sent:?}");
+    let idle = options().idle_timeout;
+    assert!(begin.elapsed() >= 10 * idle && begin.elapsed() <= 11 * idle);
+    assert!(!session.lost.is_cancelled(), "others go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_waits_as_long_as_others_are_answered_for_its_own_answer() {
+    let identity = identity();
+    let (session, messages) = session_of(4, &options(), &identity);
+    let script = |message: &ClientMessage, _: &Got| match message {
+        ClientMessage::Hello(_) => vec![welcome(Vec::new())],
+        _ => Vec::new(),
+    };
+    play(&session, messages, script);
+    session.greet().await.expect("welcomed");
+    session.take(ServerMessage::Credit { total: 1 << 30 });
+    let slow = image(3);
+    let answers = async {
+        for minute in 1..60 {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let other = minute < 50;
+            let id = if other { ImageId::new() } else { slow.meta.id };
+            let receipt = Receipt {
+                image_id: id,
+                ..duplicate(&slow.meta)
+            };
+            session.take(ServerMessage::Receipt(receipt));
+        }
+    };
+    let connection = SessionConnection(Arc::clone(&session));
+    let sent = tokio::join!(delivered(&connection, &slow), answers).0;
+    sent.expect("it came after fifty minutes");
+}

@@ -253,17 +253,9 @@ async fn an_image_whose_bytes_are_elsewhere_is_not_settled_before_the_index_says
         files: OutboxFiles::Reference,
         ..options()
     };
-    let file = disk.create(Path::new("/source/a")).expect("new");
-    file.write_at(&[Bytes::from_static(b"pixels")], 0)
-        .expect("space");
+    write(&disk, "/source/a");
     let outbox = begun(&disk, &options).await;
-    let mut referred = image(6);
-    referred.meta.digest = None;
-    referred.payload = Payload::File {
-        path: "/source/a".into(),
-        size: 6,
-    };
-    outbox.push(referred).await.expect("room");
+    outbox.push(referred("/source/a")).await.expect("room");
     let id = outbox.take().await.expect("one is waiting").meta.id;
     disk.fail_syncs(1_000);
     for _ in 0..2 {
@@ -275,6 +267,54 @@ async fn an_image_whose_bytes_are_elsewhere_is_not_settled_before_the_index_says
     settled.expect("the medium works");
     let left = open(&disk.crash(1), &options);
     assert_eq!(left.backlog().images, 0);
+}
+
+fn write(disk: &SimDisk, path: &str) {
+    let file = disk.create(Path::new(path)).expect("new");
+    file.write_at(&[Bytes::from_static(b"pixels")], 0)
+        .expect("space");
+}
+
+fn referred(path: &str) -> Owed {
+    let mut referred = image(6);
+    referred.meta.digest = None;
+    referred.payload = Payload::File {
+        path: path.into(),
+        size: 6,
+    };
+    referred
+}
+
+#[tokio::test]
+async fn images_of_a_folder_that_is_away_wait_for_it_and_hold_up_no_others() {
+    let disk = sim();
+    let options = OutboxOptions {
+        files: OutboxFiles::Reference,
+        ..options()
+    };
+    for path in ["/away/a", "/source/b", "/source/c"] {
+        write(&disk, path);
+    }
+    let outbox = begun(&disk, &options).await;
+    for path in ["/away/a", "/source/b", "/source/c"] {
+        outbox.push(referred(path)).await.expect("room");
+    }
+    drop(outbox);
+    // One medium is taken out; on the other a file is removed.
+    disk.remove(Path::new("/away/a")).expect("power");
+    disk.remove(Path::new("/source/b")).expect("power");
+    let outbox = open(&disk, &options);
+    let image = outbox.take().await.expect("it is there");
+    assert_eq!(image.meta.sequence, 3);
+    outbox.loss_waits().await;
+    let _ = outbox.flush().await;
+    let (losses, _) = outbox.losses(10).await;
+    let lost: Vec<u64> = losses.iter().map(|loss| loss.sequence).collect();
+    assert_eq!(lost, [2]);
+    assert_eq!(outbox.backlog().images, 2);
+    write(&disk, "/away/a");
+    let image = outbox.take().await.expect("it is back");
+    assert_eq!(image.meta.sequence, 1);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Writer;
+use crate::outbox::disk::files;
 use crate::outbox::disk::index::IndexError;
 use crate::outbox::disk::job::Step;
 
@@ -83,12 +84,6 @@ impl Writer {
         if path.as_os_str().is_empty() || !matches!(self.core.disk.length(path), Ok(None)) {
             return false;
         }
-        let Some(folder) = path.parent() else {
-            return false;
-        };
-        *folders.entry(folder.to_path_buf()).or_insert_with(|| {
-            let listed = self.core.disk.list(folder);
-            listed.is_ok_and(|mut listed| listed.next().is_some())
-        })
+        files::is_inhabited(&*self.core.disk, path, folders)
     }
 }

@@ -14,6 +14,8 @@
 //!
 //! What is not counted is one read of each connection, which its window or buffer holds.
 
+mod idlers;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -27,9 +29,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Time that a holder may be without progress while others wait, and time between looks for such.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// The part of what can be leased that is made free at a time: those who wait are seldom alone.
-const FREED_PART: u64 = 8;
 
 /// Leases above this are large: they wait in a line of their own, and leave this part of what there
 /// is to the others. A thousand that wait for megabytes would hold up whoever needs a few kilobytes.
@@ -57,8 +56,8 @@ pub struct Budget {
     windows: Mutex<i64>,
     holders: Mutex<HashMap<u64, Arc<State>>>,
     next: AtomicU64,
-    /// When it was last looked for holders without progress.
-    looked: Mutex<Instant>,
+    /// When it was last looked for holders without progress: for who needs little, and much.
+    looked: [Mutex<Instant>; 2],
     begun: Instant,
 }
 
@@ -92,7 +91,7 @@ impl Budget {
             windows: Mutex::new(i64::try_from(windows).unwrap_or(i64::MAX)),
             holders: Mutex::default(),
             next: AtomicU64::new(0),
-            looked: Mutex::new(now),
+            looked: [Mutex::new(now), Mutex::new(now)],
             begun: now,
         })
     }
@@ -116,6 +115,7 @@ impl Budget {
             bulk: AtomicU64::new(0),
             since: AtomicU64::new(self.now()),
             is_served: AtomicBool::new(false),
+            is_waiting: AtomicBool::new(false),
             pressed: Notify::new(),
             revoked: CancellationToken::new(),
         });
@@ -164,60 +164,6 @@ impl Budget {
                 .add_permits(usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS));
         }
     }
-
-    /// Somebody waits for `wanted` bytes, of those for large leases if `bulk`: tells everybody to
-    /// write what need not be in memory, and those to give back that make no progress, the
-    /// heaviest burden (bytes times time) first, until that would be enough.
-    fn look_for_idlers(&self, wanted: u64, bulk: bool) {
-        {
-            let mut looked = self.looked.lock();
-            if looked.elapsed() < PATIENCE / 2 {
-                return;
-            }
-            *looked = Instant::now();
-        }
-        let wanted = wanted.max(self.capacity / FREED_PART);
-        let now = self.now();
-        let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
-        let mut coming = if bulk {
-            self.bulk.available_permits() as u64
-        } else {
-            self.capacity - self.leased.load(Ordering::Relaxed).min(self.capacity)
-        };
-        let mut idlers = Vec::new();
-        for state in self.holders.lock().values() {
-            let held = match bulk {
-                true => state.bulk.load(Ordering::Acquire),
-                false => state.held.load(Ordering::Acquire),
-            };
-            if state.revoked.is_cancelled() {
-                coming += held;
-                continue;
-            }
-            if held > 0 {
-                // What can go to disk is better there.
-                state.pressed.notify_one();
-            }
-            let idle = now.saturating_sub(state.since.load(Ordering::Acquire));
-            if held > 0 && idle >= patience && !state.is_served.load(Ordering::Acquire) {
-                let burden = u128::from(held) * u128::from(idle);
-                idlers.push((burden, held, Arc::clone(state)));
-            }
-        }
-        idlers.sort_by_key(|(burden, ..)| std::cmp::Reverse(*burden));
-        for (_, held, state) in idlers {
-            if coming >= wanted {
-                break;
-            }
-            coming += held;
-            self.revoked.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(
-                bytes = held,
-                "memory is short: a connection without progress ends"
-            );
-            state.revoked.cancel();
-        }
-    }
 }
 
 impl fmt::Debug for Budget {
@@ -243,6 +189,8 @@ struct State {
     since: AtomicU64,
     /// The receiver works on what it sent: if that takes long, it is not the client's fault.
     is_served: AtomicBool,
+    /// It waits for memory itself.
+    is_waiting: AtomicBool,
     /// Told when it or others have to wait and it may have bytes that need not be in memory.
     pressed: Notify,
     revoked: CancellationToken,
@@ -314,6 +262,7 @@ impl Holder {
         }
         // Whatever it has meanwhile is of use to nobody.
         let _turn = Turn::of_client(state);
+        let _waiting = Waiting::begin(state);
         let bulk = self.inner.bulk_for(wanted);
         let passed = self.wait(&budget.bulk, bulk, true).await?;
         let leased = self.wait(&budget.free, wanted, false).await?;
@@ -454,6 +403,22 @@ impl Holder {
     /// Whether it has to.
     pub fn is_revoked(&self) -> bool {
         self.inner.state.revoked.is_cancelled()
+    }
+}
+
+/// A holder waits for memory, until this is dropped.
+struct Waiting<'a>(&'a State);
+
+impl<'a> Waiting<'a> {
+    fn begin(state: &'a State) -> Self {
+        state.is_waiting.store(true, Ordering::Release);
+        Self(state)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.is_waiting.store(false, Ordering::Release);
     }
 }
 

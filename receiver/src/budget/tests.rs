@@ -285,3 +285,33 @@ async fn signs_of_life_are_no_progress() {
     // It was told that others wait.
     busy.pressed().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_and_has_little_does_not_give_way_to_others_who_wait() {
+    let budget = budget();
+    let (good, crowd) = (budget.holder(), budget.holder());
+    good.lease(100).await.unwrap();
+    let others: Vec<Holder> = (0..10).map(|_| budget.holder()).collect();
+    for other in &others {
+        other.lease(250).await.unwrap();
+    }
+    crowd.lease(400).await.unwrap();
+    let mut waits = Vec::new();
+    for other in others {
+        waits.push(async move {
+            // Ends when it has to give way, or gets what it waits for and ends then.
+            let _ = other.lease(300).await;
+            drop(other);
+        });
+    }
+    let ending = async {
+        crowd.revoked().await;
+        drop(crowd);
+    };
+    let mine = async {
+        good.lease(300).await.unwrap();
+        good.clear();
+    };
+    tokio::join!(mine, ending, futures_util::future::join_all(waits));
+    assert!(!good.is_revoked());
+}

@@ -61,7 +61,7 @@ pub(super) fn run(site: &Site) -> Result<()> {
                 .map(|error| format!("{}: {error:#}", kind.name())),
         );
     }
-    let crowd: Vec<Kind> = Kind::ALL.into_iter().cycle().take(TOGETHER).collect();
+    let crowd = mixed();
     for transport in ["grpc", "websocket", "rest"] {
         let name = format!("all of them, good over {transport}");
         let done = measure(site, &folder, bytes, &name, &crowd, transport);
@@ -69,6 +69,17 @@ pub(super) fn run(site: &Site) -> Result<()> {
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
+}
+
+/// All kinds: those that keep the processor busy as many as by themselves, and as many of each of
+/// the others as make a thousand.
+fn mixed() -> Vec<Kind> {
+    let (busy, slow): (Vec<Kind>, Vec<Kind>) =
+        Kind::ALL.into_iter().partition(|kind| kind.is_busy());
+    let busy = busy.into_iter().flat_map(|kind| vec![kind; kind.clients()]);
+    let mut crowd: Vec<Kind> = busy.collect();
+    crowd.extend(slow.into_iter().cycle().take(TOGETHER - crowd.len()));
+    crowd
 }
 
 fn make_images(folder: &Path) -> Result<u64> {

@@ -65,11 +65,23 @@ impl Kind {
         }
     }
 
-    /// Clients of it by themselves. Those that keep the processor busy are fewer.
+    /// Whether it keeps the processor busy, which is no matter of memory.
+    pub(super) fn is_busy(self) -> bool {
+        matches!(
+            self,
+            Self::UnreadSockets
+                | Self::OneByteChunks
+                | Self::Rejected
+                | Self::MadeUpRuns
+                | Self::HollowLists
+        )
+    }
+
+    /// Clients of it by themselves.
     pub(super) fn clients(self) -> usize {
         match self {
             Self::Rejected | Self::MadeUpRuns | Self::HollowLists => 8,
-            Self::SmallPieces | Self::OneByteChunks => 40,
+            Self::UnreadSockets | Self::SmallPieces | Self::OneByteChunks => 40,
             _ => 150,
         }
     }

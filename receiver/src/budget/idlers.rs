@@ -1,0 +1,94 @@
+//! Who gives way when memory is short.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::{Budget, PATIENCE, State, bulk_of};
+
+/// The part of what can be leased that is made free at a time: those who wait are seldom alone.
+const FREED_PART: u64 = 8;
+
+/// A holder without progress.
+struct Idler {
+    /// Bytes, and those times the time.
+    held: u64,
+    burden: u128,
+    state: Arc<State>,
+}
+
+impl Budget {
+    /// Somebody waits for `wanted` bytes, of those for large leases if `bulk`: tells everybody to
+    /// write what need not be in memory, and those to give back that make no progress, the heaviest
+    /// burden (bytes times time) first, until that would be enough. Who waits itself and has less
+    /// than an equal part is left alone: while all is taken, somebody has more.
+    pub(super) fn look_for_idlers(&self, wanted: u64, bulk: bool) {
+        {
+            let mut looked = self.looked[usize::from(bulk)].lock();
+            if looked.elapsed() < PATIENCE / 2 {
+                return;
+            }
+            *looked = Instant::now();
+        }
+        let wanted = wanted.max(self.capacity / FREED_PART);
+        let (mut coming, idlers) = self.idlers(bulk);
+        for idler in idlers {
+            if coming >= wanted {
+                break;
+            }
+            coming += idler.held;
+            self.revoked.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                bytes = idler.held,
+                "memory is short: a connection without progress ends"
+            );
+            idler.state.revoked.cancel();
+        }
+    }
+
+    /// What is free or will be without anybody giving way, and who could, the heaviest first.
+    fn idlers(&self, bulk: bool) -> (u64, Vec<Idler>) {
+        let now = self.now();
+        let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        let (all, mut coming) = if bulk {
+            let free = self.bulk.available_permits() as u64;
+            (bulk_of(self.capacity) as u64, free)
+        } else {
+            let leased = self.leased.load(Ordering::Relaxed);
+            (self.capacity, self.capacity.saturating_sub(leased))
+        };
+        let mut holders = 0;
+        let mut idlers = Vec::new();
+        for state in self.holders.lock().values() {
+            let held = match bulk {
+                true => state.bulk.load(Ordering::Acquire),
+                false => state.held.load(Ordering::Acquire),
+            };
+            if held == 0 {
+                continue;
+            }
+            holders += 1;
+            if state.revoked.is_cancelled() {
+                coming += held;
+                continue;
+            }
+            // What can go to disk is better there.
+            state.pressed.notify_one();
+            let idle = now.saturating_sub(state.since.load(Ordering::Acquire));
+            if idle >= patience && !state.is_served.load(Ordering::Acquire) {
+                idlers.push(Idler {
+                    held,
+                    burden: u128::from(held) * u128::from(idle),
+                    state: Arc::clone(state),
+                });
+            }
+        }
+        let equal_part = all / holders.max(1);
+        idlers.retain(|idler| {
+            idler.held >= equal_part || !idler.state.is_waiting.load(Ordering::Acquire)
+        });
+        idlers.sort_by_key(|idler| std::cmp::Reverse(idler.burden));
+        (coming, idlers)
+    }
+}

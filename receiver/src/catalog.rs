@@ -174,7 +174,7 @@ pub trait Catalog: Send + Sync {
     fn tally(&self, tally: Tally);
 
     /// Waits until [`Self::insert_later`] and [`Self::tally`] may be used again: what they hand over
-    /// is in memory until it is written. Who handles a message waits here first.
+    /// is in memory until it is written. Whoever brought it waits here afterwards.
     async fn room(&self) {}
 
     /// Keeps a run's account, replacing an earlier one of the same run, transport and transmitter,

@@ -196,8 +196,9 @@ impl Intake {
         }
     }
 
-    /// Waits until what was counted and not written yet is little enough to count on. Whoever
-    /// handles a message or a request waits here first, because turning it down is counted.
+    /// Waits until what was counted and not written yet is little enough to count on. Whoever brought
+    /// something that was counted (a duplicate, or what was turned down) waits here before its
+    /// answer, and nobody else: a good client does not wait for those who make up names.
     pub async fn room_to_count(&self) {
         self.parts.catalog.room().await;
     }

@@ -63,6 +63,9 @@ impl Meter {
 pub(super) struct MeteredStream<S> {
     stream: S,
     meter: Meter,
+    /// Frames above this are read to their end and no further, so that the buffer can be given up
+    /// behind them.
+    apart: u64,
     /// From the end of such a head on.
     withheld: Bytes,
     is_revoked: bool,
@@ -73,12 +76,19 @@ pub(super) struct MeteredStream<S> {
 }
 
 impl<S> MeteredStream<S> {
-    /// For frames of at most `largest` bytes: longer ones are refused by their heads. With
-    /// `handshake` an HTTP answer comes before the first frame.
-    pub(super) fn new(stream: S, holder: Holder, largest: u64, handshake: bool) -> Self {
+    /// For frames of at most `largest` bytes: longer ones are refused by their heads. Those above
+    /// `apart` are read by themselves. With `handshake` an HTTP answer comes before the first frame.
+    pub(super) fn new(
+        stream: S,
+        holder: Holder,
+        largest: u64,
+        apart: u64,
+        handshake: bool,
+    ) -> Self {
         Self {
             stream,
             meter: Meter::new(holder),
+            apart,
             withheld: Bytes::new(),
             is_revoked: false,
             leased: 0,
@@ -107,6 +117,24 @@ impl<S> MeteredStream<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> MeteredStream<S> {
+    fn poll_bytes(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let left = usize::try_from(self.frames.left).unwrap_or(usize::MAX);
+        if left == 0 || left >= buffer.remaining() || self.frames.length <= self.apart {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(left));
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -121,7 +149,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
             buffer.put_slice(&this.withheld.split_to(now));
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        ready!(this.poll_bytes(context, buffer))?;
         if this.frames.take(&buffer.filled()[before..]) {
             // Of a message that is whole: the session's from now on.
             this.leased = 0;
@@ -157,7 +185,8 @@ struct Frames {
     /// The last bytes of it, or those of a head that is not whole.
     head: [u8; 14],
     filled: usize,
-    /// Bytes of the present frame that are yet to come.
+    /// Bytes of the present frame, and those of them that are yet to come.
+    length: u64,
     left: u64,
     /// It has data that counts, and it is the last of its message.
     is_data: bool,
@@ -190,8 +219,9 @@ impl Frames {
             bytes = &bytes[1..];
             if self.handshake {
                 self.answer();
-            } else if let Some(length) = self.length() {
+            } else if let Some(length) = self.read_length() {
                 self.filled = 0;
+                self.length = length;
                 self.left = length;
                 self.body_at = taken - bytes.len();
                 let is_control = self.head[0] & 0x08 > 0;
@@ -228,7 +258,7 @@ impl Frames {
     }
 
     /// Length of the frame's data, once its head is whole.
-    fn length(&self) -> Option<u64> {
+    fn read_length(&self) -> Option<u64> {
         let head = &self.head[..self.filled];
         let second = *head.get(1)?;
         let (size, mask) = (second & 0x7f, usize::from(second >> 7) * 4);
@@ -447,6 +477,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_large_frame_is_read_to_its_end_and_no_further() {
+        use crate::budget::Budget;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let budget = Budget::new(4 << 20);
+        let (mut client, server) = tokio::io::duplex(4 << 20);
+        let mut stream = MeteredStream::new(server, budget.holder(), 1 << 20, 10_000, false);
+        let large = frame(0x82, 50_000, false);
+        let both = [large.clone(), frame(0x82, 100, false)].concat();
+        client.write_all(&both).await.expect("there is room");
+        let mut read = vec![0; 1 << 20];
+        let mut got = 0;
+        while got < large.len() {
+            let most = if got == 0 { 20_000 } else { read.len() };
+            let more = stream.read(&mut read[..most]).await;
+            got += more.expect("it is there");
+        }
+        assert_eq!(got, large.len());
+        let rest = stream.read(&mut read).await.expect("it is there");
+        assert_eq!(got + rest, both.len());
+    }
+
+    #[tokio::test]
     async fn the_head_of_a_frame_is_not_seen_before_its_lease() {
         use crate::budget::Budget;
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -455,7 +508,7 @@ mod tests {
         let other = budget.holder();
         assert!(other.try_lease(budget.usage().capacity));
         let (mut client, server) = tokio::io::duplex(4 << 20);
-        let mut stream = MeteredStream::new(server, budget.holder(), 1 << 20, false);
+        let mut stream = MeteredStream::new(server, budget.holder(), 1 << 20, 1 << 20, false);
         let both = [frame(0x89, 4, false), frame(0x82, 1_000_000, false)].concat();
         client
             .write_all(&both[..500_000])
@@ -491,7 +544,7 @@ mod tests {
         let budget = Budget::new(4 << 20);
         let holder = budget.holder();
         let (mut client, server) = tokio::io::duplex(4 << 20);
-        let mut stream = MeteredStream::new(server, holder.clone(), 1 << 20, false);
+        let mut stream = MeteredStream::new(server, holder.clone(), 1 << 20, 1 << 20, false);
         let large = frame(0x82, 1_000_000, false);
         let first = [frame(0x82, 100, false), large[..500].to_vec()].concat();
         client.write_all(&first).await.expect("there is room");

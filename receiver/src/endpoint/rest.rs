@@ -75,7 +75,7 @@ async fn account(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let body = whole(body, "an account", MAX_ACCOUNT)?;
-    room_for(&intake, &memory, shared::wire::unpacked_account(&body)).await?;
+    room_for(&memory, shared::wire::unpacked_account(&body)).await?;
     let account = shared::wire::decode_account(Segments::from(body))?;
     intake.check_account(&account)?;
     intake
@@ -94,15 +94,14 @@ async fn losses(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let body = whole(body, "a report of losses", MAX_LOSS_REPORT)?;
-    room_for(&intake, &memory, shared::wire::unpacked_losses(&body)).await?;
+    room_for(&memory, shared::wire::unpacked_losses(&body)).await?;
     let report = shared::wire::decode_losses(Segments::from(body))?;
     intake.keep_losses(report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Waits for the memory that a body takes when it is unpacked.
-async fn room_for(intake: &Intake, memory: &Holder, unpacked: u64) -> Result<(), Problem> {
-    intake.room_to_count().await;
+async fn room_for(memory: &Holder, unpacked: u64) -> Result<(), Problem> {
     let leased = memory.lease(unpacked).await;
     leased.map_err(|revoked| {
         let reject = Reject::new(None, RejectReason::Unavailable, revoked.to_string());

@@ -181,7 +181,6 @@ impl Session {
         if self.unread {
             return ControlFlow::Break("answers are not read".to_owned());
         }
-        self.intake.room_to_count().await;
         let message = match message {
             Ok(message) => message,
             Err(reject) => {
@@ -238,7 +237,10 @@ impl Session {
     pub async fn release(&mut self) {
         self.memory.serve();
         for (_, upload) in std::mem::take(&mut self.uploads) {
-            self.intake.park(upload).await;
+            // Of one with no bytes there is nothing to go on with.
+            if upload.received() > 0 {
+                self.intake.park(upload).await;
+            }
         }
         (self.buffered, self.kept, self.said) = (0, 0, 0);
         self.memory.clear();
@@ -289,6 +291,7 @@ impl Session {
             None => nameless(),
         };
         let reject = self.intake.turn_down(&meta, &self.origin, reject);
+        self.intake.room_to_count().await;
         self.reply(ServerMessage::Reject(reject)).await;
     }
 
@@ -306,6 +309,7 @@ impl Session {
             let mut reject = Reject::new(id, RejectReason::Limit, message);
             reject.retryable = true;
             let reject = self.intake.turn_down(&begin.meta, &self.origin, reject);
+            self.intake.room_to_count().await;
             return self.answer(id, Err(reject)).await;
         }
         // What is said of an image stays in memory until its end.

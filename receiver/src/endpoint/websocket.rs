@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
@@ -32,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use super::Place;
 use super::metered::MeteredStream;
 use super::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
-use crate::budget::{Holder, REVOKED};
+use crate::budget::{Budget, Holder, REVOKED, Window};
 use crate::intake::Intake;
 
 /// What the WebSocket endpoint works with.
@@ -61,11 +60,11 @@ where
 {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
     let memory = endpoint.intake.budget().holder();
-    let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
-    let stream = MeteredStream::new(stream, memory.clone(), largest(limit) as u64, false);
-    let config = config(limit, window.bytes());
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-    serve(endpoint, socket, memory).await;
+    let window = Buffers::window(endpoint.intake.budget());
+    let buffers = Buffers::new(limit, &window, Role::Server);
+    let stream = buffers.metered(stream, memory.clone(), false);
+    let socket = buffers.socket(stream).await;
+    serve(endpoint, socket, buffers, memory).await;
     drop(window);
 }
 
@@ -80,15 +79,15 @@ pub async fn dial(
 ) -> Result<impl Future<Output = ()> + use<>, String> {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
     let memory = endpoint.intake.budget().holder();
-    let window = endpoint.intake.budget().window(LEAST_READ, READ_BUFFER);
-    let stream = MeteredStream::new(stream, memory.clone(), largest(limit) as u64, true);
-    let config = config(limit, window.bytes());
-    let (socket, _) = client_async_with_config(request, stream, Some(config))
+    let window = Buffers::window(endpoint.intake.budget());
+    let buffers = Buffers::new(limit, &window, Role::Client);
+    let stream = buffers.metered(stream, memory.clone(), true);
+    let (socket, _) = client_async_with_config(request, stream, Some(buffers.config))
         .await
         .map_err(|error| error.to_string())?;
     let endpoint = endpoint.clone();
     Ok(async move {
-        serve(endpoint, socket, memory).await;
+        serve(endpoint, socket, buffers, memory).await;
         drop(window);
     })
 }
@@ -96,6 +95,53 @@ pub async fn dial(
 /// Largest message that is read.
 fn largest(max_message: usize) -> usize {
     (max_message + shared::wire::CHUNK_OVERHEAD).saturating_mul(SKIPPABLE)
+}
+
+/// The buffers of a connection. tungstenite's grows to the largest frame that comes and stays so;
+/// behind one that is much larger than what is read at a time, it is made anew.
+#[derive(Clone, Copy)]
+struct Buffers {
+    role: Role,
+    config: WebSocketConfig,
+    largest: u64,
+    /// Frames above this are large.
+    apart: u64,
+}
+
+impl Buffers {
+    /// What they may take: twice what is read at a time, as a frame may begin anywhere in it.
+    fn window(budget: &Arc<Budget>) -> Window {
+        budget.window(2 * LEAST_READ, 2 * READ_BUFFER)
+    }
+
+    fn new(max_message: usize, window: &Window, role: Role) -> Self {
+        Self {
+            role,
+            config: config(max_message, window.bytes() / 2),
+            largest: largest(max_message) as u64,
+            apart: window.bytes(),
+        }
+    }
+
+    fn metered<S>(&self, stream: S, memory: Holder, handshake: bool) -> MeteredStream<S> {
+        MeteredStream::new(stream, memory, self.largest, self.apart, handshake)
+    }
+
+    async fn socket<S>(&self, stream: MeteredStream<S>) -> WebSocketStream<MeteredStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        WebSocketStream::from_raw_socket(stream, self.role, Some(self.config)).await
+    }
+
+    /// Whether the buffer is given up behind this message. It came to its end with the last byte
+    /// that was read, so nothing gets lost.
+    fn is_spent(&self, message: Option<&Result<Message, Error>>) -> bool {
+        let Some(Ok(Message::Binary(data))) = message else {
+            return false;
+        };
+        data.len() as u64 > self.apart
+    }
 }
 
 /// How frames are read and written. The read buffer is what one read from the socket takes.
@@ -163,8 +209,12 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
 }
 
 /// Runs one session over a WebSocket, whichever side dialled.
-async fn serve<S>(endpoint: Endpoint, mut socket: WebSocketStream<S>, memory: Holder)
-where
+async fn serve<S>(
+    endpoint: Endpoint,
+    mut socket: WebSocketStream<MeteredStream<S>>,
+    buffers: Buffers,
+    memory: Holder,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (replies, mut waiting) = mpsc::channel(MAX_WAITING_REPLIES);
@@ -182,7 +232,6 @@ where
         memory.clone(),
         true,
     );
-    let mut largest = 0;
     let close = loop {
         let message = tokio::select! {
             biased;
@@ -214,9 +263,12 @@ where
                 break Some(Ending::Close(CloseCode::Policy, reason));
             }
         };
+        if buffers.is_spent(message.as_ref()) {
+            socket = buffers.socket(socket.into_inner()).await;
+        }
         let mut lost = None;
         let taken = {
-            let taking = take(&endpoint, &mut session, &mut largest, message);
+            let taking = take(&endpoint, &mut session, message);
             tokio::pin!(taking);
             loop {
                 tokio::select! {
@@ -297,7 +349,6 @@ fn unread() -> Error {
 async fn take(
     endpoint: &Endpoint,
     session: &mut Session,
-    largest: &mut usize,
     message: Option<Result<Message, Error>>,
 ) -> ControlFlow<Ending> {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
@@ -317,7 +368,6 @@ async fn take(
     };
     let flow = match message {
         Message::Binary(data) => {
-            let data = detached(data, largest);
             if data.len() > limit + shared::wire::CHUNK_OVERHEAD {
                 let reject = too_large(data.len() as u64, limit);
                 session.handle(Err(reject)).await
@@ -335,17 +385,6 @@ async fn take(
             ControlFlow::Break(Ending::Close(CloseCode::Again, REVOKED.to_owned()))
         }
         ControlFlow::Break(_) => ControlFlow::Break(Ending::Done),
-    }
-}
-
-/// The same bytes, out of the buffer of a much larger message: tungstenite's buffer is as large as
-/// the largest frame so far, and what stays of a frame keeps all of it alive.
-fn detached(data: Bytes, largest: &mut usize) -> Bytes {
-    *largest = data.len().max(*largest);
-    if *largest as u64 > 2 * READ_BUFFER && data.len() < *largest / 4 {
-        Bytes::copy_from_slice(&data)
-    } else {
-        data
     }
 }
 

@@ -60,7 +60,19 @@ impl Intake {
         origin: &Origin,
         open_ended: bool,
     ) -> Result<Begun, Reject> {
-        self.room_to_count().await;
+        let begun = self.look_and_begin(begin, origin, open_ended).await;
+        if !matches!(begun, Ok(Begun::Upload(_))) {
+            self.room_to_count().await;
+        }
+        begun
+    }
+
+    async fn look_and_begin(
+        self: &Arc<Self>,
+        begin: Begin,
+        origin: &Origin,
+        open_ended: bool,
+    ) -> Result<Begun, Reject> {
         let id = begin.meta.id;
         self.check_limits(&begin.meta, origin)
             .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;

@@ -253,6 +253,10 @@ impl Upload {
         self.received = body.received();
         self.buffered = body.buffered();
         self.next = self.received;
+        drop(content);
+        if pushed.is_err() {
+            self.intake.room_to_count().await;
+        }
         pushed
     }
 

@@ -9,6 +9,7 @@ use pantelegraph_tests::raw::{RawSession, begin, chunk};
 use pantelegraph_tests::station::Station;
 use pantelegraph_tests::within;
 use shared::image::ImageId;
+use shared::wire::ClientMessage;
 use tokio::task::JoinSet;
 
 /// Clients of a kind.
@@ -102,6 +103,21 @@ async fn begun_images(station: (SocketAddr, SocketAddr)) -> RawSession {
     session
 }
 
+/// Images that are begun, of which nothing comes but long names.
+async fn long_names(station: (SocketAddr, SocketAddr)) -> RawSession {
+    let mut session = RawSession::websocket(station.1).await;
+    session.hello().await;
+    let picture = large(400_000, 1);
+    for _ in 0..50 {
+        let (_, mut message) = begin(&picture);
+        if let ClientMessage::Begin(begin) = &mut message {
+            begin.meta.name = Some("n".repeat(15_000));
+        }
+        session.send(message).await;
+    }
+    session
+}
+
 /// Half a report of losses.
 async fn half_a_report(station: (SocketAddr, SocketAddr)) -> RawHttp {
     let mut raw = RawHttp::connect(station.1).await;
@@ -188,6 +204,11 @@ async fn fragments_without_an_end_leave_room_for_a_good_client() {
 #[tokio::test]
 async fn images_without_an_end_leave_room_for_a_good_client() {
     survives(begun_images, false).await;
+}
+
+#[tokio::test]
+async fn long_names_leave_room_for_a_good_client() {
+    survives(long_names, true).await;
 }
 
 #[tokio::test]

@@ -162,7 +162,9 @@ async fn receive(intake: &Arc<Intake>, wanted: Wanted, body: &mut Body) -> Resul
     if let Err(message) = digests.check() {
         let meta = upload.meta();
         let reject = Reject::new(meta.id, RejectReason::DigestMismatch, message);
-        return Err(intake.turn_down(meta, &origin, reject));
+        let reject = intake.turn_down(meta, &origin, reject);
+        intake.room_to_count().await;
+        return Err(reject);
     }
     upload.finish(None).await
 }
@@ -188,7 +190,9 @@ async fn stream(
     };
     let message = format!("image ended after {} bytes: {problem}", upload.received());
     let reject = Reject::new(upload.meta().id, RejectReason::Truncated, message);
-    Err(intake.turn_down(upload.meta(), origin, reject))
+    let reject = intake.turn_down(upload.meta(), origin, reject);
+    intake.room_to_count().await;
+    Err(reject)
 }
 
 /// Everything that the headers say of the image, and the transmitter's identity.

@@ -113,7 +113,9 @@ impl Session {
             let reply = match kept {
                 Ok(()) => ServerMessage::LossesKept { id },
                 Err(reject) => {
-                    ServerMessage::Reject(intake.turn_down(&nameless(), &origin, reject))
+                    let reject = intake.turn_down(&nameless(), &origin, reject);
+                    intake.room_to_count().await;
+                    ServerMessage::Reject(reject)
                 }
             };
             patience.send(&replies, reply).await;

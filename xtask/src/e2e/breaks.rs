@@ -112,11 +112,11 @@ pub(crate) fn run(site: &Site) -> Result<()> {
             "{transport}: {resent} bytes were sent again, more than {breaks} windows"
         );
         ensure!(
-            sent == image.len() as u64 + resent && written >= sent,
+            sent == image.len() as u64 + resent && written >= image.len() as u64,
             "{transport}: the report does not add up: {written} bytes sent, {sent} of the image, {resent} of them again"
         );
-        // What had been written and not yet passed the link is lost with its connection: less passes
-        // than is written.
+        // What a connection still held when it broke has not passed the link: less passes than was
+        // handed to the transport.
         let most = image.len() as u64
             + allowed
             + image.len() as u64 / 100

@@ -1,6 +1,7 @@
 //! Both programs as this suite runs them: impatient, on small disks, over the bad link.
 
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::e2e::stations::{addresses, program};
 const STOP: Duration = Duration::from_secs(15);
 /// Exit codes that nothing here may bring about: wrong settings, a panic, a defect.
 const DEFECTS: [i32; 3] = [2, 101, 70];
+/// Number of the signal that asks a process to stop.
+const SIGTERM: i32 = 15;
 /// What a log never has.
 const PANIC: &str = "panicked at";
 /// Settings of the transmitter that make a round short.
@@ -186,8 +189,12 @@ impl Side {
             if let Some(status) = process.ended()? {
                 self.examine(status, &read(&log))?;
             } else if stop == Stop::Terminate {
-                self.examine(process.stop(STOP)?.status, &read(&log))?;
-                in_order = true;
+                let status = process.stop(STOP)?.status;
+                // One that was asked before it could listen has done nothing yet.
+                in_order = status.signal() != Some(SIGTERM);
+                if in_order {
+                    self.examine(status, &read(&log))?;
+                }
             } else {
                 process.kill()?;
                 // A task may have panicked without ending the program.

@@ -16,7 +16,7 @@
 
 mod idlers;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,7 +54,8 @@ pub struct Budget {
     revoked: AtomicU64,
     /// Bytes of windows that are left, below zero when minimums exceed them.
     windows: Mutex<i64>,
-    holders: Mutex<HashMap<u64, Arc<State>>>,
+    /// In order, as everything that decides who wakes up first: simulations replay.
+    holders: Mutex<BTreeMap<u64, Arc<State>>>,
     next: AtomicU64,
     /// When it was last looked for holders without progress: for who needs little, and much.
     looked: [Mutex<Instant>; 2],

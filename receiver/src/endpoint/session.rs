@@ -314,9 +314,21 @@ impl Session {
         }
         // What is said of an image stays in memory until its end.
         let said = said(&begin.meta);
-        if !self.lease(said).await {
-            self.unread = true;
-            return;
+        if !self.memory.try_lease(said) {
+            self.flush().await;
+            if !self.uploads.is_empty() && !self.memory.try_lease(said) {
+                // The others cannot go on while this one waits, and it may be them that it waits for.
+                let message = "the receiver's memory is short; send the image again when others \
+                               are finished, or raise RECEIVER_MAX_MEMORY";
+                let reject = Reject::new(id, RejectReason::Unavailable, message);
+                let reject = self.intake.turn_down(&begin.meta, &self.origin, reject);
+                self.intake.room_to_count().await;
+                return self.answer(id, Err(reject)).await;
+            }
+            if self.uploads.is_empty() && !self.lease(said).await {
+                self.unread = true;
+                return;
+            }
         }
         let begun = self.intake.begin(begin, &self.origin).await;
         self.memory.progressed();

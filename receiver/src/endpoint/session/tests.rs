@@ -150,3 +150,26 @@ async fn a_name_that_no_series_can_have_ends_the_session() {
     assert_eq!(reject.reason, RejectReason::Limit);
     assert!(reject.message.contains("512"), "{reject}");
 }
+
+#[tokio::test]
+async fn an_image_for_which_memory_is_short_is_turned_down_for_now_and_the_others_go_on() {
+    let rig = Rig::new();
+    let budget = rig.intake.budget();
+    let (mut session, mut waiting) = session(&rig, 16);
+    let begin = |meta| Ok(ClientMessage::Begin(Begin { meta, offset: 0 }));
+    let (first, second) = (meta(b"four"), meta(b"four"));
+    assert!(session.handle(begin(first.clone())).await.is_continue());
+    let other = budget.holder();
+    let free = budget.usage().capacity - budget.usage().leased;
+    assert!(other.try_lease(free));
+    assert!(session.handle(begin(second.clone())).await.is_continue());
+    let Some(ServerMessage::Reject(reject)) = waiting.recv().await else {
+        panic!("no rejection")
+    };
+    assert_eq!(reject.reason, RejectReason::Unavailable);
+    assert!(reject.retryable && reject.image_id == Some(second.id));
+    assert!(session.uploads.contains_key(&first.id));
+    drop(other);
+    assert!(session.handle(begin(second.clone())).await.is_continue());
+    assert!(session.uploads.contains_key(&second.id));
+}

@@ -53,9 +53,10 @@ impl Delivery {
                     }
                     backoff.reset();
                     tokio::select! {
+                        biased;
+                        () = reached => told = None,
                         () = self.outbox.loss_waits() => tokio::time::sleep(GATHERING).await,
                         () = tokio::time::sleep(LOOK) => {}
-                        () = reached => told = None,
                     }
                 }
                 Err(error) => {

@@ -188,6 +188,7 @@ async fn converse(welcome: Welcome, messages: Vec<ServerMessage>) {
         let attempt = Attempt {
             number: 1,
             started: UnixNanos(1),
+            turn: None,
         };
         let answering = async {
             for message in messages {

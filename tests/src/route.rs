@@ -286,6 +286,7 @@ pub async fn deliver(connection: &dyn Connection, image: &Owed) -> Result<Receip
     let attempt = Attempt {
         number: 1,
         started: UnixNanos::now(),
+        turn: None,
     };
     match within("an answer", connection.deliver(image, attempt)).await {
         Ok(receipt) => Ok(receipt),

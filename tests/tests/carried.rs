@@ -381,17 +381,18 @@ async fn a_transmitter_that_is_killed_again_and_again_delivers_everything_once()
     assert_eq!(summary.outcome, RunOutcome::Delivered);
     let told = station.report("killed").await;
     let stored = station.listed("stored").await;
-    let of_run = stored
-        .iter()
-        .filter(|image| image["run"] == "killed")
-        .count() as u64;
+    let of = |run: &str| stored.iter().filter(|image| image["run"] == run).count();
+    // A file that was complete when the index did not know of it yet has lost its run.
+    assert_eq!(of("killed") + of("recovered"), stored.len());
+    assert!(of("recovered") <= 3, "one for each kill");
+    let of_run = of("killed") as u64;
     assert_eq!(totals(&told), (of_run, of_run, 0, 0));
     let mut sequences: Vec<u64> = stored
         .iter()
         .filter_map(|image| image["sequence"].as_u64())
         .collect();
     sequences.sort_unstable();
-    assert_eq!(sequences, (1..=of_run).collect::<Vec<_>>());
+    assert_eq!(sequences, (1..=stored.len() as u64).collect::<Vec<_>>());
     let ids: std::collections::HashSet<_> = stored
         .iter()
         .map(|image| image["image_id"].to_string())
@@ -467,4 +468,31 @@ async fn the_status_says_what_is_missing_until_a_receiver_is_there() {
     );
     process.signal(Signal::TERM);
     assert_eq!(process.end().await.code(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_captured_first_is_sent_first() {
+    // Calls of their own, as in `Put`, have no order among each other.
+    for route in [Route::Exchange, Route::WebSocket, Route::Rest] {
+        let device = Device::new(route).await;
+        device
+            .run_in_vain(200, &["--pattern", "16x16", "--count", "200"])
+            .await;
+        let station = Station::start(&[]).await;
+        device.reach(&station);
+        let summary = device.send_folder(&["--connections", "1"]).await;
+        assert_eq!(summary.outcome, RunOutcome::Delivered, "{route:?}");
+        let mut images: Vec<(u64, u64)> = Vec::new();
+        for image in station.listed("stored").await {
+            let id = image["image_id"].as_str().unwrap();
+            let facts = station.get(&format!("/v1/images/{id}/timeline")).await;
+            let facts = facts.json();
+            let begun = &facts["timeline"]["first_byte"]["ns"];
+            images.push((facts["sequence"].as_u64().unwrap(), begun.as_u64().unwrap()));
+        }
+        images.sort_unstable();
+        assert_eq!(images.len(), 200);
+        let overtook = images.windows(2).filter(|two| two[1].1 < two[0].1).count();
+        assert_eq!(overtook, 0, "{route:?}");
+    }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{LinkOptions, RetryOptions};
-use crate::link::{Connection, Link};
+use crate::link::{Connection, Link, Turns};
 use crate::outbox::Outbox;
 use retries::Retries;
 
@@ -74,6 +74,8 @@ pub struct Delivery {
     /// Bytes that may be in flight, in KiB.
     window: Arc<Semaphore>,
     window_kib: u32,
+    /// The order in which images begin, over whatever connection.
+    turns: Turns,
     /// Images that wait to be sent again.
     retries: Mutex<Retries>,
     /// Images that were answered and cannot leave the outbox just now.
@@ -135,6 +137,7 @@ impl Delivery {
             own_from: means.own_from,
             window: Arc::new(Semaphore::new(window_kib as usize)),
             window_kib,
+            turns: Turns::default(),
             retries: Mutex::default(),
             held: AtomicUsize::new(0),
             in_hand: AtomicU64::new(0),

@@ -23,9 +23,11 @@ pub mod grpc;
 mod portions;
 pub mod rest;
 pub mod session;
+mod turn;
 mod unfinished;
 pub mod websocket;
 
+pub use turn::{Turn, Turns};
 pub use unfinished::{MAX_UNFINISHED, UnfinishedImages};
 
 /// Makes connections to one receiver over one transport.
@@ -59,7 +61,7 @@ pub trait Connection: Send + Sync {
     ///
     /// # Errors
     /// When there is no receipt.
-    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError>;
+    async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError>;
 
     /// Images that may be on their way at once.
     fn parallel(&self) -> usize;
@@ -89,11 +91,29 @@ pub trait Connection: Send + Sync {
 
 /// One try to send an image.
 #[derive(Debug, Clone, Copy)]
-pub struct Attempt {
+pub struct Attempt<'a> {
     /// Counted from 1.
     pub number: u32,
     /// When it began.
     pub started: UnixNanos,
+    /// When the image may begin; at once without it.
+    pub turn: Option<&'a Turn>,
+}
+
+impl Attempt<'_> {
+    /// Waits until the image may begin.
+    pub(crate) async fn come(&self) {
+        if let Some(turn) = self.turn {
+            turn.come().await;
+        }
+    }
+
+    /// The image has begun: the next one may.
+    pub(crate) fn pass(&self) {
+        if let Some(turn) = self.turn {
+            turn.pass();
+        }
+    }
 }
 
 /// What a link says of itself and counts.

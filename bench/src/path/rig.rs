@@ -256,6 +256,7 @@ async fn throughput(
                     let attempt = Attempt {
                         number: 1,
                         started: UnixNanos::now(),
+                        turn: None,
                     };
                     let delivered = connection.deliver(&owed(&image), attempt).await;
                     delivered.map_err(|error| error.to_string())?;
@@ -283,6 +284,7 @@ async fn latency(
         let attempt = Attempt {
             number: 1,
             started: UnixNanos::now(),
+            turn: None,
         };
         connection
             .deliver(&image, attempt)

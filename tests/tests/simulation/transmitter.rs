@@ -379,7 +379,7 @@ impl Drop for Flight<'_> {
 
 #[async_trait]
 impl Connection for Watched {
-    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
         self.evidence.flight_begins(image.meta.id);
         let _flight = Flight(&self.evidence, image.meta.id);
         self.connection.deliver(image, attempt).await

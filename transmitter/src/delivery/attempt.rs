@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::backoff::pause;
 use super::retries::{Job, Tries};
 use super::{Delivery, LossKind, Settled, Settlement};
-use crate::link::{Attempt, Connection, DeliveryError, unreadable};
+use crate::link::{Attempt, Connection, DeliveryError, Turn, unreadable};
 use crate::outbox::disk::files;
 use crate::outbox::{FULL_RETRY, Owed};
 use crate::payload::Payload;
@@ -37,6 +37,7 @@ impl Delivery {
         self: &Arc<Self>,
         connection: &Arc<dyn Connection>,
         mut job: Job,
+        turn: Turn,
     ) -> bool {
         job.tries.attempts = job.tries.attempts.saturating_add(1);
         let number = job.tries.attempts;
@@ -44,9 +45,14 @@ impl Delivery {
         let clock = Instant::now();
         let own = job.image.meta.sequence >= self.own_from;
         let flight = self.tally.flight(job.image.meta.size, number, own);
+        let attempt = Attempt {
+            number,
+            started,
+            turn: Some(&turn),
+        };
         let result = tokio::select! {
             biased;
-            result = connection.deliver(&job.image, Attempt { number, started }) => result,
+            result = connection.deliver(&job.image, attempt) => result,
             () = self.stop.cancelled() => {
                 // It is owed still, however few attempts it has.
                 self.give_back(job).await;
@@ -54,7 +60,7 @@ impl Delivery {
             }
         };
         let delivery = clock.elapsed();
-        drop(flight);
+        drop((flight, turn));
         let Job { image, mut tries } = job;
         let settlement = match self.judge(&image, &mut tries, delivery, result).await {
             Judgement::Settle(settlement) => settlement,

@@ -166,8 +166,9 @@ impl Delivery {
             };
             let (delivery, connection) = (Arc::clone(self), Arc::clone(connection));
             let delivered = Arc::clone(&delivered);
+            let turn = self.turns.next();
             in_flight.spawn(async move {
-                if delivery.attempt(&connection, job).await {
+                if delivery.attempt(&connection, job, turn).await {
                     delivered.store(true, Relaxed);
                 }
                 drop((flight, place));

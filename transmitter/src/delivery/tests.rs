@@ -151,7 +151,7 @@ fn receipt(meta: &ImageMeta) -> Receipt {
 
 #[async_trait]
 impl Connection for Wire {
-    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
         self.sent.lock().push(image.meta.sequence);
         self.taken.notify_one();
         match &self.answer {

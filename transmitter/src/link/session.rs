@@ -57,6 +57,8 @@ pub(super) fn queue_length(options: &LinkOptions) -> usize {
 /// State shared by those who send images and the task that takes the receiver's messages.
 pub(super) struct Session {
     outgoing: Outgoing,
+    /// Held by the image that begins.
+    beginning: tokio::sync::Mutex<()>,
     address: String,
     identity: Identity,
     chunk_size: u32,
@@ -97,6 +99,7 @@ impl Session {
     ) -> Arc<Self> {
         Arc::new(Self {
             outgoing,
+            beginning: tokio::sync::Mutex::default(),
             address,
             identity: identity.clone(),
             chunk_size: u32::try_from(options.chunk_size.0).unwrap_or(u32::MAX),

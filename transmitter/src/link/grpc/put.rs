@@ -88,7 +88,7 @@ impl PutConnection {
 
 #[async_trait]
 impl Connection for PutConnection {
-    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
         let (id, size) = (image.meta.id, image.payload.size());
         if size > self.limit {
             return self.side.deliver(image, attempt).await;
@@ -96,6 +96,8 @@ impl Connection for PutConnection {
         let reader = image.payload.open().await.map_err(unreadable)?;
         let len = u32::try_from(size).unwrap_or(u32::MAX);
         let data = reader.read(0, len).await.map_err(unreadable)?;
+        attempt.come().await;
+        attempt.pass();
         let mut meta = image.meta.clone();
         meta.attempt = attempt.number;
         meta.clock = self.side.clock();

@@ -166,12 +166,15 @@ async fn watched<T>(
 
 #[async_trait]
 impl Connection for RestConnection {
-    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
         let id = image.meta.id;
         let (size, unfinished) = (image.payload.size(), &self.identity.unfinished);
         // A broken `PUT` begins anew, with which no more than a window is sent again. But a line that
         // broke once may never carry that much in one go.
         let broken = size > SMALL && unfinished.mark(id).is_some();
+        // One image at a time goes over a connection.
+        attempt.come().await;
+        attempt.pass();
         let answer = if size > self.window || broken {
             self.deliver_by_tus(image, attempt).await
         } else {

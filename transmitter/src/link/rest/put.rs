@@ -25,7 +25,7 @@ pub(super) fn clock_text(clock: &ClockEstimate) -> String {
 
 impl RestConnection {
     /// What is said of the image with this attempt.
-    pub(super) fn meta(&self, image: &Owed, attempt: Attempt) -> ImageMeta {
+    pub(super) fn meta(&self, image: &Owed, attempt: Attempt<'_>) -> ImageMeta {
         let mut meta = image.meta.clone();
         meta.attempt = attempt.number;
         meta.clock = self.identity.clock.estimate();
@@ -36,7 +36,7 @@ impl RestConnection {
     pub(super) async fn put(
         &self,
         image: &Owed,
-        attempt: Attempt,
+        attempt: Attempt<'_>,
     ) -> Result<Receipt, DeliveryError> {
         let reader = image.payload.open().await.map_err(unreadable)?;
         let id = image.meta.id;

@@ -81,7 +81,7 @@ impl RestConnection {
     pub(super) async fn deliver_by_tus(
         &self,
         image: &Owed,
-        attempt: Attempt,
+        attempt: Attempt<'_>,
     ) -> Result<Receipt, DeliveryError> {
         let id = image.meta.id;
         let reader = image.payload.open().await.map_err(unreadable)?;

@@ -24,7 +24,7 @@ pub(in crate::link) struct SessionConnection(pub(in crate::link) Arc<Session>);
 
 #[async_trait]
 impl Connection for SessionConnection {
-    async fn deliver(&self, image: &Owed, attempt: Attempt) -> Result<Receipt, DeliveryError> {
+    async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
         self.0.deliver(image, attempt).await
     }
 

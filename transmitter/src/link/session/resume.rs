@@ -55,7 +55,7 @@ impl Known {
 impl Session {
     /// The byte from which to send the image: what the receiver said it holds, is asked for now, or
     /// else 0.
-    pub(super) async fn resume_at(&self, image: &Owed, attempt: Attempt) -> u64 {
+    pub(super) async fn resume_at(&self, image: &Owed, attempt: Attempt<'_>) -> u64 {
         let (id, size) = (image.meta.id, image.payload.size());
         if let Some(offset) = self.known_offset(id) {
             return within(offset, size);

@@ -1,5 +1,11 @@
 //! Sends images over a session.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
 use shared::chunk::crc32c;
 use shared::image::ImageId;
 use shared::receipt::{Receipt, Reject, RejectReason};
@@ -31,7 +37,7 @@ impl Session {
     pub(super) async fn deliver(
         &self,
         image: &Owed,
-        attempt: Attempt,
+        attempt: Attempt<'_>,
     ) -> Result<Receipt, DeliveryError> {
         let id = image.meta.id;
         let reader = image.payload.open().await.map_err(unreadable)?;
@@ -77,7 +83,7 @@ impl Session {
     async fn send_and_wait(
         &self,
         image: &Owed,
-        attempt: Attempt,
+        attempt: Attempt<'_>,
         reader: &Reader,
         offset: u64,
     ) -> Result<Answer, DeliveryError> {
@@ -122,7 +128,7 @@ impl Session {
     async fn send_image(
         &self,
         image: &Owed,
-        attempt: Attempt,
+        attempt: Attempt<'_>,
         reader: &Reader,
         offset: u64,
         answered: &mut Answered,
@@ -133,6 +139,15 @@ impl Session {
         meta.attempt = attempt.number;
         meta.clock = self.identity.clock.estimate();
         meta.send_started = Some(attempt.started);
+        // Before anything is said, so that a file that is slow to read holds up nobody.
+        let mut ready = match offset < size {
+            true => Some(self.read(reader, offset, size).await.map_err(unreadable)?),
+            false => None,
+        };
+        let mut line = Some(self.in_line(attempt).await);
+        if self.lost.is_cancelled() {
+            return Err(DeliveryError::Lost(self.reason()));
+        }
         // Before the receiver can know of it: what it said of the image is no longer so.
         self.identity.unfinished.begin(id);
         self.send(ClientMessage::Begin(Begin { meta, offset }))
@@ -151,21 +166,23 @@ impl Session {
             tokio::task::yield_now().await;
         }
         while begun.next < size {
-            let len = (size - begun.next).min(u64::from(self.chunk_size));
-            let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let data = match reader.read(begun.next, len).await {
-                Ok(data) => data,
-                Err(error) => {
-                    begun.abort("the image can no longer be read").await;
-                    return Err(unreadable(error));
-                }
+            let data = match ready.take() {
+                Some(data) => data,
+                None => match self.read(reader, begun.next, size).await {
+                    Ok(data) => data,
+                    Err(error) => {
+                        begun.abort("the image can no longer be read").await;
+                        return Err(unreadable(error));
+                    }
+                },
             };
+            let len = data.len() as u64;
             let crc32c = Some(crc32c(&data));
-            let reserved = self.reserve(u64::from(len)).await?;
+            let reserved = self.reserve(len).await?;
             tokio::select! {
                biased;
                 () = self.lost.cancelled() => return Err(DeliveryError::Lost(self.reason())),
-                () = self.identity.limiter.take(u64::from(len)) => {}
+                () = self.identity.limiter.take(len) => {}
             }
             if let Ok(answer) = answered.try_recv() {
                 // Known already, or refused: the rest need not travel.
@@ -181,8 +198,10 @@ impl Session {
                 data: data.into(),
             };
             self.send_chunk(reserved, chunk).await?;
-            begun.next += u64::from(len);
+            begun.next += len;
+            line = None;
         }
+        drop(line);
         self.send(ClientMessage::End {
             image_id: id,
             digest: None,
@@ -191,6 +210,27 @@ impl Session {
         .map_err(lost)?;
         begun.open = false;
         Ok(None)
+    }
+
+    /// The chunk at `offset` of an image with `size` bytes.
+    async fn read(&self, reader: &Reader, offset: u64, size: u64) -> io::Result<Bytes> {
+        let len = (size - offset).min(u64::from(self.chunk_size));
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        reader.read(offset, len).await
+    }
+
+    /// Waits until the image may begin: when its turn has come and what was before it on this
+    /// connection is on its way, with its first chunk. On other connections the next may begin
+    /// meanwhile: this one may have stalled.
+    async fn in_line(&self, attempt: Attempt<'_>) -> tokio::sync::MutexGuard<'_, ()> {
+        attempt.come().await;
+        let mut line = pin!(self.beginning.lock());
+        let at_once = poll_fn(|context| Poll::Ready(line.as_mut().poll(context))).await;
+        attempt.pass();
+        match at_once {
+            Poll::Ready(line) => line,
+            Poll::Pending => line.await,
+        }
     }
 
     /// Waits until `len` more chunk bytes may be on their way.

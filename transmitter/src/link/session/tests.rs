@@ -77,10 +77,11 @@ fn image(chunks: u64) -> Owed {
     }
 }
 
-fn attempt() -> Attempt {
+fn attempt() -> Attempt<'static> {
     Attempt {
         number: 1,
         started: UnixNanos(1),
+        turn: None,
     }
 }
 

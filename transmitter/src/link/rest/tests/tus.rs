@@ -70,11 +70,12 @@ pub(super) fn receipt(image: &Owed) -> String {
     serde_json::to_string(&receipt).expect("JSON")
 }
 
-pub(super) const FIRST: Attempt = Attempt {
+pub(super) const FIRST: Attempt<'static> = Attempt {
     number: 1,
     started: UnixNanos(5),
+    turn: None,
 };
-pub(super) const SECOND: Attempt = Attempt { number: 2, ..FIRST };
+pub(super) const SECOND: Attempt<'static> = Attempt { number: 2, ..FIRST };
 
 /// Answers as a receiver does that holds `held` bytes.
 pub(super) fn proper(request: &Request, held: &mut u64, size: u64, receipt: &str) -> Reply {

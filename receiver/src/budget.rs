@@ -1,8 +1,9 @@
 //! The memory that clients may make this receiver take, as a setting (`--max-memory`).
 //!
-//! A quarter of it is for what connections get when they are made: windows of HTTP/2 and buffers
-//! for reading. Each takes a part of what is left, so that many connections get little each and
-//! all of them together no more than there is, but for a minimum each.
+//! A part of it is for the program itself, and of what is left a quarter for what connections get
+//! when they are made: windows of HTTP/2 and buffers for reading. Each takes a part of what is left,
+//! so that many connections get little each and all of them together no more than there is, but for
+//! a minimum each.
 //!
 //! The rest is for bytes that have come and are not on disk: messages that are not whole yet, and
 //! batches of uploads. Whoever has them is a [`Holder`]. It leases a message as a whole when it
@@ -12,9 +13,13 @@
 //! it has: its connection ends, and what was begun over it is parked on disk. A thousand slow
 //! clients and a good one get by with the same memory, and the good one gets through.
 //!
-//! What is not counted is one read of each connection, which its window or buffer holds.
+//! What else a connection takes (its tasks, tables and one read) is not counted byte by byte: each
+//! has a [seat](SEAT), and what seats take cannot be leased. They leave a part of it whatever their
+//! number, so that a small setting with many connections still moves images, more slowly; what a
+//! setting can keep to is therefore no less than the program, the seats and that part.
 
 mod idlers;
+mod line;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,9 +28,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use self::line::{Line, longest};
 
 /// Time that a holder may be without progress while others wait, and time between looks for such.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -34,6 +41,20 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// is to the others. A thousand that wait for megabytes would hold up whoever needs a few kilobytes.
 const LARGE: u64 = 1 << 20;
 const SMALL_PART: u64 = 4;
+
+/// What the program takes before anybody comes (13 MiB resident), and what the allocator keeps of
+/// what was given back.
+const PROGRAM: u64 = 32 << 20;
+/// That counts as this part of a setting at most.
+const PROGRAM_PART: u64 = 4;
+
+/// What a connection takes beside its window: measured with a thousand clients of ten kinds
+/// (`cargo xtask e2e memory --part hostile`).
+const SEAT: u64 = 128 << 10;
+/// The part of what can be leased that seats leave, and what they leave at least where there is as
+/// much: with less, those who wait for each other's messages hardly get on.
+const LEFT_PART: u64 = 4;
+const LEFT: u64 = 16 << 20;
 
 /// The part of the windows that are left which one connection gets.
 const WINDOW_PART: u64 = 8;
@@ -45,10 +66,12 @@ pub const REVOKED: &str = "memory is short and this connection made no progress;
 /// The memory that clients may make a receiver take.
 pub struct Budget {
     /// Bytes that may yet be leased. Waiting is in order of arrival.
-    free: Semaphore,
+    free: Line,
     /// Bytes of them that may yet be leased by large leases.
-    bulk: Semaphore,
+    bulk: Line,
     capacity: u64,
+    /// Bytes of all seats.
+    seats: Mutex<u64>,
     leased: AtomicU64,
     peak: AtomicU64,
     revoked: AtomicU64,
@@ -69,23 +92,28 @@ pub struct Usage {
     pub leased: u64,
     /// The most that was leased at a time.
     pub peak: u64,
-    /// What may be leased.
+    /// What may be leased while there is no connection.
     pub capacity: u64,
     /// Holders that had to give back.
     pub revoked: u64,
 }
 
 impl Budget {
-    /// A budget of `bytes` in all.
+    /// The budget of a program that is to take no more than `setting` bytes with all it is.
+    pub fn of_program(setting: u64) -> Arc<Self> {
+        Self::new(setting - PROGRAM.min(setting / PROGRAM_PART))
+    }
+
+    /// A budget of `bytes` for clients.
     pub fn new(bytes: u64) -> Arc<Self> {
         let windows = bytes / 4;
-        let most = u64::try_from(Semaphore::MAX_PERMITS).unwrap_or(u64::MAX);
-        let capacity = (bytes - windows).clamp(1, most.min(u64::from(u32::MAX)));
+        let capacity = (bytes - windows).clamp(1, longest());
         let now = Instant::now();
         Arc::new(Self {
-            free: Semaphore::new(usize::try_from(capacity).unwrap_or(Semaphore::MAX_PERMITS)),
-            bulk: Semaphore::new(bulk_of(capacity)),
+            free: Line::new(capacity),
+            bulk: Line::new(bulk_of(capacity)),
             capacity,
+            seats: Mutex::default(),
             leased: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             revoked: AtomicU64::new(0),
@@ -134,7 +162,41 @@ impl Budget {
     /// never less than `least`.
     pub fn credit(&self, wanted: u64, least: u64) -> u64 {
         let holders = self.holders.lock().len().max(1) as u64;
-        (self.capacity / holders).max(least).min(wanted.max(least))
+        (self.leasable() / holders)
+            .max(least)
+            .min(wanted.max(least))
+    }
+
+    /// What can be leased with the connections there are: the seats leave a part of all there is.
+    fn leasable(&self) -> u64 {
+        self.capacity - self.taken_by(*self.seats.lock())
+    }
+
+    fn taken_by(&self, seats: u64) -> u64 {
+        let left = (self.capacity / LEFT_PART).max(LEFT);
+        seats.min(self.capacity.saturating_sub(left))
+    }
+
+    /// Takes the seat of a new connection.
+    pub fn seat(self: &Arc<Self>) -> Seat {
+        self.change_seats(|seats| seats + SEAT);
+        Seat {
+            budget: Arc::clone(self),
+        }
+    }
+
+    fn change_seats(&self, change: impl FnOnce(u64) -> u64) {
+        let mut seats = self.seats.lock();
+        let before = self.capacity - self.taken_by(*seats);
+        *seats = change(*seats);
+        let after = self.capacity - self.taken_by(*seats);
+        for (line, before, after) in [
+            (&self.free, before, after),
+            (&self.bulk, bulk_of(before), bulk_of(after)),
+        ] {
+            line.shorten(before.saturating_sub(after));
+            line.give(after.saturating_sub(before));
+        }
     }
 
     /// Takes the window of a new connection, between `least` and `most` bytes.
@@ -161,8 +223,7 @@ impl Budget {
     fn give_back(&self, bytes: u64) {
         if bytes > 0 {
             self.leased.fetch_sub(bytes, Ordering::Relaxed);
-            self.free
-                .add_permits(usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS));
+            self.free.give(bytes);
         }
     }
 }
@@ -225,8 +286,7 @@ impl Inner {
         let bulk = self.state.bulk.load(Ordering::Acquire);
         if bulk > held {
             self.state.bulk.store(held, Ordering::Release);
-            let left = usize::try_from(bulk - held).unwrap_or(Semaphore::MAX_PERMITS);
-            self.budget.bulk.add_permits(left);
+            self.budget.bulk.give(bulk - held);
         }
     }
 
@@ -235,20 +295,19 @@ impl Inner {
         if wanted <= LARGE {
             return 0;
         }
-        let most = bulk_of(self.budget.capacity) as u64;
+        let most = bulk_of(self.budget.leasable());
         wanted.min(most.saturating_sub(self.state.bulk.load(Ordering::Acquire)))
     }
 }
 
 /// Bytes that large leases may have together.
-fn bulk_of(capacity: u64) -> usize {
-    let bytes = capacity - capacity / SMALL_PART;
-    usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS)
+fn bulk_of(capacity: u64) -> u64 {
+    capacity - capacity / SMALL_PART
 }
 
 impl Holder {
     /// Leases `bytes` more, for a message that begins. Waits until they are free. One larger than
-    /// all there is counts as all there is. Dropping the future leases nothing.
+    /// all there is counts as all there is, a large one as all that large ones may have. Dropping the future leases nothing.
     ///
     /// # Errors
     /// When this holder has to give back what it has.
@@ -257,39 +316,53 @@ impl Holder {
             return Ok(());
         }
         let Inner { budget, state, .. } = &*self.inner;
-        let wanted = self.leasable(bytes);
         if state.held.load(Ordering::Acquire) > 0 {
             state.pressed.notify_one();
         }
         // Whatever it has meanwhile is of use to nobody.
         let _turn = Turn::of_client(state);
         let _waiting = Waiting::begin(state);
-        let bulk = self.inner.bulk_for(wanted);
-        let passed = self.wait(&budget.bulk, bulk, true).await?;
-        let leased = self.wait(&budget.free, wanted, false).await?;
-        passed.forget();
-        leased.forget();
-        self.leased(wanted, bulk);
-        Ok(())
+        // Connections that come meanwhile may leave less than this waits for.
+        loop {
+            let wanted = self.leasable(bytes);
+            let bulk = self.inner.bulk_for(wanted);
+            let still = || self.leasable(bytes) >= wanted && self.inner.bulk_for(wanted) >= bulk;
+            let Some(passed) = self.wait(&budget.bulk, bulk, true, still).await? else {
+                continue;
+            };
+            let Some(leased) = self.wait(&budget.free, wanted, false, still).await? else {
+                continue;
+            };
+            passed.forget();
+            leased.forget();
+            self.leased(wanted, bulk);
+            return Ok(());
+        }
     }
 
-    /// Waits in a line, and sees to it that it moves.
+    /// Waits in a line, and sees to it that it moves. `None` as soon as there can not be as much any
+    /// more.
     async fn wait<'a>(
         &'a self,
-        line: &'a Semaphore,
+        line: &'a Line,
         wanted: u64,
         bulk: bool,
-    ) -> Result<SemaphorePermit<'a>, Revoked> {
+        still: impl Fn() -> bool,
+    ) -> Result<Option<SemaphorePermit<'a>>, Revoked> {
         let Inner { budget, state, .. } = &*self.inner;
-        let acquiring = line.acquire_many(permits(wanted));
+        let acquiring = line.acquire(wanted);
         tokio::pin!(acquiring);
         loop {
             tokio::select! {
                 biased;
                 () = state.revoked.cancelled() => return Err(Revoked),
-                // The semaphores are never closed.
-                permit = &mut acquiring => return permit.map_err(|_| Revoked),
-                () = tokio::time::sleep(PATIENCE) => budget.look_for_idlers(wanted, bulk),
+                permit = &mut acquiring => return permit.map(Some).ok_or(Revoked),
+                () = tokio::time::sleep(PATIENCE) => {
+                    if !still() {
+                        return Ok(None);
+                    }
+                    budget.look_for_idlers(wanted, bulk);
+                }
             }
         }
     }
@@ -313,10 +386,10 @@ impl Holder {
         let Inner { budget, .. } = &*self.inner;
         let wanted = self.leasable(bytes);
         let bulk = self.inner.bulk_for(wanted);
-        let Ok(passed) = budget.bulk.try_acquire_many(permits(bulk)) else {
+        let Some(passed) = budget.bulk.try_acquire(bulk) else {
             return false;
         };
-        let Ok(leased) = budget.free.try_acquire_many(permits(wanted)) else {
+        let Some(leased) = budget.free.try_acquire(wanted) else {
             return false;
         };
         passed.forget();
@@ -327,7 +400,11 @@ impl Holder {
 
     fn leasable(&self, bytes: u64) -> u64 {
         let held = self.inner.state.held.load(Ordering::Acquire);
-        bytes.min(self.inner.budget.capacity.saturating_sub(held))
+        let all = match self.inner.budget.leasable() {
+            all if bytes > LARGE => bulk_of(all),
+            all => all,
+        };
+        bytes.min(all.saturating_sub(held))
     }
 
     fn leased(&self, bytes: u64, bulk: u64) {
@@ -444,11 +521,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// The capacity fits, hence each part of it.
-fn permits(bytes: u64) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
 /// Bytes in memory of work that ends by itself.
 #[must_use = "the bytes count as given back when this is dropped"]
 pub struct Lease {
@@ -459,6 +531,24 @@ pub struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
+    }
+}
+
+/// The place of a connection in memory, given back when it is dropped.
+#[must_use = "the seat counts as given back when this is dropped"]
+pub struct Seat {
+    budget: Arc<Budget>,
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.budget.change_seats(|seats| seats.saturating_sub(SEAT));
     }
 }
 

@@ -7,17 +7,18 @@ pub mod rest;
 pub mod session;
 pub mod websocket;
 
-/// A connection's place among those that are allowed. It goes with the requests of the connection,
-/// because what a request turns into, a WebSocket, may outlive the HTTP connection.
+/// A connection's place among those that are allowed, and in memory. It goes with the requests of the
+/// connection, because what a request turns into, a WebSocket, may outlive the HTTP connection.
 #[derive(Debug, Clone)]
 pub struct Place {
-    _permit: std::sync::Arc<tokio::sync::OwnedSemaphorePermit>,
+    _inner: std::sync::Arc<(tokio::sync::OwnedSemaphorePermit, crate::budget::Seat)>,
 }
 
-impl From<tokio::sync::OwnedSemaphorePermit> for Place {
-    fn from(permit: tokio::sync::OwnedSemaphorePermit) -> Self {
+impl Place {
+    /// The place of one connection.
+    pub fn new(permit: tokio::sync::OwnedSemaphorePermit, seat: crate::budget::Seat) -> Self {
         Self {
-            _permit: permit.into(),
+            _inner: (permit, seat).into(),
         }
     }
 }

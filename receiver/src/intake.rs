@@ -112,7 +112,7 @@ impl Intake {
         let unfinished = Unfinished::new(limits.partial_ttl, limits.partial_limit.0);
         unfinished.load(parts.store.partials());
         Arc::new(Self {
-            budget: Budget::new(limits.max_memory.0),
+            budget: Budget::of_program(limits.max_memory.0),
             unfinished,
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,

@@ -346,7 +346,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             MEMORY,
             Unit::Bytes,
-            "Bytes from clients in memory, of at most three quarters of --max-memory.",
+            "Bytes from clients in memory, of at most three quarters of what --max-memory leaves for them.",
         ),
         (
             MEMORY_PEAK,

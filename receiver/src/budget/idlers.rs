@@ -31,7 +31,7 @@ impl Budget {
             }
             *looked = Instant::now();
         }
-        let wanted = wanted.max(self.capacity / FREED_PART);
+        let wanted = wanted.max(self.leasable() / FREED_PART);
         let (mut coming, idlers) = self.idlers(bulk);
         for idler in idlers {
             if coming >= wanted {
@@ -51,12 +51,12 @@ impl Budget {
     fn idlers(&self, bulk: bool) -> (u64, Vec<Idler>) {
         let now = self.now();
         let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        let all = self.leasable();
         let (all, mut coming) = if bulk {
-            let free = self.bulk.available_permits() as u64;
-            (bulk_of(self.capacity) as u64, free)
+            (bulk_of(all), self.bulk.available())
         } else {
             let leased = self.leased.load(Ordering::Relaxed);
-            (self.capacity, self.capacity.saturating_sub(leased))
+            (all, all.saturating_sub(leased))
         };
         let mut holders = 0;
         let mut idlers = Vec::new();

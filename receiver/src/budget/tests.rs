@@ -9,7 +9,7 @@ fn budget() -> Arc<Budget> {
 
 fn leased(budget: &Budget) -> u64 {
     let usage = budget.usage();
-    let free = budget.free.available_permits() as u64;
+    let free = budget.free.available();
     assert_eq!(usage.leased + free, usage.capacity, "nothing gets lost");
     usage.leased
 }
@@ -241,7 +241,7 @@ async fn who_needs_little_does_not_wait_for_those_who_need_much() {
     let all = budget.holder();
     assert!(all.try_lease(48 << 20));
     all.clear();
-    assert_eq!(budget.bulk.available_permits(), 36 << 20);
+    assert_eq!(budget.bulk.available(), 36 << 20);
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,4 +314,69 @@ async fn who_waits_and_has_little_does_not_give_way_to_others_who_wait() {
     };
     tokio::join!(mine, ending, futures_util::future::join_all(waits));
     assert!(!good.is_revoked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn seats_take_from_what_can_be_leased_and_leave_a_part() {
+    let budget = Budget::new(64 << 20);
+    let one = budget.holder();
+    one.lease(40 << 20).await.unwrap();
+    // The 12 MiB that are free, and the rest of what comes back.
+    let seats: Vec<Seat> = (0..128).map(|_| budget.seat()).collect();
+    assert_eq!(budget.leasable(), 32 << 20);
+    assert_eq!(budget.free.available(), 0);
+    one.clear();
+    assert_eq!(budget.free.available(), 32 << 20);
+    assert_eq!(budget.bulk.available(), 24 << 20);
+    let more: Vec<Seat> = (0..1_000).map(|_| budget.seat()).collect();
+    assert_eq!(budget.leasable(), LEFT);
+    assert!(one.try_lease(1 << 20));
+    // One larger than all there is still counts as all there is.
+    one.lease(1 << 30).await.unwrap();
+    assert_eq!(
+        budget.usage().leased,
+        12 << 20,
+        "they leave a part to small ones"
+    );
+    assert!(budget.holder().try_lease(1 << 20));
+    drop(more);
+    drop(seats);
+    one.clear();
+    assert_eq!(leased(&budget), 0);
+    assert_eq!(budget.bulk.available(), 36 << 20);
+    // A quarter, where that is more.
+    let budget = Budget::new(256 << 20);
+    let seats: Vec<Seat> = (0..2_000).map(|_| budget.seat()).collect();
+    assert_eq!(budget.leasable(), 48 << 20);
+    drop(seats);
+    assert_eq!(budget.leasable(), budget.capacity);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_more_than_seats_leave_gets_what_they_leave() {
+    let budget = Budget::new(64 << 20);
+    let (one, two) = (budget.holder(), budget.holder());
+    one.lease(30 << 20).await.unwrap();
+    one.serve();
+    let waiting = two.lease(48 << 20);
+    tokio::pin!(waiting);
+    assert!(is_pending(waiting.as_mut()));
+    let seats: Vec<Seat> = (0..1_000).map(|_| budget.seat()).collect();
+    let ending = async {
+        tokio::time::sleep(PATIENCE * 3).await;
+        one.clear();
+    };
+    let (lease, ()) = tokio::join!(waiting, ending);
+    lease.unwrap();
+    assert!(two.inner.state.held.load(Ordering::Acquire) <= LEFT);
+    drop(seats);
+    two.clear();
+    assert_eq!(leased(&budget), 0);
+}
+
+#[test]
+fn the_program_itself_is_part_of_the_setting() {
+    let capacity = |setting: u64| Budget::of_program(setting).usage().capacity;
+    assert_eq!(capacity(256 << 20), (224 << 20) / 4 * 3);
+    assert_eq!(capacity(8 << 20), (6 << 20) / 4 * 3);
 }

@@ -113,13 +113,14 @@ static LIMITS: &[Setting] = &[
     Setting::value(
         "max-memory",
         "SIZE",
-        "Memory that all connections together may take",
+        "Memory that the receiver may take with all its clients",
     )
     .default("256MiB")
     .long(
-        "For bytes that have come and are not on disk, and for the buffers of connections. Beyond \
-             it each connection takes some 64 KiB. Where it is short, senders are held back, and a \
-             connection that makes no progress ends.",
+        "For bytes that have come and are not on disk, and for connections and their buffers. \
+             Where it is short, senders are held back, and a connection that makes no progress ends. \
+             Less than 128MiB is exceeded when there are many connections: each takes up to 128 KiB, \
+             and 16 MiB are left for what they send. Verifying with full decodes pictures beside it.",
     ),
     Setting::value(
         "idle-timeout",

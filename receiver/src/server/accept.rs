@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -75,33 +75,33 @@ impl Acceptor {
 
     /// Serves gRPC until stopped.
     pub(super) async fn grpc(self, listener: TcpListener, service: TransferService) {
-        while let Some((stream, permit)) = self.next(&listener).await {
+        while let Some((stream, place)) = self.next(&listener).await {
             let acceptor = self.clone();
             let service = service.clone();
             self.tasks.spawn(async move {
                 let cut = acceptor.cut.clone();
                 cut.run_until_cancelled(acceptor.serve_grpc(stream, service))
                     .await;
-                drop(permit);
+                drop(place);
             });
         }
     }
 
     /// Serves REST and WebSocket until stopped.
     pub(super) async fn http(self, listener: TcpListener, router: Router) {
-        while let Some((stream, permit)) = self.next(&listener).await {
+        while let Some((stream, place)) = self.next(&listener).await {
             let acceptor = self.clone();
             let router = router.clone();
             self.tasks.spawn(async move {
                 let cut = acceptor.cut.clone();
-                cut.run_until_cancelled(acceptor.serve_http(stream, router, permit))
+                cut.run_until_cancelled(acceptor.serve_http(stream, router, place))
                     .await;
             });
         }
     }
 
     /// The next connection, once there is room for it; `None` when stopped.
-    async fn next(&self, listener: &TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    async fn next(&self, listener: &TcpListener) -> Option<(TcpStream, Place)> {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -113,8 +113,8 @@ impl Acceptor {
                     // Only latency suffers where it cannot be set.
                     let _ = stream.set_nodelay(true);
                     // Not before it is accepted: a listener that nobody comes to needs no place.
-                    let permit = self.place().await?;
-                    return Some((stream, permit));
+                    let place = self.place().await?;
+                    return Some((stream, place));
                 }
                 Err(error) => {
                     // Out of file descriptors, mostly: others must close first.
@@ -125,18 +125,19 @@ impl Acceptor {
         }
     }
 
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    async fn place(&self) -> Option<Place> {
         if self.connections.available_permits() == 0 {
             tracing::warn!(
                 limit = self.max_connections,
                 "no more connections are served for now; raise RECEIVER_MAX_CONNECTIONS"
             );
         }
-        tokio::select! {
+        let permit = tokio::select! {
             // The semaphore is never closed.
             permit = Arc::clone(&self.connections).acquire_owned() => permit.ok(),
             () = self.stop.cancelled() => None,
-        }
+        };
+        Some(Place::new(permit?, self.budget.seat()))
     }
 
     /// What a new connection gets of the memory for windows: twice the window of a stream, unless
@@ -180,7 +181,7 @@ impl Acceptor {
         }
     }
 
-    async fn serve_http(self, stream: TcpStream, router: Router, permit: OwnedSemaphorePermit) {
+    async fn serve_http(self, stream: TcpStream, router: Router, place: Place) {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         let http1_buffer = |share: &Window| {
             let bytes = usize::try_from(share.bytes() / 2).unwrap_or(usize::MAX);
@@ -204,7 +205,6 @@ impl Acceptor {
             .max_header_list_size(32 << 10)
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let place = Place::from(permit);
         let service = router.map_request(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(place.clone());
             request.map(axum::body::Body::new)

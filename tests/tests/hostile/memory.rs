@@ -18,8 +18,9 @@ const CLIENTS: usize = 60;
 /// What each of them leaves in memory.
 const STALLED: usize = 900_000;
 
-/// What all of them may take: three quarters of the setting. Together they send four times that.
-const MOST: u64 = 12 << 20;
+/// What all of them may take: three quarters of what the program leaves of the setting. Together they
+/// send more than four times that.
+const MOST: u64 = 9 << 20;
 
 const FLAGS: [&str; 8] = [
     "--max-memory",

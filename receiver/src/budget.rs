@@ -70,6 +70,8 @@ pub struct Budget {
     /// Bytes of them that may yet be leased by large leases.
     bulk: Line,
     capacity: u64,
+    /// What is there beyond what a line can count. Seats take this first.
+    spare: u64,
     /// Bytes of all seats.
     seats: Mutex<u64>,
     leased: AtomicU64,
@@ -113,6 +115,7 @@ impl Budget {
             free: Line::new(capacity),
             bulk: Line::new(bulk_of(capacity)),
             capacity,
+            spare: (bytes - windows).saturating_sub(capacity),
             seats: Mutex::default(),
             leased: AtomicU64::new(0),
             peak: AtomicU64::new(0),
@@ -174,7 +177,9 @@ impl Budget {
 
     fn taken_by(&self, seats: u64) -> u64 {
         let left = (self.capacity / LEFT_PART).max(LEFT);
-        seats.min(self.capacity.saturating_sub(left))
+        seats
+            .saturating_sub(self.spare)
+            .min(self.capacity.saturating_sub(left))
     }
 
     /// Takes the seat of a new connection.
@@ -196,6 +201,31 @@ impl Budget {
         ] {
             line.shorten(before.saturating_sub(after));
             line.give(after.saturating_sub(before));
+        }
+    }
+
+    /// Sees to it, for as long as it is polled, that what new connections take comes back from those
+    /// who leased it, also when nobody waits for memory: first they are told to write it, then
+    /// those without progress give way.
+    pub async fn settle(&self) {
+        let mut ticks = tokio::time::interval(PATIENCE);
+        let mut was_told = false;
+        loop {
+            ticks.tick().await;
+            let owes = [&self.free, &self.bulk].map(|line| {
+                line.give(0);
+                line.owed() > 0
+            });
+            if owes == [false, false] {
+                was_told = false;
+                continue;
+            }
+            if was_told {
+                self.look_for_idlers(0, owes == [false, true]);
+            } else {
+                self.press();
+            }
+            was_told = true;
         }
     }
 
@@ -331,6 +361,8 @@ impl Holder {
                 continue;
             };
             let Some(leased) = self.wait(&budget.free, wanted, false, still).await? else {
+                drop(passed);
+                budget.bulk.give(0);
                 continue;
             };
             passed.forget();

@@ -190,6 +190,10 @@ impl Receiver {
         for url in config.pull {
             tasks.spawn(pull::pull(url, sockets.clone()));
         }
+        let (budget, stopped) = (Arc::clone(intake.budget()), stop.clone());
+        tasks.spawn(async move {
+            let _ = stopped.run_until_cancelled(budget.settle()).await;
+        });
         tasks.spawn(expire(Arc::clone(&intake), stop.clone()));
         tasks.spawn(watch_room(Arc::clone(&store), metrics, stop.clone()));
         Ok(Self {

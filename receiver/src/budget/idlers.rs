@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::{Budget, PATIENCE, State, bulk_of};
+use super::{Budget, PATIENCE, State};
 
 /// The part of what can be leased that is made free at a time: those who wait are seldom alone.
 const FREED_PART: u64 = 8;
@@ -31,7 +31,9 @@ impl Budget {
             }
             *looked = Instant::now();
         }
-        let wanted = wanted.max(self.leasable() / FREED_PART);
+        let line = if bulk { &self.bulk } else { &self.free };
+        // What comes back is first taken for seats.
+        let wanted = wanted.max(self.leasable() / FREED_PART) + line.owed();
         let (mut coming, idlers) = self.idlers(bulk);
         for idler in idlers {
             if coming >= wanted {
@@ -47,18 +49,26 @@ impl Budget {
         }
     }
 
+    /// Tells all to write what need not be in memory.
+    pub(super) fn press(&self) {
+        for state in self.holders.lock().values() {
+            if state.held.load(Ordering::Acquire) > 0 {
+                state.pressed.notify_one();
+            }
+        }
+    }
+
     /// What is free or will be without anybody giving way, and who could, the heaviest first.
     fn idlers(&self, bulk: bool) -> (u64, Vec<Idler>) {
         let now = self.now();
         let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
-        let all = self.leasable();
-        let (all, mut coming) = if bulk {
-            (bulk_of(all), self.bulk.available())
+        let mut coming = if bulk {
+            self.bulk.available()
         } else {
             let leased = self.leased.load(Ordering::Relaxed);
-            (all, all.saturating_sub(leased))
+            self.leasable().saturating_sub(leased)
         };
-        let mut holders = 0;
+        let (mut holders, mut all) = (0, 0);
         let mut idlers = Vec::new();
         for state in self.holders.lock().values() {
             let held = match bulk {
@@ -68,11 +78,12 @@ impl Budget {
             if held == 0 {
                 continue;
             }
-            holders += 1;
             if state.revoked.is_cancelled() {
                 coming += held;
                 continue;
             }
+            holders += 1;
+            all += held;
             // What can go to disk is better there.
             state.pressed.notify_one();
             let idle = now.saturating_sub(state.since.load(Ordering::Acquire));
@@ -84,6 +95,8 @@ impl Budget {
                 });
             }
         }
+        // Of what they have, not of all there is: a part may be set aside for whoever waits first.
+        // So there is always somebody who has as much.
         let equal_part = all / holders.max(1);
         idlers.retain(|idler| {
             idler.held >= equal_part || !idler.state.is_waiting.load(Ordering::Acquire)

@@ -60,6 +60,11 @@ impl Line {
         self.free.try_acquire_many(permits(bytes)).ok()
     }
 
+    /// Bytes that were taken away and that somebody still has.
+    pub(super) fn owed(&self) -> u64 {
+        *self.owed.lock()
+    }
+
     /// Bytes that are free.
     pub(super) fn available(&self) -> u64 {
         self.free.available_permits() as u64

@@ -380,3 +380,58 @@ fn the_program_itself_is_part_of_the_setting() {
     assert_eq!(capacity(256 << 20), (224 << 20) / 4 * 3);
     assert_eq!(capacity(8 << 20), (6 << 20) / 4 * 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn somebody_gives_way_also_when_all_wait_and_have_the_same() {
+    let budget = budget();
+    let holders: Vec<Holder> = (0..5).map(|_| budget.holder()).collect();
+    for holder in &holders {
+        holder.lease(500).await.unwrap();
+    }
+    // The first in line is given the rest, and needs more.
+    let all = holders.into_iter().map(|holder| async move {
+        let lease = holder.lease(600).await;
+        holder.clear();
+        lease
+    });
+    let all = futures_util::future::join_all(all).await;
+    assert!(all.contains(&Ok(())) && all.contains(&Err(Revoked)));
+    assert_eq!(leased(&budget), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_seats_take_comes_back_though_nobody_waits() {
+    let budget = Budget::new(64 << 20);
+    let (writes, stays) = (budget.holder(), budget.holder());
+    assert!(writes.try_lease(16 << 20) && stays.try_lease(16 << 20));
+    let seats: Vec<Seat> = (0..192).map(|_| budget.seat()).collect();
+    let begun = Instant::now();
+    let writing = async {
+        writes.pressed().await;
+        writes.clear();
+    };
+    tokio::select! {
+        () = writing => {}
+        () = budget.settle() => {}
+    }
+    assert!(!stays.is_revoked() && budget.free.owed() == 0);
+    let more: Vec<Seat> = (0..192).map(|_| budget.seat()).collect();
+    assert!(budget.free.owed() == 0 && budget.bulk.owed() > 0);
+    tokio::select! {
+        () = stays.revoked() => drop(stays),
+        () = budget.settle() => {}
+    }
+    assert!(begun.elapsed() <= PATIENCE * 3);
+    assert_eq!([budget.free.owed(), budget.bulk.owed()], [0, 0]);
+    drop((seats, more));
+    assert_eq!(leased(&budget), 0);
+    assert_eq!(budget.bulk.available(), 36 << 20);
+}
+
+#[test]
+fn seats_take_first_what_a_line_cannot_count() {
+    let budget = Budget::new(16 << 30);
+    let seats: Vec<Seat> = (0..1_000).map(|_| budget.seat()).collect();
+    assert_eq!(budget.leasable(), budget.capacity);
+    drop(seats);
+}

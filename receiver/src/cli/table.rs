@@ -119,8 +119,9 @@ static LIMITS: &[Setting] = &[
     .long(
         "For bytes that have come and are not on disk, and for connections and their buffers. \
              Where it is short, senders are held back, and a connection that makes no progress ends. \
-             Less than 128MiB is exceeded when there are many connections: each takes up to 128 KiB, \
-             and 16 MiB are left for what they send. Verifying with full decodes pictures beside it.",
+             32 MiB of it (a quarter of less) are for the program, and 128 KiB for each connection; 16 \
+             MiB are left for messages however many connections there are, so a small setting with very \
+             many of them is exceeded. Decoding (--verify full) comes on top.",
     ),
     Setting::value(
         "idle-timeout",

@@ -78,8 +78,9 @@ pub async fn dial(
     stream: TcpStream,
 ) -> Result<impl Future<Output = ()> + use<>, String> {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
-    let memory = endpoint.intake.budget().holder();
-    let window = Buffers::window(endpoint.intake.budget());
+    let budget = endpoint.intake.budget();
+    let (seat, memory) = (budget.seat(), budget.holder());
+    let window = Buffers::window(budget);
     let buffers = Buffers::new(limit, &window, Role::Client);
     let stream = buffers.metered(stream, memory.clone(), true);
     let (socket, _) = client_async_with_config(request, stream, Some(buffers.config))
@@ -88,7 +89,7 @@ pub async fn dial(
     let endpoint = endpoint.clone();
     Ok(async move {
         serve(endpoint, socket, buffers, memory).await;
-        drop(window);
+        drop((window, seat));
     })
 }
 

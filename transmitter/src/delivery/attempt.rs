@@ -37,7 +37,7 @@ impl Delivery {
         self: &Arc<Self>,
         connection: &Arc<dyn Connection>,
         mut job: Job,
-        turn: Turn,
+        turn: Option<Turn>,
     ) -> bool {
         job.tries.attempts = job.tries.attempts.saturating_add(1);
         let number = job.tries.attempts;
@@ -48,7 +48,7 @@ impl Delivery {
         let attempt = Attempt {
             number,
             started,
-            turn: Some(&turn),
+            turn: turn.as_ref(),
         };
         let result = tokio::select! {
             biased;

@@ -166,7 +166,8 @@ impl Delivery {
             };
             let (delivery, connection) = (Arc::clone(self), Arc::clone(connection));
             let delivered = Arc::clone(&delivered);
-            let turn = self.turns.next();
+            // One that failed may fail again, and has lost its place anyway.
+            let turn = (job.tries.failures == 0).then(|| self.turns.next());
             in_flight.spawn(async move {
                 if delivery.attempt(&connection, job, turn).await {
                     delivered.store(true, Relaxed);

@@ -72,7 +72,7 @@ pub struct Turn {
 impl Turn {
     /// Resolves when all before it have begun, given up, or let others wait for too long.
     pub async fn come(&self) {
-        let called = {
+        let mut called = {
             let mut line = self.turns.line.lock();
             let (sender, called) = oneshot::channel();
             let first = line.open.first_key_value().map(|(number, _)| *number);
@@ -82,11 +82,19 @@ impl Turn {
             }
             called
         };
-        if tokio::time::timeout(PATIENCE, called).await.is_err() {
+        if tokio::time::timeout(PATIENCE, &mut called).await.is_ok() {
+            return;
+        }
+        {
+            // Who is ready and waits as well goes before this one still.
             let mut line = self.turns.line.lock();
-            line.open = line.open.split_off(&self.number);
+            line.open
+                .retain(|number, waiting| *number >= self.number || waiting.is_some());
             line.call();
         }
+        // Whoever is called begins at once or gives up, and passes it on. An error would mean that
+        // nobody is in front any more.
+        let _ = called.await;
     }
 
     /// The image has begun.
@@ -149,6 +157,26 @@ mod tests {
         drop(second);
         waiting.await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_as_well_is_not_overtaken() {
+        let turns = Turns::default();
+        let given: Vec<Turn> = (0..3).map(|_| turns.next()).collect();
+        let late = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            given[1].come().await;
+            let came = Instant::now();
+            given[1].pass();
+            came
+        };
+        let early = async {
+            given[2].come().await;
+            Instant::now()
+        };
+        let begun = Instant::now();
+        let (late, early) = tokio::join!(late, early);
+        assert!(late <= early && early - begun == PATIENCE);
     }
 
     #[tokio::test(start_paused = true)]

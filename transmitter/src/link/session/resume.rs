@@ -70,8 +70,10 @@ impl Session {
         if !begun && !carried {
             return 0;
         }
-        let _turn = self.asking.lock().await;
-        // Whoever had the turn before asked for all that are unfinished.
+        // That takes time, which is not for the others to wait.
+        attempt.pass();
+        let _asking = self.asking.lock().await;
+        // Whoever was before asked for all that are unfinished.
         if let Some(offset) = self.known_offset(id) {
             return within(offset, size);
         }

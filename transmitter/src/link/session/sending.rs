@@ -137,7 +137,6 @@ impl Session {
         let mut meta = image.meta.clone();
         let (id, size) = (meta.id, image.payload.size());
         meta.attempt = attempt.number;
-        meta.clock = self.identity.clock.estimate();
         meta.send_started = Some(attempt.started);
         // Before anything is said, so that a file that is slow to read holds up nobody.
         let mut ready = match offset < size {
@@ -148,6 +147,8 @@ impl Session {
         if self.lost.is_cancelled() {
             return Err(DeliveryError::Lost(self.reason()));
         }
+        // Just before it goes, as the wait may have been long.
+        meta.clock = self.identity.clock.estimate();
         // Before the receiver can know of it: what it said of the image is no longer so.
         self.identity.unfinished.begin(id);
         self.send(ClientMessage::Begin(Begin { meta, offset }))

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 /// An image that is not ready for so long is overtaken: a file on a disk that hangs must not hold up
 /// the others.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Gives out turns.
 #[derive(Debug, Clone, Default)]

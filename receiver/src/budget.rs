@@ -14,7 +14,7 @@
 //! clients and a good one get by with the same memory, and the good one gets through.
 //!
 //! What else a connection takes (its tasks, tables and one read) is not counted byte by byte: each
-//! has a [seat](SEAT), and what seats take cannot be leased. They leave a part of it whatever their
+//! has a [`Seat`], and what seats take cannot be leased. They leave a part of it whatever their
 //! number, so that a small setting with many connections still moves images, more slowly; what a
 //! setting can keep to is therefore no less than the program, the seats and that part.
 

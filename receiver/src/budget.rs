@@ -337,7 +337,8 @@ fn bulk_of(capacity: u64) -> u64 {
 
 impl Holder {
     /// Leases `bytes` more, for a message that begins. Waits until they are free. One larger than
-    /// all there is counts as all there is, a large one as all that large ones may have. Dropping the future leases nothing.
+    /// all there is counts as all there is, a large one as all that large ones may have. Dropping the
+    /// future leases nothing.
     ///
     /// # Errors
     /// When this holder has to give back what it has.

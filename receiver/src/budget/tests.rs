@@ -394,7 +394,8 @@ async fn somebody_gives_way_also_when_all_wait_and_have_the_same() {
         holder.clear();
         lease
     });
-    let all = futures_util::future::join_all(all).await;
+    let all = futures_util::future::join_all(all);
+    let all = tokio::time::timeout(PATIENCE * 20, all).await.unwrap();
     assert!(all.contains(&Ok(())) && all.contains(&Err(Revoked)));
     assert_eq!(leased(&budget), 0);
 }
@@ -420,6 +421,7 @@ async fn what_seats_take_comes_back_though_nobody_waits() {
     tokio::select! {
         () = stays.revoked() => drop(stays),
         () = budget.settle() => {}
+        () = tokio::time::sleep(PATIENCE * 20) => panic!("nobody gave way"),
     }
     assert!(begun.elapsed() <= PATIENCE * 3);
     assert_eq!([budget.free.owed(), budget.bulk.owed()], [0, 0]);

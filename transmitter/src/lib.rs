@@ -16,3 +16,4 @@ pub mod progress;
 pub mod receipts;
 pub mod run;
 pub mod status;
+mod workers;

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use shared::chunk::{Crc32c, slices};
 use shared::digest::{Digest, DigestAlgorithm};
 
+use crate::workers;
+
 /// Where an image's bytes are.
 #[derive(Debug, Clone)]
 pub enum Payload {
@@ -50,7 +52,7 @@ impl Payload {
             Self::Memory(bytes) => Ok(Reader::Memory(bytes.clone())),
             Self::File { path, .. } => {
                 let path = path.clone();
-                let file = blocking(move || File::open(path)).await?;
+                let file = workers::work(move || File::open(path)).await?;
                 Ok(Reader::File(Arc::new(file)))
             }
         }
@@ -65,7 +67,7 @@ impl Payload {
             Self::Memory(bytes) => Ok(algorithm.digest(bytes)),
             Self::File { path, size } => {
                 let (path, size) = (path.clone(), *size);
-                blocking(move || digest_of_file(&path, size, algorithm)).await
+                workers::work(move || digest_of_file(&path, size, algorithm)).await
             }
         }
     }
@@ -97,7 +99,7 @@ impl Reader {
             }
             Self::File(file) => {
                 let file = Arc::clone(file);
-                blocking(move || {
+                workers::work(move || {
                     let mut slice = vec![0; len as usize];
                     file.read_exact_at(&mut slice, offset)?;
                     Ok(slice.into())
@@ -124,7 +126,7 @@ impl Reader {
             }
             Self::File(file) => {
                 let file = Arc::clone(file);
-                blocking(move || {
+                workers::work(move || {
                     let (mut sum, mut slice) = (Crc32c::default(), vec![0; SLICE]);
                     for (offset, len) in slices(to, from, SLICE as u32) {
                         let slice = &mut slice[..len as usize];
@@ -161,12 +163,4 @@ fn digest_of_file(path: &Path, size: u64, algorithm: DigestAlgorithm) -> io::Res
         return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
     Ok(hasher.finish())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
 }

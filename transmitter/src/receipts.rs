@@ -17,6 +17,7 @@ use shared::image::{ImageId, OutboxId, Transport};
 use shared::receipt::{ReceiptStatus, Reject};
 
 use crate::delivery::{Settled, Settlement};
+use crate::workers;
 
 #[cfg(test)]
 mod tests;
@@ -67,14 +68,12 @@ impl ReceiptLog {
         let id = settled.image.meta.id;
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let writer = Arc::clone(&self.writer);
-        let written = tokio::task::spawn_blocking(move || {
+        let written = workers::work(move || {
             let written = writer.lock().write(id, line.as_bytes());
             drop(turn);
             written
-        });
-        let written = written
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        })
+        .await;
         self.note(written.as_ref().err());
         written
     }

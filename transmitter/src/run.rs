@@ -8,6 +8,7 @@ mod record;
 mod rows;
 mod series;
 mod summary;
+mod untold;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -125,9 +125,9 @@ impl<'a> Accounts<'a> {
         loop {
             let mut account = self.told(finished);
             account.clock = connection.clock();
-            let (mut images, mut more) = self.record.unreported();
+            let (mut images, mut more) = self.record.take_untold();
             if !more {
-                let earlier = self.stage.carried.take_unreported(&self.key);
+                let earlier = self.stage.carried.take_untold(&self.key);
                 more = !earlier.is_empty();
                 images.extend(earlier);
             }
@@ -138,7 +138,7 @@ impl<'a> Accounts<'a> {
             let ends = account.finished;
             if let Err(error) = send(connection, account, interrupt).await {
                 tracing::debug!("the receiver was not told of the run: {error}");
-                self.record.report_later(images);
+                self.record.tell_later(images);
                 return false;
             }
             *self.told_end.lock() = ends;

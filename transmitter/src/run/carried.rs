@@ -1,7 +1,7 @@
 //! Series of earlier processes: images of theirs that are owed still, and what the receiver is to be
 //! told of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -9,11 +9,9 @@ use shared::clock::UnixNanos;
 use shared::image::{ImageMeta, Transport};
 use shared::report::{ImageAccount, RunAccount};
 
+use super::untold::Untold;
 use crate::delivery::{Settled, Settlement};
 use crate::outbox::{Counts, Outbox, SeriesKey};
-
-/// Images told to the receiver in one account.
-const PORTION: usize = 1_000;
 
 /// What became in this process of the images of an earlier series.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +68,7 @@ struct Earlier {
     /// What happened to its images since.
     since: Counts,
     retries: u64,
-    unreported: VecDeque<ImageAccount>,
+    untold: Untold,
     /// The counts that the receiver was told last.
     told: Option<Counts>,
     /// It is of this process, which has a report of it.
@@ -153,7 +151,7 @@ impl Carried {
         match &settled.settlement {
             Settlement::Receipt(_) => {
                 earlier.since.delivered += 1;
-                earlier.unreported.push_back(ImageAccount {
+                earlier.untold.push(ImageAccount {
                     image_id: settled.image.meta.id,
                     delivery_ns: u64::try_from(settled.delivery.as_nanos()).unwrap_or(u64::MAX),
                     attempts: settled.attempts,
@@ -202,13 +200,10 @@ impl Carried {
     }
 
     /// Figures of images of the earlier part of a series that goes on.
-    pub(super) fn take_unreported(&self, key: &SeriesKey) -> Vec<ImageAccount> {
+    pub(super) fn take_untold(&self, key: &SeriesKey) -> Vec<ImageAccount> {
         let mut all = self.series.lock();
-        let earlier = all.get_mut(key);
-        earlier.map_or_else(Vec::new, |earlier| {
-            let count = earlier.unreported.len().min(PORTION);
-            earlier.unreported.drain(..count).collect()
-        })
+        all.get_mut(key)
+            .map_or_else(Vec::new, |earlier| earlier.untold.take())
     }
 
     /// The next thing to tell of a series other than the present one.
@@ -216,12 +211,11 @@ impl Carried {
         let mut all = self.series.lock();
         let (key, earlier) = all.iter_mut().find(|(key, earlier)| {
             *key != present
-                && (earlier.told != Some(earlier.counts()) || !earlier.unreported.is_empty())
+                && (earlier.told != Some(earlier.counts()) || !earlier.untold.is_empty())
         })?;
         let counts = earlier.counts();
-        let portion = earlier.unreported.len().min(PORTION);
-        let images: Vec<_> = earlier.unreported.drain(..portion).collect();
-        let finished = counts.owed() == 0 && earlier.unreported.is_empty();
+        let images = earlier.untold.take();
+        let finished = counts.owed() == 0 && earlier.untold.is_empty();
         let base = earlier.account.clone().unwrap_or_else(|| empty(key, name));
         let account = RunAccount {
             captured: counts.captured,
@@ -253,9 +247,7 @@ impl Carried {
     /// The receiver was not told.
     pub(super) fn tell_later(&self, message: Message) {
         if let Some(earlier) = self.series.lock().get_mut(&message.key) {
-            for image in message.account.images.into_iter().rev() {
-                earlier.unreported.push_front(image);
-            }
+            earlier.untold.put_back(message.account.images);
         }
     }
 

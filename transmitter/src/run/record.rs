@@ -1,6 +1,6 @@
 //! Keeps what is settled: rows for the report, figures for the receiver, files to clean up.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,14 +15,13 @@ use tokio::sync::Notify;
 use super::Stage;
 use super::carried::Carried;
 use super::rows::{header_of, row_of, settled_row};
+use super::untold::Untold;
 use crate::capture::{Settled as FileSettled, Taken, settle_file};
 use crate::config::{AfterDelivery, OutboxFiles, OutboxPlace, SourceOptions};
 use crate::delivery::{Ledger, LossKind, Settled, Settlement};
 use crate::outbox::{FileMark, Owed};
 use crate::receipts::ReceiptLog;
-
-/// Images told to the receiver in one account.
-const PORTION: usize = 1_000;
+use crate::workers;
 
 /// What one series leaves behind.
 pub(super) struct Record {
@@ -53,7 +52,7 @@ enum Files {
 
 struct State {
     report: ReportBuilder,
-    unreported: VecDeque<ImageAccount>,
+    untold: Untold,
     clock: Option<ClockEstimate>,
     /// Settled images that a closed loop has yet to notice.
     settled: HashSet<ImageId>,
@@ -80,7 +79,7 @@ impl Record {
             account,
             state: Mutex::new(State {
                 report: ReportBuilder::new(header),
-                unreported: VecDeque::new(),
+                untold: Untold::default(),
                 clock: None,
                 settled: HashSet::new(),
                 receiver: None,
@@ -117,19 +116,14 @@ impl Record {
     }
 
     /// The next portion of figures that the receiver has not been told, and whether there are more.
-    pub(super) fn unreported(&self) -> (Vec<ImageAccount>, bool) {
+    pub(super) fn take_untold(&self) -> (Vec<ImageAccount>, bool) {
         let mut state = self.state.lock();
-        let count = state.unreported.len().min(PORTION);
-        let portion = state.unreported.drain(..count).collect();
-        (portion, !state.unreported.is_empty())
+        (state.untold.take(), !state.untold.is_empty())
     }
 
     /// A portion could not be told.
-    pub(super) fn report_later(&self, portion: Vec<ImageAccount>) {
-        let mut state = self.state.lock();
-        for image in portion.into_iter().rev() {
-            state.unreported.push_front(image);
-        }
+    pub(super) fn tell_later(&self, portion: Vec<ImageAccount>) {
+        self.state.lock().untold.put_back(portion);
     }
 
     /// An image was lost while it waited, or before.
@@ -174,18 +168,18 @@ impl Record {
                 .filter(|_| self.files == Files::Linked)
                 .map(|FileMark { modified, .. }| *modified),
         };
-        let done = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let done = settle_file(&policy, root.as_deref(), &file, &taken);
-            (file, done)
-        });
-        match done.await {
+            Ok((file, done))
+        };
+        match workers::work(work).await {
             Ok((file, Ok(FileSettled::Changed))) => tracing::warn!(
                 image = %meta.id, file = %file.display(),
                 "the file was changed after it was captured and is left alone"
             ),
             Ok((_, Ok(_))) => {}
             Ok((_, Err(error))) => tracing::error!(image = %meta.id, "{}", chain(&error)),
-            Err(panic) => tracing::error!(image = %meta.id, "{panic}"),
+            Err(error) => tracing::error!(image = %meta.id, "{error}"),
         }
     }
 
@@ -240,7 +234,7 @@ impl Ledger for Record {
                 .get_or_insert_with(|| receipt.receiver.clone());
         }
         if row.delivery_ns.is_some() {
-            state.unreported.push_back(ImageAccount {
+            state.untold.push(ImageAccount {
                 image_id: meta.id,
                 delivery_ns: row.delivery_ns.unwrap_or(0),
                 attempts: settled.attempts,

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::{Budget, PATIENCE, State};
+use super::holder::State;
+use super::{Budget, PATIENCE};
 
 /// The part of what can be leased that is made free at a time: those who wait are seldom alone.
 const FREED_PART: u64 = 8;

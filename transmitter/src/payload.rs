@@ -10,7 +10,7 @@ use bytes::Bytes;
 use shared::chunk::{Crc32c, slices};
 use shared::digest::{Digest, DigestAlgorithm};
 
-use crate::workers;
+use crate::workers::FILES;
 
 /// Where an image's bytes are.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ impl Payload {
             Self::Memory(bytes) => Ok(Reader::Memory(bytes.clone())),
             Self::File { path, .. } => {
                 let path = path.clone();
-                let file = workers::work(move || File::open(path)).await?;
+                let file = FILES.work(move || File::open(path)).await?;
                 Ok(Reader::File(Arc::new(file)))
             }
         }
@@ -67,7 +67,9 @@ impl Payload {
             Self::Memory(bytes) => Ok(algorithm.digest(bytes)),
             Self::File { path, size } => {
                 let (path, size) = (path.clone(), *size);
-                workers::work(move || digest_of_file(&path, size, algorithm)).await
+                FILES
+                    .work(move || digest_of_file(&path, size, algorithm))
+                    .await
             }
         }
     }
@@ -99,12 +101,13 @@ impl Reader {
             }
             Self::File(file) => {
                 let file = Arc::clone(file);
-                workers::work(move || {
-                    let mut slice = vec![0; len as usize];
-                    file.read_exact_at(&mut slice, offset)?;
-                    Ok(slice.into())
-                })
-                .await
+                FILES
+                    .work(move || {
+                        let mut slice = vec![0; len as usize];
+                        file.read_exact_at(&mut slice, offset)?;
+                        Ok(slice.into())
+                    })
+                    .await
             }
         }
     }
@@ -126,16 +129,17 @@ impl Reader {
             }
             Self::File(file) => {
                 let file = Arc::clone(file);
-                workers::work(move || {
-                    let (mut sum, mut slice) = (Crc32c::default(), vec![0; SLICE]);
-                    for (offset, len) in slices(to, from, SLICE as u32) {
-                        let slice = &mut slice[..len as usize];
-                        file.read_exact_at(slice, offset)?;
-                        sum.update(slice);
-                    }
-                    Ok(sum.finish())
-                })
-                .await
+                FILES
+                    .work(move || {
+                        let (mut sum, mut slice) = (Crc32c::default(), vec![0; SLICE]);
+                        for (offset, len) in slices(to, from, SLICE as u32) {
+                            let slice = &mut slice[..len as usize];
+                            file.read_exact_at(slice, offset)?;
+                            sum.update(slice);
+                        }
+                        Ok(sum.finish())
+                    })
+                    .await
             }
         }
     }

@@ -17,7 +17,7 @@ use shared::image::{ImageId, OutboxId, Transport};
 use shared::receipt::{ReceiptStatus, Reject};
 
 use crate::delivery::{Settled, Settlement};
-use crate::workers;
+use crate::workers::RECEIPTS;
 
 #[cfg(test)]
 mod tests;
@@ -68,12 +68,13 @@ impl ReceiptLog {
         let id = settled.image.meta.id;
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let writer = Arc::clone(&self.writer);
-        let written = workers::work(move || {
-            let written = writer.lock().write(id, line.as_bytes());
-            drop(turn);
-            written
-        })
-        .await;
+        let written = RECEIPTS
+            .work(move || {
+                let written = writer.lock().write(id, line.as_bytes());
+                drop(turn);
+                written
+            })
+            .await;
         self.note(written.as_ref().err());
         written
     }

@@ -1,74 +1,98 @@
-//! Threads for work with the files of images. Each keeps memory of its own, about a megabyte after
-//! some ten thousand images, so they are few; tokio's own pool makes one for every image that is in
-//! flight, and does not give them up while there is work.
+//! Threads for work with files. Each keeps memory of its own, about a megabyte after some ten
+//! thousand images, so they are few. (tokio's pool makes another one whenever those that it has woken
+//! do not run yet: up to three for each image in flight, and all of them are kept busy in turn.)
 
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
-/// Threads that work at a time, unless some hang. A disk gains nothing from more than it has queues
-/// for, and files that were just captured are read from memory.
-const WORKERS: usize = 4;
+/// Threads for the files of images. Files that were just captured are in memory, and a disk of one's
+/// own is busy with these; one far away would do more at a time.
+const FILE_THREADS: usize = 4;
 
-/// Work that takes longer does not count any more: a file on a disk that hangs must not hold up the
-/// others.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Work that takes longer has its thread for itself, and others have its place: a file on a disk
+/// that hangs must not hold them up.
+const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Of the whole process, as memory is.
-static WORK: LazyLock<Workers> = LazyLock::new(|| Workers::new(WORKERS));
+/// Threads at most, with those that hang. Then others wait for one of them.
+const MOST_THREADS: usize = 128;
 
-/// Does work where it may block. Work that has begun is done to its end, also when nobody waits for
-/// it any more.
-///
-/// # Errors
-/// What the work ended with; that it panicked; that no thread can be had.
-pub(crate) async fn work<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    WORK.work(work).await
+/// For the files of images, wherever they are.
+pub(crate) static FILES: LazyLock<Workers> = LazyLock::new(|| Workers::new(FILE_THREADS));
+
+/// For the file of receipts, which is written by one at a time, and often on another disk.
+pub(crate) static RECEIPTS: LazyLock<Workers> = LazyLock::new(|| Workers::new(1));
+
+/// A few threads, of the whole process as memory is.
+pub(crate) struct Workers {
+    places: Semaphore,
+    patience: Duration,
+    most_idle: usize,
+    most_threads: usize,
+    threads: Arc<Mutex<Threads>>,
+    /// There is no thread for work that waits.
+    is_short: AtomicBool,
+}
+
+#[derive(Default)]
+struct Threads {
+    count: usize,
+    /// Those that wait for work. The one that began to wait last goes first: what it used is still
+    /// in the processor's cache.
+    idle: Vec<oneshot::Sender<Job>>,
 }
 
 /// What a thread does; it says when it is done, before anybody learns of the result.
 type Job = Box<dyn FnOnce(&dyn Fn()) + Send>;
 
-struct Workers {
-    places: Semaphore,
-    most_idle: usize,
-    idle: Arc<Mutex<Idle>>,
-}
-
-/// Threads that wait for work. The one that began to wait last goes first: what it used is still in
-/// the processor's cache.
-type Idle = Vec<oneshot::Sender<Job>>;
-
 impl Workers {
     fn new(count: usize) -> Self {
         Self {
             places: Semaphore::new(count),
+            patience: PATIENCE,
             most_idle: count,
-            idle: Arc::default(),
+            most_threads: MOST_THREADS,
+            threads: Arc::default(),
+            is_short: AtomicBool::new(false),
         }
     }
 
-    async fn work<T: Send + 'static>(
+    /// Does work where it may block. Work that has begun is done to its end, also when nobody waits
+    /// for it any more.
+    ///
+    /// # Errors
+    /// What the work ended with, or that it panicked. A thread that cannot be had is waited for: it
+    /// says nothing about the file.
+    pub(crate) async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         // It is never closed.
         let place = self.places.acquire().await.map_err(io::Error::other)?;
         let (reply, mut answer) = oneshot::channel();
-        self.give(Box::new(move |done| {
+        let mut job: Job = Box::new(move |done| {
             let result = catch_unwind(AssertUnwindSafe(work));
             // Whoever is answered gives up the place; the thread for the next is there by then.
             done();
             let _ = reply.send(result);
-        }))?;
-        let answered = match tokio::time::timeout(PATIENCE, &mut answer).await {
+        });
+        while let Err((unbegun, problem)) = self.give(job) {
+            job = unbegun;
+            if !self.is_short.swap(true, Relaxed) {
+                tracing::warn!("files wait for a thread: {problem}");
+            }
+            tokio::time::sleep(self.patience).await;
+        }
+        if self.is_short.swap(false, Relaxed) {
+            tracing::info!("there are threads for files again");
+        }
+        let answered = match tokio::time::timeout(self.patience, &mut answer).await {
             Ok(answered) => answered,
             Err(_) => {
                 drop(place);
@@ -79,41 +103,51 @@ impl Workers {
         answered.map_err(io::Error::other)?.map_err(panicked)?
     }
 
-    /// Gives the job to a thread that waits, or to a new one.
-    fn give(&self, mut job: Job) -> io::Result<()> {
-        loop {
-            let Some(worker) = self.idle.lock().pop() else {
-                break;
-            };
-            match worker.send(job) {
+    /// Gives the job to a thread that waits, or to a new one; or back, with the reason.
+    fn give(&self, mut job: Job) -> Result<(), (Job, String)> {
+        let mut threads = self.threads.lock();
+        while let Some(thread) = threads.idle.pop() {
+            match thread.send(job) {
                 Ok(()) => return Ok(()),
                 Err(unsent) => job = unsent,
             }
         }
-        let idle = Arc::downgrade(&self.idle);
-        let most = self.most_idle;
-        let thread = std::thread::Builder::new().name("file-worker".to_owned());
-        thread.spawn(move || serve(job, &idle, most)).map(drop)
+        if threads.count >= self.most_threads {
+            let problem = format!("{} hang, which is as many as may", threads.count);
+            return Err((job, problem));
+        }
+        let (sender, first) = oneshot::channel();
+        let (others, most_idle) = (Arc::downgrade(&self.threads), self.most_idle);
+        let thread = std::thread::Builder::new().name("files".to_owned());
+        if let Err(error) = thread.spawn(move || serve(first, &others, most_idle)) {
+            return Err((job, format!("the system gives no other one: {error}")));
+        }
+        threads.count += 1;
+        sender
+            .send(job)
+            .map_err(|job| (job, "a thread has ended".to_owned()))
     }
 }
 
 /// Does one job after the other, until there are enough other threads.
-fn serve(first: Job, idle: &Weak<Mutex<Idle>>, most_idle: usize) {
+fn serve(first: oneshot::Receiver<Job>, threads: &Weak<Mutex<Threads>>, most_idle: usize) {
     let mut next = Some(first);
-    while let Some(job) = next {
+    while let Some(job) = next.and_then(|next| next.blocking_recv().ok()) {
         let given = Cell::new(None);
         job(&|| {
-            let Some(idle) = idle.upgrade() else {
+            let Some(threads) = threads.upgrade() else {
                 return;
             };
-            let mut idle = idle.lock();
-            if idle.len() < most_idle {
+            let mut threads = threads.lock();
+            if threads.idle.len() < most_idle {
                 let (sender, receiver) = oneshot::channel();
-                idle.push(sender);
+                threads.idle.push(sender);
                 given.set(Some(receiver));
+            } else {
+                threads.count -= 1;
             }
         });
-        next = given.take().and_then(|given| given.blocking_recv().ok());
+        next = given.take();
     }
 }
 
@@ -121,13 +155,70 @@ fn serve(first: Job, idle: &Weak<Mutex<Idle>>, most_idle: usize) {
 mod tests {
     use std::collections::HashSet;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use tokio::task::JoinHandle;
 
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    fn workers(count: usize, patience: Duration, most_threads: usize) -> Arc<Workers> {
+        Arc::new(Workers {
+            patience,
+            most_threads,
+            ..Workers::new(count)
+        })
+    }
+
+    /// What is waited for must come; a test that hangs would tell nobody.
+    async fn soon<T>(awaited: impl Future<Output = T>) -> T {
+        let limit = tokio::time::timeout(Duration::from_secs(60), awaited);
+        limit.await.expect("it comes within a minute")
+    }
+
+    /// Work that hangs until it is told not to.
+    struct Hanging {
+        end: Sender<()>,
+        ends: Arc<Mutex<Receiver<()>>>,
+        all: Vec<JoinHandle<io::Result<bool>>>,
+    }
+
+    impl Hanging {
+        fn new() -> Self {
+            let (end, ends) = channel();
+            let (ends, all) = (Arc::new(Mutex::new(ends)), Vec::new());
+            Self { end, ends, all }
+        }
+
+        /// One more, which has begun.
+        async fn hang(&mut self, workers: &Arc<Workers>) {
+            let (begun, has_begun) = oneshot::channel();
+            let (workers, ends) = (Arc::clone(workers), Arc::clone(&self.ends));
+            let work = move || {
+                let _ = begun.send(());
+                Ok(ends.lock().recv().is_ok())
+            };
+            self.all
+                .push(tokio::spawn(async move { workers.work(work).await }));
+            soon(has_begun).await.expect("it begins");
+        }
+
+        async fn end(self) {
+            for hung in &self.all {
+                assert!(!hung.is_finished(), "it hangs until it is told not to");
+                self.end.send(()).expect("it waits still");
+            }
+            for hung in self.all {
+                assert!(soon(hung).await.expect("ended").expect("done"));
+            }
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_few_threads_do_the_work_of_many() {
-        let workers = Arc::new(Workers::new(2));
+        let workers = workers(2, LONG, MOST_THREADS);
         let (busy, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut all = tokio::task::JoinSet::new();
         for _ in 0..256 {
@@ -142,8 +233,9 @@ mod tests {
                 workers.work(work).await.expect("the work is done")
             });
         }
-        let threads: HashSet<_> = all.join_all().await.into_iter().collect();
-        assert!((1..=2).contains(&most.load(SeqCst)), "{most:?} at a time");
+        let threads: HashSet<_> = soon(all.join_all()).await.into_iter().collect();
+        let most = most.load(SeqCst);
+        assert!((1..=2).contains(&most), "{most} at a time");
         assert!(
             (1..=2).contains(&threads.len()),
             "{} threads",
@@ -151,56 +243,57 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn work_that_hangs_holds_up_nobody_for_long() {
-        let workers = Arc::new(Workers::new(2));
-        let (end, ends) = channel::<()>();
-        let ends = Arc::new(Mutex::new(ends));
-        let mut hanging = Vec::new();
+    #[tokio::test]
+    async fn work_that_hangs_holds_up_nobody() {
+        let workers = workers(1, SHORT, MOST_THREADS);
+        let mut hanging = Hanging::new();
         for _ in 0..3 {
-            let (workers, ends) = (Arc::clone(&workers), Arc::clone(&ends));
-            let work = async move { workers.work(move || Ok(ends.lock().recv().is_ok())).await };
-            hanging.push(tokio::spawn(work));
+            hanging.hang(&workers).await;
         }
+        soon(workers.work(|| Ok(()))).await.expect("done");
+        assert_eq!(workers.threads.lock().count, 4);
+        hanging.end().await;
+        soon(workers.work(|| Ok(()))).await.expect("done");
+        let threads = workers.threads.lock();
+        assert_eq!(
+            (threads.count, threads.idle.len()),
+            (1, 1),
+            "the others end"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_cannot_be_had_is_waited_for() {
+        let workers = workers(1, SHORT, 1);
+        let mut hanging = Hanging::new();
+        hanging.hang(&workers).await;
         let other = {
             let workers = Arc::clone(&workers);
             tokio::spawn(async move { workers.work(|| Ok(())).await })
         };
-        // Two hang, and the third when they are given up; the other one has the second place then.
-        // The paused clock knows nothing of these threads, and may be ahead of them.
-        let begun = tokio::time::Instant::now();
-        other.await.expect("ended").expect("done");
-        assert!(begun.elapsed() >= PATIENCE, "it waited for a place");
-        assert!(hanging.iter().all(|hung| !hung.is_finished()));
-        for _ in &hanging {
-            end.send(()).expect("they wait still");
-        }
-        for hung in hanging {
-            let told = hung.await.expect("ended").expect("done");
-            assert!(told, "it ended only when it was told");
-        }
-        assert_eq!(
-            workers.places.available_permits(),
-            2,
-            "none is given back twice"
-        );
-        assert!(
-            workers.idle.lock().len() <= 2,
-            "threads that were made for it end"
-        );
+        let is_short = async {
+            while !workers.is_short.load(Relaxed) {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(is_short).await;
+        assert!(!other.is_finished());
+        hanging.end().await;
+        soon(other).await.expect("ended").expect("done");
+        assert_eq!(workers.threads.lock().count, 1);
     }
 
     #[tokio::test]
     async fn who_panics_holds_up_nobody() {
-        let workers = Workers::new(1);
-        let failed = workers.work::<()>(|| panic!("on purpose")).await;
+        let workers = workers(1, LONG, 1);
+        let failed = soon(workers.work::<()>(|| panic!("on purpose"))).await;
         assert!(failed.is_err());
-        workers.work(|| Ok(())).await.expect("there is a place");
+        soon(workers.work(|| Ok(()))).await.expect("done");
     }
 
     #[tokio::test]
     async fn work_that_nobody_waits_for_is_done_all_the_same() {
-        let workers = Workers::new(1);
+        let workers = workers(1, LONG, MOST_THREADS);
         let (done, is_done) = oneshot::channel();
         let mut work = Box::pin(workers.work(move || {
             let _ = done.send(());
@@ -208,7 +301,7 @@ mod tests {
         }));
         futures_util::FutureExt::now_or_never(&mut work);
         drop(work);
-        is_done.await.expect("it was done");
-        workers.work(|| Ok(())).await.expect("there is a place");
+        soon(is_done).await.expect("it was done");
+        soon(workers.work(|| Ok(()))).await.expect("done");
     }
 }

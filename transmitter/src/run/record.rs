@@ -21,7 +21,7 @@ use crate::config::{AfterDelivery, OutboxFiles, OutboxPlace, SourceOptions};
 use crate::delivery::{Ledger, LossKind, Settled, Settlement};
 use crate::outbox::{FileMark, Owed};
 use crate::receipts::ReceiptLog;
-use crate::workers;
+use crate::workers::FILES;
 
 /// What one series leaves behind.
 pub(super) struct Record {
@@ -172,7 +172,7 @@ impl Record {
             let done = settle_file(&policy, root.as_deref(), &file, &taken);
             Ok((file, done))
         };
-        match workers::work(work).await {
+        match FILES.work(work).await {
             Ok((file, Ok(FileSettled::Changed))) => tracing::warn!(
                 image = %meta.id, file = %file.display(),
                 "the file was changed after it was captured and is left alone"

@@ -128,7 +128,12 @@ impl ImageBody {
 /// Reads the part, and waits for each piece of it until it may be sent.
 async fn feed(part: Part, limiter: Limiter, sender: mpsc::Sender<Bytes>, problem: Problem) {
     for (offset, len) in slices(part.to, part.from, part.slice) {
-        let mut slice = match part.reader.read(offset, len).await {
+        let read = tokio::select! {
+            read = part.reader.read(offset, len) => read,
+            // Nobody wants it any more.
+            () = sender.closed() => return,
+        };
+        let mut slice = match read {
             Ok(slice) => slice,
             Err(error) => {
                 *problem.lock() = Some(error);
@@ -143,7 +148,6 @@ async fn feed(part: Part, limiter: Limiter, sender: mpsc::Sender<Bytes>, problem
             let piece = slice.split_to(len);
             tokio::select! {
                 () = limiter.take(len as u64) => {}
-                // Nobody wants it any more.
                 () = sender.closed() => return,
             }
             if sender.send(piece).await.is_err() {

@@ -9,7 +9,7 @@ use shared::clock::UnixNanos;
 use shared::image::{ImageMeta, Transport};
 use shared::report::{ImageAccount, RunAccount};
 
-use super::untold::Untold;
+use super::untold::{self, Untold};
 use crate::delivery::{Settled, Settlement};
 use crate::outbox::{Counts, Outbox, SeriesKey};
 
@@ -160,6 +160,7 @@ impl Carried {
             Settlement::Quarantined(_) => earlier.since.quarantined += 1,
             Settlement::Lost(..) => earlier.since.lost += 1,
         }
+        bound(&mut all);
     }
 
     /// An image of an earlier series was lost while it waited.
@@ -246,9 +247,11 @@ impl Carried {
 
     /// The receiver was not told.
     pub(super) fn tell_later(&self, message: Message) {
-        if let Some(earlier) = self.series.lock().get_mut(&message.key) {
+        let mut all = self.series.lock();
+        if let Some(earlier) = all.get_mut(&message.key) {
             earlier.untold.put_back(message.account.images);
         }
+        bound(&mut all);
     }
 
     /// What this process did for all of them.
@@ -267,6 +270,16 @@ impl Carried {
                 owed: earlier.owed(),
             })
             .collect()
+    }
+}
+
+/// Sees to it that figures of all series together stay within what those of one may take.
+fn bound(all: &mut BTreeMap<SeriesKey, Earlier>) {
+    let total: usize = all.values().map(|earlier| earlier.untold.len()).sum();
+    for _ in untold::MOST..total {
+        if let Some(most) = all.values_mut().max_by_key(|earlier| earlier.untold.len()) {
+            most.untold.drop_oldest();
+        }
     }
 }
 
@@ -318,5 +331,41 @@ fn empty(key: &SeriesKey, name: &str) -> RunAccount {
         images: Vec::new(),
         finished: false,
         shared_process: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::image::ImageId;
+
+    use super::*;
+
+    #[test]
+    fn figures_of_all_series_together_stay_within_those_of_one() {
+        let mut all = BTreeMap::new();
+        let parts = [("few", 100), ("many", 60_000), ("more", 50_000)];
+        for (run, count) in parts {
+            let key = SeriesKey {
+                run: run.to_owned(),
+                transport: Transport::Rest,
+            };
+            let earlier: &mut Earlier = all.entry(key).or_default();
+            for number in 0..count {
+                earlier.untold.push(ImageAccount {
+                    image_id: ImageId::new(),
+                    delivery_ns: number,
+                    attempts: 1,
+                });
+            }
+        }
+        bound(&mut all);
+        let left: Vec<usize> = all.values().map(|earlier| earlier.untold.len()).collect();
+        assert_eq!(left[0], 100, "those with the most give way");
+        assert_eq!(left.iter().sum::<usize>(), untold::MOST);
+        let oldest = all
+            .values_mut()
+            .nth(1)
+            .map(|many| many.untold.take()[0].delivery_ns);
+        assert!(oldest > Some(0), "the oldest give way");
     }
 }

@@ -7,16 +7,16 @@ use shared::report::ImageAccount;
 /// Images told to the receiver in one account.
 const PORTION: usize = 1_000;
 
-/// Figures that wait, for each series: two megabytes. They are told every second; so many wait only
-/// for a receiver that takes images and no accounts.
-const MOST: usize = 1 << 16;
+/// Figures that wait, two megabytes. They are told every second; so many wait only while images get
+/// through and accounts do not.
+pub(super) const MOST: usize = 1 << 16;
 
 /// Figures in the order in which their images were settled. Beyond [`MOST`] the oldest give way: the
 /// receiver then knows when the image came and not how long it had been on its way.
 #[derive(Debug, Default)]
 pub(super) struct Untold {
     images: VecDeque<ImageAccount>,
-    dropped: bool,
+    has_dropped: bool,
 }
 
 impl Untold {
@@ -24,18 +24,25 @@ impl Untold {
         self.images.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.images.len()
+    }
+
     pub(super) fn push(&mut self, image: ImageAccount) {
-        if self.images.len() >= MOST {
-            self.images.pop_front();
-            self.note_dropped();
-        }
         self.images.push_back(image);
+        if self.images.len() > MOST {
+            self.drop_oldest();
+        }
     }
 
     /// The next portion; it counts as told.
     pub(super) fn take(&mut self) -> Vec<ImageAccount> {
         let count = self.images.len().min(PORTION);
-        self.images.drain(..count).collect()
+        let portion = self.images.drain(..count).collect();
+        if self.images.is_empty() {
+            self.images.shrink_to(PORTION);
+        }
+        portion
     }
 
     /// A portion could not be told.
@@ -49,11 +56,17 @@ impl Untold {
         }
     }
 
+    /// Makes room.
+    pub(super) fn drop_oldest(&mut self) {
+        self.images.pop_front();
+        self.note_dropped();
+    }
+
     fn note_dropped(&mut self) {
-        if !std::mem::replace(&mut self.dropped, true) {
+        if !std::mem::replace(&mut self.has_dropped, true) {
             tracing::warn!(
-                "the receiver takes images but not what is told of them: its report will lack \
-                 delivery times and attempts of some"
+                "the receiver gets more images than it could be told figures of: its report will \
+                 lack delivery times and attempts of some"
             );
         }
     }
@@ -108,9 +121,9 @@ mod tests {
         for number in most..most + 400 {
             untold.push(image(number));
         }
-        assert!(!untold.dropped);
+        assert!(!untold.has_dropped);
         untold.put_back(portion);
-        assert!(untold.dropped);
+        assert!(untold.has_dropped);
         untold.push(image(most + 400));
         assert_eq!(all(&mut untold), (401..=most + 400).collect::<Vec<_>>());
     }

@@ -6,6 +6,7 @@
 mod tree;
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -63,12 +64,15 @@ impl Volume {
     }
 
     fn detach(&mut self) -> Result<()> {
-        if let Some(session) = self.session.take() {
-            session
-                .umount_and_join()
-                .with_context(|| format!("unmounting {}", self.place.display()))?;
+        let unmounted = match self.session.take() {
+            Some(session) => session.umount_and_join(),
+            None => Ok(()),
+        };
+        match unmounted {
+            // The kernel's answer to a thread that was just reading a request when the mount went.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(()),
+            other => other.with_context(|| format!("unmounting {}", self.place.display())),
         }
-        Ok(())
     }
 
     /// Takes the power away and gives it back. No process may have a file open.

@@ -26,6 +26,11 @@ const SHORT: Duration = Duration::from_millis(500);
 /// been damaged on its way.
 const MOST_CONTRADICTIONS: u32 = 5;
 
+/// Refusals after which one is believed. What was refused may be what a link has made of the image's
+/// metadata, for which there is no checksum as there is for its bytes. That an image is too large
+/// is believed at once: it happens, and its size is a few bytes among hundreds.
+const MOST_REFUSALS: u32 = 3;
+
 enum Judgement {
     Settle(Settlement),
     Again { after: Duration },
@@ -181,7 +186,7 @@ impl Delivery {
             return Judgement::Settle(Settlement::Quarantined(reject));
         }
         if !reject.retryable {
-            return refused(reject);
+            return self.refused(image, tries, reject);
         }
         if reject.reason == RejectReason::DigestMismatch {
             match examine(image).await {
@@ -217,9 +222,31 @@ impl Delivery {
         }
     }
 
+    /// The receiver will never take what it got.
+    fn refused(&self, image: &Owed, tries: &mut Tries, reject: Reject) -> Judgement {
+        tries.refusals = tries.refusals.saturating_add(1);
+        let is_doubtful = reject.reason != RejectReason::Limit && tries.refusals < MOST_REFUSALS;
+        if is_doubtful && !self.was_last(tries) {
+            let (id, attempt) = (image.meta.id, tries.attempts);
+            tracing::warn!(image = %id, attempt, "refused, and asked again: {reject}");
+            return self.again(tries, &reject.to_string());
+        }
+        let kind = match reject.reason {
+            RejectReason::Conflict => LossKind::Conflict,
+            _ => LossKind::Rejected,
+        };
+        lost(kind, format!("{}: {reject}", reject.reason))
+    }
+
+    /// By the settings there is no other attempt.
+    fn was_last(&self, tries: &Tries) -> bool {
+        let limit = self.retry.attempts;
+        limit.is_some_and(|limit| tries.attempts >= limit)
+    }
+
     fn again(&self, tries: &mut Tries, reason: &str) -> Judgement {
         let number = tries.attempts;
-        if self.retry.attempts.is_some_and(|limit| number >= limit) {
+        if self.was_last(tries) {
             let reason = format!("abandoned after {number} attempts: {reason}");
             return lost(LossKind::Abandoned, reason);
         }
@@ -232,15 +259,6 @@ impl Delivery {
 
 fn lost(kind: LossKind, reason: String) -> Judgement {
     Judgement::Settle(Settlement::Lost(kind, reason))
-}
-
-/// The receiver will never take it.
-fn refused(reject: Reject) -> Judgement {
-    let kind = match reject.reason {
-        RejectReason::Conflict => LossKind::Conflict,
-        _ => LossKind::Rejected,
-    };
-    lost(kind, format!("{}: {reject}", reject.reason))
 }
 
 /// What in a receipt is not of the image that was sent: it proves nothing.

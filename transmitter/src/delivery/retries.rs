@@ -22,6 +22,8 @@ pub(super) struct Tries {
     pub(super) failures: u32,
     /// Receipts that were not of this image.
     pub(super) contradictions: u32,
+    /// Answers that it will never be taken.
+    pub(super) refusals: u32,
 }
 
 /// An image to be sent.

@@ -120,25 +120,46 @@ async fn an_image_is_abandoned_after_the_attempts_of_the_settings_with_the_last_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_receiver_will_never_take_is_lost_at_once_with_its_words() {
-    for (reason, kind) in [
-        (RejectReason::Conflict, LossKind::Conflict),
-        (RejectReason::Limit, LossKind::Rejected),
-        (RejectReason::Invalid, LossKind::Rejected),
+async fn what_the_receiver_says_again_that_it_will_never_take_is_lost_with_its_words() {
+    for (reason, kind, attempts, retries) in [
+        (RejectReason::Conflict, LossKind::Conflict, None, 2),
+        (RejectReason::Limit, LossKind::Rejected, None, 0),
+        (RejectReason::Invalid, LossKind::Rejected, Some(2), 1),
+        (RejectReason::Invalid, LossKind::Rejected, Some(1), 0),
     ] {
         let verdict = move |_: &Wire, image: &Owed, _: u32| {
             Err(Reject::new(image.meta.id, reason, "for this and that").into())
         };
         let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
-        let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+        let retry = RetryOptions {
+            attempts,
+            ..patient()
+        };
+        let test = test(TestLink::new([Plan::Connect(wire)]), 1, retry);
         test.push().await;
         test.outbox.close();
         assert_eq!(end(test.run()).await, End::Drained);
-        assert_eq!(test.tally.totals().retries, 0);
+        assert_eq!(test.tally.totals().retries, retries);
         let lost = test.tally.lost_by_kind();
         let lost: Vec<_> = lost.filter(|(_, count)| *count > 0).collect();
         assert_eq!(lost, [(kind, 1)]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_because_the_link_damaged_it_is_not_lost() {
+    let verdict = |_: &Wire, image: &Owed, attempt: u32| match attempt {
+        1 => Err(Reject::new(image.meta.id, RejectReason::Invalid, "an id of 35 digits").into()),
+        2 => Err(Reject::new(image.meta.id, RejectReason::Conflict, "another digest").into()),
+        _ => Ok(receipt(&image.meta)),
+    };
+    let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+    test.push().await;
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.lost), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -258,10 +258,13 @@ impl Delivery {
         }
     }
 
-    /// Everything was delivered, but no connection is left to say so: servers close idle ones.
+    /// Everything was delivered, but no connection is left to say so, as servers close idle ones; or
+    /// none was needed, and an earlier process could not tell of its losses.
     async fn connect_for_last_words(&self) -> Option<Arc<dyn Connection>> {
         let over = self.stop.is_cancelled() || self.gave_up.is_cancelled();
-        if over || !self.met.load(Relaxed) || self.connection().is_some() {
+        let standing = self.outbox.standing();
+        let untold = !self.is_owing() && standing.first_owed < standing.next_sequence;
+        if over || self.connection().is_some() || !(self.met.load(Relaxed) || untold) {
             return None;
         }
         let connecting = tokio::time::timeout(self.options.connect_timeout, self.link.connect());

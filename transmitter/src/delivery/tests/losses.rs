@@ -121,3 +121,25 @@ async fn everything_is_told_before_goodbye_even_a_loss_of_the_last_moment() {
         Some(2)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn losses_of_an_earlier_process_are_told_although_nothing_is_owed() {
+    for (is_lost, connects) in [(true, 2), (false, 1)] {
+        let wire = Wire::new(Answer::Receipt);
+        let plans = [Plan::Hang, Plan::Connect(Arc::clone(&wire))];
+        let link = TestLink::new(plans);
+        let test = test(Arc::clone(&link), 1, patient());
+        if is_lost {
+            let lost = test.outbox.lose(lost_image(), "gone").await;
+            lost.expect("memory");
+        }
+        test.outbox.close();
+        assert_eq!(end(test.run()).await, End::Drained);
+        let told = wire.told.lock().clone().unwrap_or_default();
+        assert_eq!(
+            told.first().map(|told| told.0.clone()),
+            is_lost.then(|| vec![1])
+        );
+        assert_eq!(link.connects.load(Relaxed), connects);
+    }
+}

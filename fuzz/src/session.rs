@@ -48,6 +48,17 @@ pub(crate) fn all_of(message: Encoded) -> Segments {
     bytes
 }
 
+/// The same without the sum at its end, with which no changed message would be looked at any further.
+/// A chunk has none there.
+pub(super) fn without_sum(message: Encoded) -> Segments {
+    let is_chunk = !message.payload.is_empty();
+    let mut bytes = all_of(message);
+    match is_chunk {
+        true => bytes,
+        false => bytes.split_to(bytes.len() - 5),
+    }
+}
+
 /// A message that was understood is the same after another journey.
 fn check_round_trip(message: &ClientMessage) {
     let again = decode_client(all_of(encode_client(message.clone())));
@@ -334,7 +345,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             digest: None,
         },
     ] {
-        let message = all_of(encode_client(message)).into_bytes();
+        let message = without_sum(encode_client(message)).into_bytes();
         frames.push(0);
         frames.extend(u32::try_from(message.len()).expect("small").to_be_bytes());
         frames.extend(message);

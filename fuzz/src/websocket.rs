@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::input::Input;
 use super::rig::{Rig, run as run_to_end};
+use super::session::without_sum;
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -98,7 +99,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     };
     let mut session = vec![0, 255];
     for message in [hello, ping, goodbye] {
-        session.extend(frame(2, &encode_client(message).head));
+        let message = without_sum(encode_client(message)).into_bytes();
+        session.extend(frame(2, &message));
     }
     let mut control = vec![1, 3];
     control.extend(frame(9, b"ping"));

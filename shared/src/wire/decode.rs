@@ -10,13 +10,17 @@ use super::convert::{
     loss_from_proto, loss_report_from_proto, receipt_from_proto, reject_from_proto,
     standing_from_proto,
 };
+use super::encode::SUM_LEN;
 use super::{
     Chunk, ClientMessage, Hello, Limits, LossReport, ServerMessage, Welcome, lists, proto,
 };
-use crate::chunk::Segments;
+use crate::chunk::{Crc32c, Segments};
 use crate::clock::UnixNanos;
 use crate::receipt::{Durability, Reject, RejectReason};
 use crate::report::RunAccount;
+
+/// Number of the field that has a message's sum.
+const SUM: u32 = 15;
 
 /// Decodes what a transmitter sent.
 ///
@@ -24,35 +28,63 @@ use crate::report::RunAccount;
 /// A [`Reject`] to answer with: the message is no protobuf, is of an unknown kind, or a field of it
 /// is missing or malformed.
 pub fn decode_client(mut message: Segments) -> Result<ClientMessage, Reject> {
+    let mut whole = message.clone();
     let mut found = None;
     let mut unknown = None;
+    let mut sum = None;
     while message.has_remaining() {
+        let before = message.len();
         let (field, wire_type) = decode_key(&mut message).map_err(malformed)?;
+        if (field, wire_type) == (SUM, WireType::ThirtyTwoBit) {
+            let told = message.try_get_u32_le();
+            let told = told.map_err(|_| {
+                Reject::new(
+                    None,
+                    RejectReason::Invalid,
+                    "the message's crc32c is cut off",
+                )
+            })?;
+            sum = Some((whole.len() - before, told));
+            continue;
+        }
         if field > 9 || wire_type != WireType::LengthDelimited {
             unknown.get_or_insert(field);
             skip_field(wire_type, field, &mut message, DecodeContext::default())
                 .map_err(malformed)?;
             continue;
         }
-        let body = length_delimited(&mut message)?;
         // The last one wins, as protobuf prescribes for `oneof`.
-        found = Some(if field == 3 {
-            chunk(body)?
-        } else {
-            control(field, body)?
-        });
+        found = Some((field, length_delimited(&mut message)?));
     }
-    found.ok_or_else(|| {
-        let message = match unknown {
-            Some(field) => format!(
-                "message kind {field} is not known to protocol version {}; \
-                 known are 1 (hello) to 9 (losses)",
-                super::PROTOCOL_VERSION
-            ),
-            None => "message without a kind".to_owned(),
-        };
-        Reject::new(None, RejectReason::UnknownMessage, message)
-    })
+    // Before anything is made of it: what is wrong with a damaged message is nobody's fault.
+    if let Some((covered, told)) = sum {
+        let made = whole.split_to(covered).crc32c();
+        if made != told {
+            return Err(Reject::new(
+                None,
+                RejectReason::Protocol,
+                format!(
+                    "a message was damaged on its way: its crc32c is {made:08x} and was {told:08x}; \
+                     connect again"
+                ),
+            ));
+        }
+    }
+    match found {
+        Some((3, body)) => chunk(body),
+        Some((field, body)) => control(field, body),
+        None => {
+            let message = match unknown {
+                Some(field) => format!(
+                    "message kind {field} is not known to protocol version {}; \
+                     known are 1 (hello) to 9 (losses)",
+                    super::PROTOCOL_VERSION
+                ),
+                None => "message without a kind".to_owned(),
+            };
+            Err(Reject::new(None, RejectReason::UnknownMessage, message))
+        }
+    }
 }
 
 pub(super) fn malformed(error: prost::DecodeError) -> Reject {
@@ -213,10 +245,25 @@ pub fn decode_losses(body: impl Buf + Clone) -> Result<LossReport, Reject> {
 ///
 /// # Errors
 /// When it is no protobuf or a field of it is missing or malformed.
-pub fn decode_server(message: impl Buf) -> Result<Option<ServerMessage>, InvalidMessage> {
+pub fn decode_server(message: impl Buf + Clone) -> Result<Option<ServerMessage>, InvalidMessage> {
     use proto::server_message::Kind;
+    let covered = message.remaining().saturating_sub(SUM_LEN);
+    let mut whole = message.clone().take(covered);
     let message = proto::ServerMessage::decode(message)
         .map_err(|error| InvalidMessage::new("server message", error))?;
+    if let Some(told) = message.crc32c {
+        let mut sum = Crc32c::default();
+        while whole.has_remaining() {
+            let piece = whole.chunk();
+            sum.update(piece);
+            let len = piece.len();
+            whole.advance(len);
+        }
+        if sum.finish() != told {
+            let problem = "it was damaged on its way, as its crc32c tells";
+            return Err(InvalidMessage::new("server message", problem));
+        }
+    }
     let Some(kind) = message.kind else {
         return Ok(None);
     };

@@ -9,7 +9,7 @@ use super::convert::{
     receipt_to_proto, reject_to_proto, standing_to_proto,
 };
 use super::{Chunk, ClientMessage, Hello, LossReport, ServerMessage, Welcome, proto};
-use crate::chunk::Segments;
+use crate::chunk::{Segments, crc32c};
 use crate::report::RunAccount;
 
 /// An encoded message: `head`, then `payload`, which is only ever non-empty for a chunk.
@@ -65,7 +65,11 @@ pub fn encode_client(message: ClientMessage) -> Encoded {
         ClientMessage::Losses(report) => Kind::Losses(loss_report_to_proto(report)),
         ClientMessage::Goodbye { reason } => Kind::Goodbye(proto::Goodbye { reason }),
     };
-    Bytes::from(proto::ClientMessage { kind: Some(kind) }.encode_to_vec()).into()
+    let message = proto::ClientMessage {
+        kind: Some(kind),
+        crc32c: None,
+    };
+    with_sum(message.encode_to_vec()).into()
 }
 
 /// Encodes what a receiver sends.
@@ -87,9 +91,19 @@ pub fn encode_server(message: &ServerMessage) -> Bytes {
             reason: reason.clone(),
         }),
     };
-    proto::ServerMessage { kind: Some(kind) }
-        .encode_to_vec()
-        .into()
+    let message = proto::ServerMessage {
+        kind: Some(kind),
+        crc32c: None,
+    };
+    with_sum(message.encode_to_vec())
+}
+
+/// The message with the sum of what it is, as its last field.
+fn with_sum(mut message: Vec<u8>) -> Bytes {
+    let sum = crc32c(&message);
+    message.push(TAG_SUM);
+    message.extend_from_slice(&sum.to_le_bytes());
+    message.into()
 }
 
 /// Encodes a run's account by itself, the body of REST's `POST /v1/runs/account`.
@@ -102,7 +116,11 @@ pub fn encode_losses(report: LossReport) -> Bytes {
     loss_report_to_proto(report).encode_to_vec().into()
 }
 
-/// Tags of the fields: number times eight plus wire type (2: length, 0: varint, 5: 32 bits).
+/// The tag of a message's sum, and the bytes that both take.
+const TAG_SUM: u8 = 15 << 3 | 5;
+pub(super) const SUM_LEN: usize = 5;
+
+/// Tags of a chunk's fields: number times eight plus wire type (2: length, 0: varint, 5: 32 bits).
 const TAG_CHUNK: u8 = 3 << 3 | 2;
 const TAG_IMAGE_ID: u8 = 1 << 3 | 2;
 const TAG_OFFSET: u8 = 2 << 3;

@@ -233,6 +233,7 @@ mod tests {
         // Behind a chunk, and twice.
         let mut message = proto::ClientMessage {
             kind: Some(proto::client_message::Kind::Chunk(proto::Chunk::default())),
+            crc32c: None,
         }
         .encode_to_vec();
         assert_eq!(unpacked(&message.clone().into()), 0);

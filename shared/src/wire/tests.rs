@@ -39,6 +39,7 @@ fn a_chunk_is_the_same_bytes_as_the_generated_code_writes() {
                     crc32c,
                     data,
                 })),
+                crc32c: None,
             };
             assert_eq!(whole(&ours), theirs.encode_to_vec());
         }
@@ -71,10 +72,12 @@ fn a_chunk_in_any_number_of_pieces_reads_back() {
 fn unknown_fields_are_ignored_and_unknown_kinds_refused_by_number() {
     // Field 99 (varint 1) before a ClockPing.
     let mut bytes = vec![0x98, 0x06, 0x01];
-    bytes.extend_from_slice(&whole(&encode_client(ClientMessage::ClockPing {
+    let ping = whole(&encode_client(ClientMessage::ClockPing {
         id: 4,
         t1: UnixNanos(9),
-    })));
+    }));
+    // Without its sum, which is of other bytes.
+    bytes.extend_from_slice(&ping[..ping.len() - 5]);
     assert!(matches!(
         decode_client(Bytes::from(bytes).into()),
         Ok(ClientMessage::ClockPing {
@@ -110,10 +113,43 @@ fn a_malformed_digest_is_refused_with_the_image_it_belongs_to() {
             }),
             ..Default::default()
         })),
+        crc32c: None,
     };
     let reject = decode_client(Bytes::from(message.encode_to_vec()).into()).expect_err("5 bytes");
     assert_eq!(
         (reject.image_id, reject.reason),
         (Some(id), RejectReason::Invalid)
+    );
+}
+
+#[test]
+fn what_was_damaged_on_its_way_is_found_wherever_a_bit_changed() {
+    let client = whole(&encode_client(ClientMessage::Begin(Begin {
+        meta: ImageMeta::new(ImageId::new(), 1_234),
+        offset: 0,
+    })));
+    let server = encode_server(&ServerMessage::LossesKept { id: 77 });
+    assert!(decode_client(client.clone().into()).is_ok());
+    assert!(decode_server(server.clone()).is_ok());
+    // A changed tag makes another, unknown field of the sum; the rest is what was sent.
+    let is_tag = |message: &Bytes, at: usize| at == message.len() - 5;
+    for bit in 0..client.len() * 8 {
+        let mut damaged = client.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let understood = decode_client(in_pieces(damaged.into(), 7));
+        assert!(understood.is_err() || is_tag(&client, bit / 8), "bit {bit}");
+    }
+    for bit in 0..server.len() * 8 {
+        let mut damaged = server.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let understood = decode_server(Bytes::from(damaged));
+        assert!(understood.is_err() || is_tag(&server, bit / 8), "bit {bit}");
+    }
+    let mut damaged = client.to_vec();
+    damaged[8] ^= 1;
+    let reject = decode_client(Bytes::from(damaged).into()).expect_err("damaged");
+    assert_eq!(
+        (reject.image_id, reject.reason),
+        (None, RejectReason::Protocol)
     );
 }

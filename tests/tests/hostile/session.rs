@@ -332,7 +332,10 @@ async fn an_id_that_is_none_is_refused(over: Over) {
             ..Default::default()
         };
         let kind = proto::client_message::Kind::Begin(begin);
-        let message = proto::ClientMessage { kind: Some(kind) };
+        let message = proto::ClientMessage {
+            kind: Some(kind),
+            crc32c: None,
+        };
         session.send_bytes(message.encode_to_vec()).await;
         let reject = session.reject().await;
         assert_eq!(reject.reason, RejectReason::Invalid, "{id:?}: {reject}");

@@ -8,6 +8,7 @@ mod convert;
 mod decode;
 mod encode;
 pub mod framing;
+mod headers;
 mod lists;
 
 use crate::chunk::Segments;
@@ -23,6 +24,7 @@ pub use convert::{
 };
 pub use decode::{decode_account, decode_client, decode_losses, decode_server};
 pub use encode::{Encoded, encode_account, encode_client, encode_losses, encode_server};
+pub use headers::{HEADER_SUM, header_sum, request_line};
 pub use lists::{
     MAX_ACCOUNTED, MAX_LOSSES, MAX_UNFINISHED, unpacked, unpacked_account, unpacked_losses,
 };

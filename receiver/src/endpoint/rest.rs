@@ -3,6 +3,7 @@
 mod body;
 mod digests;
 mod put;
+mod sum;
 mod tus;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub fn writing_routes(intake: Arc<Intake>) -> Router {
         )
         .with_state(Arc::clone(&intake))
         .merge(tus::routes(intake))
+        .route_layer(axum::middleware::from_fn(sum::summed))
 }
 
 /// Largest run account: its images are told in portions.

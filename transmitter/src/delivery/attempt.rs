@@ -27,8 +27,8 @@ const SHORT: Duration = Duration::from_millis(500);
 const MOST_CONTRADICTIONS: u32 = 5;
 
 /// Refusals after which one is believed. What was refused may be what a link has made of the image's
-/// metadata, which in HTTP's headers have no checksum. That an image is too large is believed at
-/// once: it happens, and its size is a few bytes among hundreds.
+/// metadata, for which not every receiver and every call has a checksum. That an image is too large
+/// is believed at once: it happens, and its size is a few bytes among hundreds.
 const MOST_REFUSALS: u32 = 3;
 
 enum Judgement {

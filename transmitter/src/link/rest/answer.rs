@@ -1,11 +1,12 @@
 //! What an answer says of an image.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use shared::image::ImageId;
 use shared::receipt::{Receipt, Reject, RejectReason};
+use shared::wire::{HEADER_SUM, header_sum, request_line};
 
 use crate::link::DeliveryError;
 
@@ -27,10 +28,17 @@ impl Answer {
             .collect()
             .await
             .map_err(|error| error.to_string())?;
+        let body = body.to_bytes();
+        let told = parts.headers.get(HEADER_SUM);
+        let made = || header_sum(parts.status.as_str(), each(&parts.headers), &body);
+        if told.is_some_and(|told| *told != made()) {
+            let problem = "the answer was damaged on its way, as its pantelegraph-sum tells";
+            return Err(problem.to_owned());
+        }
         Ok(Self {
             status: parts.status,
             headers: parts.headers,
-            body: body.to_bytes(),
+            body,
         })
     }
 
@@ -72,6 +80,20 @@ impl Answer {
     pub(super) fn tus_receipt(&self) -> Option<Receipt> {
         serde_json::from_slice(self.headers.get("pantelegraph-receipt")?.as_bytes()).ok()
     }
+}
+
+/// Gives a request the sum of what it says of an image.
+pub(super) fn seal<B>(request: &mut Request<B>) {
+    let first = request_line(request.method().as_str(), request.uri().path());
+    let sum = header_sum(&first, each(request.headers()), b"");
+    if let Ok(sum) = HeaderValue::from_str(&sum) {
+        request.headers_mut().insert(HEADER_SUM, sum);
+    }
+}
+
+fn each(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    let headers = headers.iter();
+    headers.map(|(name, value)| (name.as_str(), value.as_bytes()))
 }
 
 /// The connection is good but the answer is not: the image waits before it is tried again, and the

@@ -12,7 +12,7 @@ use shared::telemetry::chain;
 use shared::wire::{Loss, LossReport, Standing, encode_account, encode_losses};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Answer;
+use super::answer::{Answer, seal};
 use super::body::{ImageBody, Part, Progress};
 use super::pieces::Pieces;
 use crate::link::portions::portions;
@@ -48,9 +48,10 @@ impl RestConnection {
     /// long as a connection may be silent. After an error the connection is of no more use.
     pub(super) async fn exchange(
         &self,
-        request: Request<ImageBody>,
+        mut request: Request<ImageBody>,
         moved: &Progress,
     ) -> Result<Answer, String> {
+        seal(&mut request);
         let mut sender = self.sender.lock().await;
         let answering = async {
             sender.ready().await.map_err(|error| chain(&error))?;

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use shared::chunk::crc32c;
 
+use shared::wire::{HEADER_SUM, header_sum, request_line};
+
 use super::script::{CHUNK, Reply, Request, WINDOW, connect};
 use super::tus::{FIRST, SECOND, SIZE, identity, image, proper, receipt};
 use crate::link::rest::pieces::Pieces;
@@ -118,4 +120,27 @@ async fn a_line_that_never_carries_a_window_in_one_go_brings_the_image_all_the_s
     }
     let resent = identity.wire.image_bytes_resent();
     assert!(resent <= breaks * WINDOW, "{resent} in {breaks} breaks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_have_their_sum_and_an_answer_with_another_is_none() {
+    let image = image(SIZE);
+    let (proof, mut held) = (receipt(&image), 0);
+    let (connection, came) = connect(identity(), move |request| {
+        let first = request_line(&request.method, &request.path);
+        let headers = request.headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        assert_eq!(request.header(HEADER_SUM), header_sum(&first, headers, b""));
+        let reply = proper(request, &mut held, SIZE, &proof);
+        Some(match request.header("upload-offset") {
+            "4096" => reply.with(HEADER_SUM, "0badbad0"),
+            _ => reply,
+        })
+    })
+    .await;
+    match connection.deliver(&image, FIRST).await {
+        Err(DeliveryError::Lost(problem)) => assert!(problem.contains("damaged"), "{problem}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(came.summaries().len(), 3);
 }

@@ -1,0 +1,93 @@
+//! The sum of headers and answers (docs/specs/wire.md, "Damage on the way").
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use shared::receipt::{Reject, RejectReason};
+use shared::wire::{HEADER_SUM, header_sum, request_line};
+
+use crate::problem::Problem;
+
+/// No answer of these routes is as long.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Refuses a request whose sum is another, and gives each answer its own.
+pub(super) async fn summed(request: Request, next: Next) -> Response {
+    let first = request_line(request.method().as_str(), request.uri().path());
+    let has_body = request.method() != Method::HEAD;
+    let told = request.headers().get(HEADER_SUM);
+    let is_damaged =
+        told.is_some_and(|told| *told != header_sum(&first, each(request.headers()), b""));
+    let answer = if is_damaged {
+        let message =
+            "the request was damaged on its way, as its pantelegraph-sum tells; send it again";
+        Problem::from(Reject::new(None, RejectReason::ChunkChecksum, message)).into_response()
+    } else {
+        next.run(request).await
+    };
+    sealed(answer, has_body).await
+}
+
+async fn sealed(answer: Response, has_body: bool) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    let body = match to_bytes(body, MAX_ANSWER).await {
+        Ok(body) => body,
+        Err(error) => return Problem::internal(&error).into_response(),
+    };
+    let covered: &[u8] = if has_body { &body } else { b"" };
+    let sum = header_sum(parts.status.as_str(), each(&parts.headers), covered);
+    if let Ok(sum) = HeaderValue::from_str(&sum) {
+        parts.headers.insert(HEADER_SUM, sum);
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
+fn each(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    let headers = headers.iter();
+    headers.map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::put;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(sum: Option<String>) -> (StatusCode, Vec<u8>) {
+        let routes = Router::new()
+            .route("/v1/images/{id}", put(async || "stored"))
+            .route_layer(axum::middleware::from_fn(summed));
+        let mut request = Request::put("/v1/images/7").header("pantelegraph-run", "a");
+        if let Some(sum) = sum {
+            request = request.header(HEADER_SUM, sum);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let answer = routes.oneshot(request).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = to_bytes(body, MAX_ANSWER).await.unwrap();
+        let sum = header_sum(parts.status.as_str(), each(&parts.headers), &body);
+        assert_eq!(parts.headers[HEADER_SUM], sum);
+        (parts.status, body.into())
+    }
+
+    #[tokio::test]
+    async fn what_was_damaged_is_refused_for_now_and_what_has_no_sum_is_taken() {
+        let sum = |run: &str| {
+            let headers = [("pantelegraph-run", run.as_bytes())];
+            Some(header_sum("PUT 7", headers.into_iter(), b""))
+        };
+        assert_eq!(ask(None).await.0, StatusCode::OK);
+        assert_eq!(ask(sum("a")).await.0, StatusCode::OK);
+        let (status, problem) = ask(sum("b")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        let problem: serde_json::Value = serde_json::from_slice(&problem).unwrap();
+        assert_eq!(problem["reason"], "chunk-checksum");
+        assert_eq!(problem["retryable"], true);
+    }
+}

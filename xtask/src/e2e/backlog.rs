@@ -16,7 +16,7 @@ use crate::console;
 /// What memory of a transmitter that queues may be above that after [`FILLED`] images.
 const MORE: f64 = 1.05;
 /// The same for two programs that work: what allocators keep for their threads comes and goes.
-const MORE_AT_WORK: f64 = 1.25;
+const MORE_AT_WORK: f64 = 1.15;
 /// Images after which caches, which have a bound, are full. Runs of fewer than twice as many have the
 /// ceiling alone.
 const FILLED: u64 = 100_000;

@@ -7,6 +7,7 @@ mod tree;
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -69,10 +70,20 @@ impl Volume {
             None => Ok(()),
         };
         match unmounted {
-            // The kernel's answer to a thread that was just reading a request when the mount went.
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(()),
+            // Seen once, perhaps because the mount went while the thread was reading a request. What
+            // counts is that it went.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted && !self.is_mounted()? => {
+                Ok(())
+            }
             other => other.with_context(|| format!("unmounting {}", self.place.display())),
         }
+    }
+
+    /// Whether another file system than its parent's is at its place.
+    fn is_mounted(&self) -> Result<bool> {
+        let device = |path: &Path| Ok::<_, anyhow::Error>(std::fs::metadata(path)?.dev());
+        let parent = self.place.parent().context("a mount has a parent")?;
+        Ok(device(&self.place)? != device(parent)?)
     }
 
     /// Takes the power away and gives it back. No process may have a file open.

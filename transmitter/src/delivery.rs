@@ -259,12 +259,12 @@ impl Delivery {
     }
 
     /// Everything was delivered, but no connection is left to say so, as servers close idle ones; or
-    /// none was needed, and an earlier process could not tell of its losses.
+    /// none was needed, and the process before may have been cut off before it told of its losses
+    /// and of its last number.
     async fn connect_for_last_words(&self) -> Option<Arc<dyn Connection>> {
         let over = self.stop.is_cancelled() || self.gave_up.is_cancelled();
-        let standing = self.outbox.standing();
-        let untold = !self.is_owing() && standing.first_owed < standing.next_sequence;
-        if over || self.connection().is_some() || !(self.met.load(Relaxed) || untold) {
+        let has_to_tell = self.met.load(Relaxed) || self.outbox.standing().next_sequence > 1;
+        if over || self.connection().is_some() || !has_to_tell {
             return None;
         }
         let connecting = tokio::time::timeout(self.options.connect_timeout, self.link.connect());

@@ -123,7 +123,7 @@ async fn everything_is_told_before_goodbye_even_a_loss_of_the_last_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn losses_of_an_earlier_process_are_told_although_nothing_is_owed() {
+async fn losses_and_the_last_number_of_an_earlier_process_are_told_although_nothing_is_owed() {
     for (is_lost, connects) in [(true, 2), (false, 1)] {
         let wire = Wire::new(Answer::Receipt);
         let plans = [Plan::Hang, Plan::Connect(Arc::clone(&wire))];
@@ -140,6 +140,9 @@ async fn losses_of_an_earlier_process_are_told_although_nothing_is_owed() {
             told.first().map(|told| told.0.clone()),
             is_lost.then(|| vec![1])
         );
+        let standing = told.last().map(|(_, standing)| *standing);
+        let numbers = standing.map(|standing| (standing.first_owed, standing.next_sequence));
+        assert_eq!(numbers, is_lost.then_some((2, 2)));
         assert_eq!(link.connects.load(Relaxed), connects);
     }
 }

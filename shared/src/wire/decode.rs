@@ -10,17 +10,14 @@ use super::convert::{
     loss_from_proto, loss_report_from_proto, receipt_from_proto, reject_from_proto,
     standing_from_proto,
 };
-use super::encode::SUM_LEN;
+use super::encode::{SUM, SUM_LEN};
 use super::{
     Chunk, ClientMessage, Hello, Limits, LossReport, ServerMessage, Welcome, lists, proto,
 };
-use crate::chunk::{Crc32c, Segments};
+use crate::chunk::Segments;
 use crate::clock::UnixNanos;
 use crate::receipt::{Durability, Reject, RejectReason};
 use crate::report::RunAccount;
-
-/// Number of the field that has a message's sum.
-const SUM: u32 = 15;
 
 /// Decodes what a transmitter sent.
 ///
@@ -35,7 +32,7 @@ pub fn decode_client(mut message: Segments) -> Result<ClientMessage, Reject> {
     while message.has_remaining() {
         let before = message.len();
         let (field, wire_type) = decode_key(&mut message).map_err(malformed)?;
-        if (field, wire_type) == (SUM, WireType::ThirtyTwoBit) {
+        if (field, wire_type) == (u32::from(SUM), WireType::ThirtyTwoBit) {
             let told = message.try_get_u32_le();
             let told = told.map_err(|_| {
                 Reject::new(
@@ -245,24 +242,18 @@ pub fn decode_losses(body: impl Buf + Clone) -> Result<LossReport, Reject> {
 ///
 /// # Errors
 /// When it is no protobuf or a field of it is missing or malformed.
-pub fn decode_server(message: impl Buf + Clone) -> Result<Option<ServerMessage>, InvalidMessage> {
+pub fn decode_server(
+    message: impl Into<Segments>,
+) -> Result<Option<ServerMessage>, InvalidMessage> {
     use proto::server_message::Kind;
-    let covered = message.remaining().saturating_sub(SUM_LEN);
-    let mut whole = message.clone().take(covered);
-    let message = proto::ServerMessage::decode(message)
+    let mut whole = message.into();
+    let message = proto::ServerMessage::decode(whole.clone())
         .map_err(|error| InvalidMessage::new("server message", error))?;
-    if let Some(told) = message.crc32c {
-        let mut sum = Crc32c::default();
-        while whole.has_remaining() {
-            let piece = whole.chunk();
-            sum.update(piece);
-            let len = piece.len();
-            whole.advance(len);
-        }
-        if sum.finish() != told {
-            let problem = "it was damaged on its way, as its crc32c tells";
-            return Err(InvalidMessage::new("server message", problem));
-        }
+    let covered = whole.len().saturating_sub(SUM_LEN);
+    let is_damaged = |told| whole.split_to(covered).crc32c() != told;
+    if message.crc32c.is_some_and(is_damaged) {
+        let problem = "it was damaged on its way, as its crc32c tells";
+        return Err(InvalidMessage::new("server message", problem));
     }
     let Some(kind) = message.kind else {
         return Ok(None);

@@ -116,8 +116,10 @@ pub fn encode_losses(report: LossReport) -> Bytes {
     loss_report_to_proto(report).encode_to_vec().into()
 }
 
-/// The tag of a message's sum, and the bytes that both take.
-const TAG_SUM: u8 = 15 << 3 | 5;
+/// Number and tag of the field that has a message's sum.
+pub(super) const SUM: u8 = 15;
+const TAG_SUM: u8 = SUM << 3 | 5;
+/// Bytes that tag and sum take.
 pub(super) const SUM_LEN: usize = 5;
 
 /// Tags of a chunk's fields: number times eight plus wire type (2: length, 0: varint, 5: 32 bits).

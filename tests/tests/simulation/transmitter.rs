@@ -351,7 +351,7 @@ async fn read(pipe: Pipe, mut inbound: Inbound, credit: Arc<AtomicU64>) {
         let Some(message) = packet else {
             return pipe.lose("the receiver is gone".to_owned());
         };
-        let message = decode_server(&message[..]).unwrap();
+        let message = decode_server(bytes::Bytes::copy_from_slice(&message)).unwrap();
         match &message {
             Some(ServerMessage::Welcome(welcome)) => credit.fetch_max(welcome.credit, SeqCst),
             Some(ServerMessage::Credit { total }) => credit.fetch_max(*total, SeqCst),

@@ -30,7 +30,7 @@ impl Answer {
             .map_err(|error| error.to_string())?;
         let body = body.to_bytes();
         let told = parts.headers.get(HEADER_SUM);
-        let made = || header_sum(parts.status.as_str(), each(&parts.headers), &body);
+        let made = || header_sum(parts.status.as_str(), &parts.headers, &body);
         if told.is_some_and(|told| *told != made()) {
             let problem = "the answer was damaged on its way, as its pantelegraph-sum tells";
             return Err(problem.to_owned());
@@ -85,15 +85,10 @@ impl Answer {
 /// Gives a request the sum of what it says of an image.
 pub(super) fn seal<B>(request: &mut Request<B>) {
     let first = request_line(request.method().as_str(), request.uri().path());
-    let sum = header_sum(&first, each(request.headers()), b"");
+    let sum = header_sum(&first, request.headers(), b"");
     if let Ok(sum) = HeaderValue::from_str(&sum) {
         request.headers_mut().insert(HEADER_SUM, sum);
     }
-}
-
-fn each(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
-    let headers = headers.iter();
-    headers.map(|(name, value)| (name.as_str(), value.as_bytes()))
 }
 
 /// The connection is good but the answer is not: the image waits before it is tried again, and the

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderName;
 use parking_lot::Mutex;
 use shared::chunk::crc32c;
-
 use shared::wire::{HEADER_SUM, header_sum, request_line};
 
 use super::script::{CHUNK, Reply, Request, WINDOW, connect};
@@ -128,9 +128,12 @@ async fn requests_have_their_sum_and_an_answer_with_another_is_none() {
     let (proof, mut held) = (receipt(&image), 0);
     let (connection, came) = connect(identity(), move |request| {
         let first = request_line(&request.method, &request.path);
-        let headers = request.headers.iter();
-        let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
-        assert_eq!(request.header(HEADER_SUM), header_sum(&first, headers, b""));
+        let headers = request.headers.iter().map(|(name, value)| {
+            let name: HeaderName = name.parse().expect("a header's name");
+            (name, value.parse().expect("a header's value"))
+        });
+        let sum = header_sum(&first, &headers.collect(), b"");
+        assert_eq!(request.header(HEADER_SUM), sum);
         let reply = proper(request, &mut held, SIZE, &proof);
         Some(match request.header("upload-offset") {
             "4096" => reply.with(HEADER_SUM, "0badbad0"),

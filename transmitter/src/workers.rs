@@ -1,6 +1,6 @@
-//! Threads for work with files. Each keeps memory of its own, about a megabyte after some ten
-//! thousand images, so they are few. (tokio's pool makes another one whenever those that it has woken
-//! do not run yet: up to three for each image in flight, and all of them are kept busy in turn.)
+//! Threads for work with files. Each keeps memory of its own, so they are few. tokio's pool was seen
+//! with 88 threads for 32 images in flight, and with 53 when four worked at a time: presumably as it
+//! makes another one whenever those that it has woken do not run yet.
 
 use std::cell::Cell;
 use std::io;

@@ -175,16 +175,18 @@ impl PutConnection {
         };
         let reason = text("pantelegraph-reason").and_then(|reason| reason.parse().ok());
         let Some(reason) = reason else {
-            if status.code() == tonic::Code::OutOfRange
-                || status.code() == tonic::Code::ResourceExhausted
-            {
-                let message = format!(
-                    "{}; lower TRANSMITTER_MESSAGE_SIZE or raise RECEIVER_MAX_MESSAGE_SIZE",
-                    status.message()
-                );
-                return Reject::new(image.meta.id, RejectReason::Limit, message).into();
-            }
-            return self.lose(&words(status));
+            let reason = match status.code() {
+                tonic::Code::OutOfRange => RejectReason::Limit,
+                // Of a receiver's library, or of something between that is busy, which passes.
+                tonic::Code::ResourceExhausted => RejectReason::Unavailable,
+                _ => return self.lose(&words(status)),
+            };
+            let message = format!(
+                "{}; if it is too large, lower TRANSMITTER_MESSAGE_SIZE or raise \
+                 RECEIVER_MAX_MESSAGE_SIZE",
+                status.message()
+            );
+            return Reject::new(image.meta.id, reason, message).into();
         };
         let mut reject = Reject::new(image.meta.id, reason, status.message());
         reject.retryable = text("pantelegraph-retryable") == Some("true");

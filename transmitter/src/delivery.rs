@@ -267,10 +267,20 @@ impl Delivery {
         if over || self.connection().is_some() || !has_to_tell {
             return None;
         }
-        let connecting = tokio::time::timeout(self.options.connect_timeout, self.link.connect());
-        let connection = connecting.await.ok()?.ok()?;
-        self.open.lock().push(Arc::clone(&connection));
-        Some(connection)
+        let mut backoff = Backoff::new(&self.retry);
+        loop {
+            let connecting =
+                tokio::time::timeout(self.options.connect_timeout, self.link.connect()).await;
+            if let Ok(Ok(connection)) = connecting {
+                self.open.lock().push(Arc::clone(&connection));
+                return Some(connection);
+            }
+            // A number can be told at the next start. Losses should not wait for one.
+            if self.outbox.losses(1).await.0.is_empty() {
+                return None;
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
     }
 
     fn is_owing(&self) -> bool {

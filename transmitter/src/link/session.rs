@@ -301,6 +301,11 @@ impl Session {
                 None if reject.reason == RejectReason::Protocol => {
                     self.lose(format!("refused by the receiver: {reject}"));
                 }
+                // What this side sends is proper, so it was damaged on its way; and as it may have been
+                // an image's end, nobody would ever answer for that.
+                None if reject.reason == RejectReason::Invalid && self.is_waited_for() => {
+                    self.lose(format!("something was damaged on its way: {reject}"));
+                }
                 None => {
                     tracing::warn!(reason = %reject.reason, "the receiver says: {reject}");
                     self.told.refused(&reject);
@@ -331,6 +336,11 @@ impl Session {
 
     fn progressed(&self) {
         *self.progress.lock() = Instant::now();
+    }
+
+    /// Whether it is an image that waits for an answer, and no report of losses.
+    fn is_waited_for(&self) -> bool {
+        !self.pending.lock().is_empty() && self.told.is_empty()
     }
 
     fn answer(&self, id: ImageId, answer: Result<Receipt, Reject>) {

@@ -37,7 +37,6 @@ impl Told {
     }
 
     /// Whether nobody waits.
-    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.lock().is_empty()
     }

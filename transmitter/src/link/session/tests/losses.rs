@@ -99,6 +99,30 @@ async fn a_receiver_that_cannot_keep_losses_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_image_whose_end_was_damaged_does_not_wait_for_an_answer() {
+    let (session, messages) = session(4);
+    play(&session, messages, |message, _| match message {
+        // Not even which image it is of can be read.
+        ClientMessage::End { .. } => {
+            let reject = Reject::new(None, RejectReason::Invalid, "no protobuf");
+            vec![ServerMessage::Reject(reject)]
+        }
+        _ => Vec::new(),
+    });
+    let begun = tokio::time::Instant::now();
+    let connection = SessionConnection(Arc::clone(&session));
+    let delivered = connection.deliver(&image(1), attempt()).await;
+    assert!(matches!(delivered, Err(DeliveryError::Lost(_))));
+    assert!(session.lost.is_cancelled());
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    // Where no image waits, it is no reason to break the connection.
+    let (session, _messages) = self::session(4);
+    let reject = Reject::new(None, RejectReason::Invalid, "an account of nothing");
+    session.take(ServerMessage::Reject(reject));
+    assert!(!session.lost.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_waits_for_an_answer_over_a_lost_connection() {
     let (session, messages) = session(4);
     let lost = Arc::clone(&session);

@@ -24,7 +24,7 @@ pub use convert::{
 };
 pub use decode::{decode_account, decode_client, decode_losses, decode_server};
 pub use encode::{Encoded, encode_account, encode_client, encode_losses, encode_server};
-pub use headers::{HEADER_SUM, header_sum, request_line};
+pub use headers::{HEADER_SUM, answer_sum, is_damaged, is_message, request_sum, sum_header};
 pub use lists::{
     MAX_ACCOUNTED, MAX_LOSSES, MAX_UNFINISHED, unpacked, unpacked_account, unpacked_losses,
 };

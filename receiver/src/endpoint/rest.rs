@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put as put_method};
 use shared::chunk::Segments;
@@ -33,17 +33,17 @@ pub fn writing_routes(intake: Arc<Intake>) -> Router {
         .route("/v1/images/{id}", put_method(put::put))
         .route("/v1/clock", get(clock))
         .route(
-            "/v1/runs/account",
+            ACCOUNTS,
             post(account).layer(account_limit).layer(metered.clone()),
         )
-        .route(
-            "/v1/losses",
-            post(losses).layer(losses_limit).layer(metered),
-        )
+        .route(LOSSES, post(losses).layer(losses_limit).layer(metered))
         .with_state(Arc::clone(&intake))
         .merge(tus::routes(intake))
         .route_layer(axum::middleware::from_fn(sum::summed))
 }
+
+const ACCOUNTS: &str = "/v1/runs/account";
+const LOSSES: &str = "/v1/losses";
 
 /// Largest run account: its images are told in portions.
 const MAX_ACCOUNT: usize = metered::WHOLE_BODY;
@@ -74,9 +74,11 @@ async fn clock() -> Response {
 async fn account(
     State(intake): State<Arc<Intake>>,
     Extension(memory): Extension<Holder>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let body = whole(body, "an account", MAX_ACCOUNT)?;
+    sum::check_message(ACCOUNTS, &headers, &body)?;
     room_for(&memory, shared::wire::unpacked_account(&body)).await?;
     let account = shared::wire::decode_account(Segments::from(body))?;
     intake.check_account(&account)?;
@@ -93,9 +95,11 @@ async fn account(
 async fn losses(
     State(intake): State<Arc<Intake>>,
     Extension(memory): Extension<Holder>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let body = whole(body, "a report of losses", MAX_LOSS_REPORT)?;
+    sum::check_message(LOSSES, &headers, &body)?;
     room_for(&memory, shared::wire::unpacked_losses(&body)).await?;
     let report = shared::wire::decode_losses(Segments::from(body))?;
     intake.keep_losses(report).await?;

@@ -122,6 +122,22 @@ fn a_malformed_digest_is_refused_with_the_image_it_belongs_to() {
     );
 }
 
+/// Made by another program, from the descriptions alone: an `End` without a digest, and Python's CRC.
+#[test]
+fn a_message_and_its_sum_are_those_of_the_specification() {
+    let image_id = "01932f3e-0000-7000-8000-000000000001";
+    let image_id = image_id.parse().expect("an id");
+    let end = encode_client(ClientMessage::End {
+        image_id,
+        digest: None,
+    });
+    let mut expected = vec![0x22, 0x26, 0x0a, 0x24];
+    expected.extend_from_slice(b"01932f3e-0000-7000-8000-000000000001");
+    expected.extend_from_slice(&[0x7d, 0x97, 0xae, 0x4b, 0x0a]);
+    assert_eq!(whole(&end), expected);
+    assert!(decode_client(Bytes::from(expected).into()).is_ok());
+}
+
 #[test]
 fn what_was_damaged_on_its_way_is_found_wherever_a_bit_changed() {
     let client = whole(&encode_client(ClientMessage::Begin(Begin {

@@ -1,5 +1,6 @@
 //! Losses and standings that cannot be, and what the receiver makes of those that can.
 
+use http::HeaderMap;
 use pantelegraph_tests::http::RawHttp;
 use pantelegraph_tests::pictures::png;
 use pantelegraph_tests::raw::{RawSession, begin, chunk, end};
@@ -9,7 +10,7 @@ use shared::image::{ImageId, OutboxId};
 use shared::receipt::RejectReason;
 use shared::wire::{
     ClientMessage, Hello, Loss, LossReport, PROTOCOL_VERSION, ServerMessage, Standing,
-    encode_losses,
+    encode_losses, request_sum,
 };
 
 fn standing(outbox: OutboxId, first_owed: u64, next_sequence: u64) -> Option<Standing> {
@@ -163,6 +164,19 @@ async fn losses_over_rest_are_kept_once_and_listed_in_pages() {
         raw.write(body).await;
         assert_eq!(raw.answer().await.unwrap().status, 204);
     }
+    // With the sum of another body: nothing of it is taken.
+    let body = encode_losses(report(0, vec![loss(6)], standing(outbox, 7, 7)));
+    for (of, status) in [(&b"another"[..], 400), (&body[..], 204)] {
+        let sum = request_sum("POST", "/v1/losses", &HeaderMap::new(), of);
+        raw.write(format!(
+            "POST /v1/losses HTTP/1.1\r\nHost: station\r\nPantelegraph-Sum: {sum:08X}\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        ))
+        .await;
+        raw.write(body.clone()).await;
+        assert_eq!(raw.answer().await.unwrap().status, status);
+    }
     let mut sequences = Vec::new();
     let mut path = "/v1/losses?limit=2&transmitter=cam".to_owned();
     loop {
@@ -174,7 +188,7 @@ async fn losses_over_rest_are_kept_once_and_listed_in_pages() {
         };
         path = format!("/v1/losses?limit=2&transmitter=cam&cursor={next}");
     }
-    assert_eq!(sequences, [1, 2, 3, 4, 5]);
+    assert_eq!(sequences, [1, 2, 3, 4, 5, 6]);
     for (query, status) in [
         ("since=tomorrow", 400),
         ("outbox=none", 400),

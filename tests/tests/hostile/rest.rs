@@ -2,12 +2,14 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderValue};
 use pantelegraph_tests::http::{Answer, RawHttp};
 use pantelegraph_tests::pictures::{Picture, jpeg, large, png};
 use pantelegraph_tests::station::Station;
 use sha2::Digest as _;
 use shared::digest::DigestAlgorithm;
 use shared::image::ImageId;
+use shared::wire::{HEADER_SUM, request_sum};
 
 /// Sends a proper image; its id.
 async fn good(raw: &mut RawHttp) -> ImageId {
@@ -228,6 +230,36 @@ async fn a_client_that_asks_first_is_refused_before_it_sends() {
     let answer = raw.answer().await.unwrap();
     problem(&answer, 413, "limit", &["RECEIVER_MAX_IMAGE_SIZE"]);
     station.shows_only(&[]).await;
+}
+
+#[tokio::test]
+async fn a_request_with_the_sum_of_another_is_refused_and_the_connection_goes_on() {
+    let station = Station::start(&[]).await;
+    let mut raw = RawHttp::connect(station.http()).await;
+    let (id, picture) = (ImageId::new(), large(9_000_000, 5));
+    let length = picture.bytes.len();
+    let path = format!("/v1/images/{id}");
+    let mut headers = HeaderMap::new();
+    let sums = ["gooe", "good"].map(|run| {
+        headers.insert("pantelegraph-run", HeaderValue::from_static(run));
+        request_sum("PUT", &path, &headers, b"")
+    });
+    for (sum, status) in sums.into_iter().zip([400, 201]) {
+        let headers = format!(
+            "Content-Length: {length}\r\nPantelegraph-Run: good\r\nPantelegraph-Sum: {sum:08x}\r\n"
+        );
+        raw.write_put(&id.to_string(), &headers).await;
+        raw.write(&picture.bytes).await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!(answer.status, status, "{answer:?}");
+        if status == 400 {
+            problem(&answer, 400, "chunk-checksum", &["pantelegraph-sum"]);
+        }
+    }
+    let headers = format!("Content-Length: 1\r\nExpect: 100-continue\r\n{HEADER_SUM}: 0\r\n");
+    raw.write_put(&id.to_string(), &headers).await;
+    assert_eq!(raw.answer().await.unwrap().status, 400);
+    station.shows_only(&[id]).await;
 }
 
 #[tokio::test]

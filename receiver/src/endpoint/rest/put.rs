@@ -59,7 +59,7 @@ pub(super) async fn put(
 }
 
 /// Whether the client sends the body only when it is told to go on (RFC 9110, section 10.1.1).
-fn waits_for_consent(headers: &HeaderMap) -> bool {
+pub(super) fn waits_for_consent(headers: &HeaderMap) -> bool {
     headers
         .get(header::EXPECT)
         .is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))

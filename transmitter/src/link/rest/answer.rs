@@ -1,13 +1,14 @@
 //! What an answer says of an image.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use shared::image::ImageId;
 use shared::receipt::{Receipt, Reject, RejectReason};
-use shared::wire::{HEADER_SUM, header_sum, request_line};
+use shared::wire::{HEADER_SUM, answer_sum, is_damaged, request_sum, sum_header};
 
+use super::body::ImageBody;
 use crate::link::DeliveryError;
 
 /// Largest answer that is taken from a receiver.
@@ -19,6 +20,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// It is not what the receiver sent, as its sum tells.
+    pub(super) is_damaged: bool,
 }
 
 impl Answer {
@@ -29,17 +32,31 @@ impl Answer {
             .await
             .map_err(|error| error.to_string())?;
         let body = body.to_bytes();
-        let told = parts.headers.get(HEADER_SUM);
-        let made = || header_sum(parts.status.as_str(), &parts.headers, &body);
-        if told.is_some_and(|told| *told != made()) {
-            let problem = "the answer was damaged on its way, as its pantelegraph-sum tells";
-            return Err(problem.to_owned());
-        }
+        let made = || answer_sum(parts.status.as_str(), &parts.headers, &body);
         Ok(Self {
+            is_damaged: is_damaged(&parts.headers, made),
             status: parts.status,
             headers: parts.headers,
             body,
         })
+    }
+
+    /// The answer if it is what the receiver sent.
+    ///
+    /// # Errors
+    /// That it is not.
+    pub(super) fn sound(self) -> Result<Self, String> {
+        if self.is_damaged {
+            let problem = "the answer was damaged on its way, as its pantelegraph-sum tells";
+            return Err(problem.to_owned());
+        }
+        Ok(self)
+    }
+
+    /// The same for an answer about an image, which is then asked for again later, over the same
+    /// connection: something between may be damaging every answer.
+    pub(super) fn sound_of(self, id: ImageId) -> Result<Self, DeliveryError> {
+        self.sound().map_err(|problem| later(id, problem))
     }
 
     /// A header that is a whole number.
@@ -82,13 +99,11 @@ impl Answer {
     }
 }
 
-/// Gives a request the sum of what it says of an image.
-pub(super) fn seal<B>(request: &mut Request<B>) {
-    let first = request_line(request.method().as_str(), request.uri().path());
-    let sum = header_sum(&first, request.headers(), b"");
-    if let Ok(sum) = HeaderValue::from_str(&sum) {
-        request.headers_mut().insert(HEADER_SUM, sum);
-    }
+/// Gives a request the sum of what it says of an image, or of its message.
+pub(super) fn seal(request: &mut Request<ImageBody>) {
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    let sum = request_sum(method, path, request.headers(), request.body().message());
+    request.headers_mut().insert(HEADER_SUM, sum_header(sum));
 }
 
 /// The connection is good but the answer is not: the image waits before it is tried again, and the

@@ -91,6 +91,14 @@ impl ImageBody {
         Self::Whole(Some(bytes))
     }
 
+    /// The message that it is, before anything of it was sent; empty for an image.
+    pub(super) fn message(&self) -> &[u8] {
+        match self {
+            Self::Whole(Some(message)) => message,
+            _ => b"",
+        }
+    }
+
     /// The body, how far it is, and why it ended early, if it does.
     pub(super) fn of(part: Part, identity: &Identity) -> (Self, Progress, Problem) {
         let (moved, problem) = (Progress::default(), Problem::default());

@@ -82,6 +82,7 @@ impl RestConnection {
         request: http::request::Builder,
         part: Part,
     ) -> Result<Answer, DeliveryError> {
+        let id = part.id;
         let (body, moved, problem) = ImageBody::of(part, &self.identity);
         let request = request
             .body(body)
@@ -92,7 +93,7 @@ impl RestConnection {
             self.lost.cancel();
             return Err(unreadable(problem));
         }
-        exchanged.map_err(DeliveryError::Lost)
+        exchanged.map_err(DeliveryError::Lost)?.sound_of(id)
     }
 
     pub(super) async fn look_at_clock(&self) -> Result<(), LinkError> {
@@ -101,7 +102,8 @@ impl RestConnection {
             .body(ImageBody::empty())
             .map_err(|error| self.protocol(error.to_string()))?;
         let t1 = UnixNanos::now();
-        let Answer { status, body, .. } = self.ask(request).await.map_err(LinkError::Lost)?;
+        let answer = self.ask(request).await.and_then(Answer::sound);
+        let Answer { status, body, .. } = answer.map_err(LinkError::Lost)?;
         let t4 = UnixNanos::now();
         let times: Option<(i64, i64)> = serde_json::from_slice::<serde_json::Value>(&body)
             .ok()
@@ -132,7 +134,8 @@ impl RestConnection {
             .header(header::CONTENT_TYPE, "application/protobuf")
             .body(ImageBody::whole(message))
             .map_err(|error| LinkError::Lost(error.to_string()))?;
-        let answer = self.ask(request).await.map_err(LinkError::Lost)?;
+        let answer = self.ask(request).await.and_then(Answer::sound);
+        let answer = answer.map_err(LinkError::Lost)?;
         let status = answer.status;
         if status.is_success() {
             return Ok(());

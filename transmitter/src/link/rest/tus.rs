@@ -125,7 +125,7 @@ impl RestConnection {
 
     async fn ask_how_far(&self, meta: &ImageMeta) -> Result<Next, DeliveryError> {
         let request = self.tus("HEAD", &upload(meta.id));
-        let answer = self.tus_exchange(request).await?;
+        let answer = self.tus_exchange(meta.id, request).await?;
         Ok(match answer.status {
             StatusCode::OK => {
                 let same_size = answer.number("upload-length") == Some(meta.size);
@@ -151,7 +151,7 @@ impl RestConnection {
             .header("upload-length", meta.size)
             .header("upload-metadata", self.metadata(meta))
             .header(header::CONTENT_LENGTH, 0);
-        let answer = self.tus_exchange(request).await?;
+        let answer = self.tus_exchange(meta.id, request).await?;
         if answer.status == StatusCode::CREATED {
             return Ok(match answer.tus_receipt() {
                 Some(receipt) => Next::Stored(Box::new(receipt)),
@@ -209,7 +209,11 @@ impl RestConnection {
             self.pieces.broke(len);
             return Ok(Step::Send(offset).into());
         }
-        if answer.reason() == Some(RejectReason::Invalid) {
+        let damaged = [RejectReason::Invalid, RejectReason::ChunkChecksum];
+        if answer
+            .reason()
+            .is_some_and(|reason| damaged.contains(&reason))
+        {
             // The request was proper when it was sent.
             return Ok(Step::Ask.into());
         }
@@ -237,10 +241,15 @@ impl RestConnection {
         self.request(method, path).header(VERSION.0, VERSION.1)
     }
 
-    async fn tus_exchange(&self, request: http::request::Builder) -> Result<Answer, DeliveryError> {
+    async fn tus_exchange(
+        &self,
+        id: ImageId,
+        request: http::request::Builder,
+    ) -> Result<Answer, DeliveryError> {
         let lost = |error: http::Error| DeliveryError::Lost(error.to_string());
         let request = request.body(ImageBody::empty()).map_err(lost)?;
-        self.ask(request).await.map_err(DeliveryError::Lost)
+        let answer = self.ask(request).await;
+        answer.map_err(DeliveryError::Lost)?.sound_of(id)
     }
 
     /// `Upload-Metadata` (docs/specs/wire.md).

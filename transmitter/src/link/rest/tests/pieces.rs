@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use parking_lot::Mutex;
 use shared::chunk::crc32c;
-use shared::wire::{HEADER_SUM, header_sum, request_line};
+use shared::wire::{HEADER_SUM, request_sum, sum_header};
 
 use super::script::{CHUNK, Reply, Request, WINDOW, connect};
 use super::tus::{FIRST, SECOND, SIZE, identity, image, proper, receipt};
@@ -127,13 +127,12 @@ async fn requests_have_their_sum_and_an_answer_with_another_is_none() {
     let image = image(SIZE);
     let (proof, mut held) = (receipt(&image), 0);
     let (connection, came) = connect(identity(), move |request| {
-        let first = request_line(&request.method, &request.path);
         let headers = request.headers.iter().map(|(name, value)| {
             let name: HeaderName = name.parse().expect("a header's name");
             (name, value.parse().expect("a header's value"))
         });
-        let sum = header_sum(&first, &headers.collect(), b"");
-        assert_eq!(request.header(HEADER_SUM), sum);
+        let sum = request_sum(&request.method, &request.path, &headers.collect(), b"");
+        assert_eq!(request.header(HEADER_SUM), sum_header(sum));
         let reply = proper(request, &mut held, SIZE, &proof);
         Some(match request.header("upload-offset") {
             "4096" => reply.with(HEADER_SUM, "0badbad0"),
@@ -142,8 +141,17 @@ async fn requests_have_their_sum_and_an_answer_with_another_is_none() {
     })
     .await;
     match connection.deliver(&image, FIRST).await {
-        Err(DeliveryError::Lost(problem)) => assert!(problem.contains("damaged"), "{problem}"),
+        Err(DeliveryError::Rejected(reject)) => {
+            assert!(
+                reject.retryable && reject.message.contains("damaged"),
+                "{reject}"
+            );
+        }
         other => panic!("{other:?}"),
     }
+    assert!(
+        !connection.lost.is_cancelled(),
+        "it waits for no other connection"
+    );
     assert_eq!(came.summaries().len(), 3);
 }

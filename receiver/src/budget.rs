@@ -59,7 +59,7 @@ const KEPT_TENTHS: u64 = 3;
 const SEAT: u64 = 128 << 10;
 /// The part of what can be leased that seats leave, and what they leave at least where there is as
 /// much: with less, those who wait for each other's messages hardly get on.
-const LEFT_PART: u64 = 4;
+const LEFT_PART: u64 = 3;
 const LEFT: u64 = 16 << 20;
 
 /// The part of the windows that are left which one connection gets.

@@ -344,10 +344,10 @@ async fn seats_take_from_what_can_be_leased_and_leave_a_part() {
     one.clear();
     assert_eq!(leased(&budget), 0);
     assert_eq!(budget.bulk.available(), 36 << 20);
-    // A quarter, where that is more.
+    // A third, where that is more.
     let budget = Budget::new(256 << 20);
     let seats: Vec<Seat> = (0..2_000).map(|_| budget.seat()).collect();
-    assert_eq!(budget.leasable(), 48 << 20);
+    assert_eq!(budget.leasable(), 64 << 20);
     drop(seats);
     assert_eq!(budget.leasable(), budget.capacity);
 }

@@ -13,14 +13,12 @@ use super::process::{Process, Usage};
 use super::stations::{STOP, Station, transmitter_to};
 use crate::console;
 
-/// What memory of a transmitter that queues may be in the second half of a run above that in the
-/// first.
+/// What memory of a transmitter that queues may be above that after [`FILLED`] images.
 const MORE: f64 = 1.05;
-/// The same for two programs that work: their pools of threads, which have a bound, grow now and
-/// then, and each thread keeps some memory.
+/// The same for two programs that work: what allocators keep for their threads comes and goes.
 const MORE_AT_WORK: f64 = 1.15;
-/// Images after which caches, which have a bound, are full, and the halves begin. Runs of fewer than
-/// twice as many have the ceiling alone.
+/// Images after which caches, which have a bound, are full. Runs of fewer than twice as many have the
+/// ceiling alone.
 const FILLED: u64 = 100_000;
 /// What memory never exceeds, MiB.
 const CEILING: f64 = 32.0;
@@ -49,49 +47,46 @@ pub(crate) struct Options {
 struct Memory {
     /// After so many images its caches are full.
     filled_at: u64,
-    /// Between the halves of what follows.
-    middle: u64,
-    /// The most before that, and in each half.
+    /// The most before that, in the half before that, and from then on.
     parts: [f64; 3],
 }
 
 impl Memory {
     fn new(images: u64) -> Self {
-        let filled_at = FILLED.min(images / 2);
         Self {
-            filled_at,
-            middle: filled_at.midpoint(images),
+            filled_at: FILLED.min(images / 2),
             parts: [0.0; 3],
         }
     }
 
     fn note(&mut self, images: u64, usage: Usage) {
         let memory = usage.memory as f64 / f64::from(1 << 20);
+        // What opening takes and gives back is not what later growth is to be compared with.
         let part = match images {
-            _ if images >= self.middle => 2,
-            _ if images >= self.filled_at => 1,
+            _ if images >= self.filled_at => 2,
+            _ if images >= self.filled_at / 2 => 1,
             _ => 0,
         };
         self.parts[part] = self.parts[part].max(memory);
     }
 
     fn check(&self, what: &str, ceiling: f64, more: f64) -> Result<()> {
-        let [first, one, two] = self.parts;
-        let (filled, middle) = (self.filled_at, self.middle);
-        let most = first.max(one).max(two);
-        ensure!(two > 0.0, "memory of the {what} was never seen");
+        let [first, filled, after] = self.parts;
+        let (most, at) = (first.max(filled).max(after), self.filled_at);
+        ensure!(after > 0.0, "memory of the {what} was never seen");
         ensure!(
             most <= ceiling,
             "memory of the {what} was at {most:.1} MiB, more than {ceiling:.0}"
         );
         ensure!(
-            filled < FILLED || two <= one * more,
-            "memory of the {what} grows: {one:.1} MiB at most from {filled} to {middle} images, \
-             {two:.1} MiB from then on"
+            at < FILLED || after <= filled * more,
+            "memory of the {what} grows: {filled:.1} MiB at most from {} to {at} images, \
+             {after:.1} MiB from then on",
+            at / 2
         );
         console::passed(format_args!(
-            "memory of the {what}: {first:.1} MiB at most until {filled} images, {one:.1} MiB until \
-             {middle}, {two:.1} MiB from then on"
+            "memory of the {what}: {filled:.1} MiB at most before {at} images, {after:.1} MiB from \
+             then on"
         ));
         Ok(())
     }

@@ -18,10 +18,9 @@ const CLIENTS: usize = 60;
 /// What each of them leaves in memory.
 const STALLED: usize = 900_000;
 
-/// What all of them may take, a little more than: of the 18 MiB that the program leaves of the
-/// setting, seven tenths are not the allocator's, and a quarter of those is for windows. Together they
-/// send more than five times that.
-const MOST: u64 = 10 << 20;
+/// What all of them may take: of the 18 MiB that the program leaves of the setting, seven tenths are not
+/// the allocator's, and a quarter of those is for windows. Together they send more than five times that.
+const MOST: u64 = (18 << 20) / 10 * 7 / 4 * 3;
 
 const FLAGS: [&str; 8] = [
     "--max-memory",

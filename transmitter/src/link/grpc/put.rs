@@ -175,22 +175,42 @@ impl PutConnection {
         };
         let reason = text("pantelegraph-reason").and_then(|reason| reason.parse().ok());
         let Some(reason) = reason else {
-            let reason = match status.code() {
-                tonic::Code::OutOfRange => RejectReason::Limit,
-                // Of a receiver's library, or of something between that is busy, which passes.
-                tonic::Code::ResourceExhausted => RejectReason::Unavailable,
-                _ => return self.lose(&words(status)),
+            return match too_much(image.meta.id, status) {
+                Some(reject) => reject.into(),
+                None => self.lose(&words(status)),
             };
-            let message = format!(
-                "{}; if it is too large, lower TRANSMITTER_MESSAGE_SIZE or raise \
-                 RECEIVER_MAX_MESSAGE_SIZE",
-                status.message()
-            );
-            return Reject::new(image.meta.id, reason, message).into();
         };
         let mut reject = Reject::new(image.meta.id, reason, status.message());
         reject.retryable = text("pantelegraph-retryable") == Some("true");
         reject.quarantined = text("pantelegraph-quarantined") == Some("true");
         reject.into()
+    }
+}
+
+/// What a status without the receiver's words says of the image, if it is not the connection's end.
+fn too_much(id: ImageId, status: &tonic::Status) -> Option<Reject> {
+    let reason = match status.code() {
+        tonic::Code::OutOfRange => RejectReason::Limit,
+        // Of a receiver's library, or of something between that is busy, which passes.
+        tonic::Code::ResourceExhausted => RejectReason::Unavailable,
+        _ => return None,
+    };
+    let message = format!(
+        "{}; if it is too large, lower TRANSMITTER_MESSAGE_SIZE or raise RECEIVER_MAX_MESSAGE_SIZE",
+        status.message()
+    );
+    Some(Reject::new(id, reason, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn something_between_that_is_busy_loses_no_image() {
+        let asked = |status| too_much(ImageId::new(), &status).map(|reject| reject.retryable);
+        assert_eq!(asked(tonic::Status::resource_exhausted("busy")), Some(true));
+        assert_eq!(asked(tonic::Status::out_of_range("large")), Some(false));
+        assert_eq!(asked(tonic::Status::unavailable("gone")), None);
     }
 }

@@ -123,6 +123,26 @@ async fn an_image_whose_end_was_damaged_does_not_wait_for_an_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_report_of_losses_that_is_refused_does_not_take_the_connection_from_an_image() {
+    let (session, messages) = session(4);
+    play(&session, messages, |message, _| match message {
+        // Whose it is cannot be told: the receiver answers the first of both.
+        ClientMessage::Losses(_) => {
+            let reject = Reject::new(None, RejectReason::Invalid, "too many");
+            vec![ServerMessage::Reject(reject)]
+        }
+        _ => Vec::new(),
+    });
+    let connection = SessionConnection(Arc::clone(&session));
+    let image = image(1);
+    let mut delivering = Box::pin(connection.deliver(&image, attempt()));
+    assert!(futures_util::poll!(&mut delivering).is_pending());
+    let told = connection.losses(vec![loss(1)], standing()).await;
+    assert!(matches!(told, Err(LinkError::Protocol { .. })), "{told:?}");
+    assert!(!session.lost.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_waits_for_an_answer_over_a_lost_connection() {
     let (session, messages) = session(4);
     let lost = Arc::clone(&session);

@@ -44,7 +44,7 @@ const TIME: Duration = Duration::from_secs(3);
 fn main() {
     let folder = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     let folder = folder.map_or_else(std::env::temp_dir, PathBuf::from);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = pantelegraph_receiver::server::runtime().unwrap();
     println!("durability   size  in flight  images/s     MB/s   p50 ms   p99 ms");
     for durability in [Durability::Memory, Durability::Written, Durability::Synced] {
         for size in [10_000, 100_000, 500_000] {

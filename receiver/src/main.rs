@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match pantelegraph_receiver::server::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             say(format_args!(

@@ -33,6 +33,21 @@ pub struct Listeners {
     pub http: Option<TcpListener>,
 }
 
+/// Threads for work that may block: files, questions to the catalogue, names of hosts. Each keeps memory
+/// of its own, and as many as tokio allows (512) come one by one while images pass.
+const BLOCKING_THREADS: usize = 16;
+
+/// Threads of a receiver.
+///
+/// # Errors
+/// When the system gives none.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+}
+
 /// Why a receiver cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

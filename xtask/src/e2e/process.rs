@@ -48,7 +48,9 @@ pub(crate) struct Usage {
     pub(crate) memory: u64,
     /// Open file descriptors.
     pub(crate) files: u64,
-    /// Time of processors, in user and system mode.
+    /// Time of processors in the program itself.
+    pub(crate) user: Duration,
+    /// Time of processors, that of the kernel for it included.
     pub(crate) cpu: Duration,
 }
 
@@ -189,13 +191,15 @@ impl Process {
         let (status, stat) = (read("status")?, read("stat")?);
         let files = std::fs::read_dir(process.join("fd"))
             .with_context(|| format!("{} has ended", self.name))?;
-        let ticks = rustix::param::clock_ticks_per_second();
+        let per_second = rustix::param::clock_ticks_per_second() as f64;
+        let time = |ticks: u64| Duration::from_secs_f64(ticks as f64 / per_second);
+        let [user, system] = cpu_ticks(&stat)
+            .with_context(|| format!("the times of {} cannot be read", self.name))?;
         Ok(Usage {
             memory: kibibytes(&status, "VmRSS:").unwrap_or(0),
             files: files.count() as u64,
-            cpu: cpu_ticks(&stat)
-                .map(|used| Duration::from_secs_f64(used as f64 / ticks as f64))
-                .with_context(|| format!("the times of {} cannot be read", self.name))?,
+            user: time(user),
+            cpu: time(user + system),
         })
     }
 
@@ -260,12 +264,12 @@ fn kibibytes(status: &str, field: &str) -> Option<u64> {
 
 /// `utime` and `stime` of `/proc/PID/stat`, fields 14 and 15, clock ticks (proc_pid_stat(5)). The
 /// name, field 2, is in parentheses and may hold anything.
-fn cpu_ticks(stat: &str) -> Option<u64> {
+fn cpu_ticks(stat: &str) -> Option<[u64; 2]> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    Some([user, system])
 }
 
 /// The last lines of output and log, for an error.
@@ -303,7 +307,7 @@ mod tests {
     #[test]
     fn reads_processor_time_whatever_the_name_is() {
         let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 30 12 13 14";
-        assert_eq!(cpu_ticks(stat), Some(42));
+        assert_eq!(cpu_ticks(stat), Some([30, 12]));
         assert_eq!(cpu_ticks("7 (a"), None);
     }
 

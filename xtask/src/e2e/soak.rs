@@ -1,20 +1,27 @@
 //! Many images through both programs: what one costs at the end, it cost at the start.
+//!
+//! Memory and open files are compared with what they were. Time is compared with that of fresh
+//! programs, which do their first images beside the last ones: see [`beside`].
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+mod beside;
+mod pair;
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::process::Usage;
-use super::stations::{Station, transmitter_to};
-use super::{Build, site};
+use self::beside::{Beside, Ratio};
+use self::pair::{Pair, Part, Time};
+use super::{Build, Site, site};
 use crate::console;
 
 /// Parts into which the images are divided; the first is warm-up.
 const PARTS: u64 = 10;
 /// Parts that are compared at each end.
 const ENDS: usize = 3;
+/// Parts that fresh programs do beside the last ones; their first is warm-up as well.
+const FRESH: u64 = 1 + ENDS as u64;
 /// What the end may be above the start.
 const MORE: f64 = 1.10;
 /// Between two looks at the processes.
@@ -42,21 +49,6 @@ pub(crate) struct Options {
     no_build: bool,
 }
 
-/// What one part was like.
-struct Part {
-    images: u64,
-    seconds: f64,
-    sides: [Cost; 2],
-}
-
-/// What one program took in one part.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Cost {
-    cpu_us_per_image: f64,
-    memory: f64,
-    files: u64,
-}
-
 /// Runs it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(
@@ -66,14 +58,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     let site = site("soak", Build::Release, options.no_build)?;
     console::title("soak");
-    let folder = site.folder("soak")?;
-    let parts = measure(&site, &folder, options)?;
+    let (parts, fresh, beside) = measure(&site, options)?;
+    console::note("the programs that are watched");
     print(&parts);
+    console::note("fresh programs beside their last images");
+    print(&fresh);
     let (first, last) = (&parts[1..=ENDS], &parts[parts.len() - ENDS..]);
     let mut above = Vec::new();
     for (side, name) in SIDES.iter().enumerate() {
         let [before, after] = [first, last].map(|parts| at_an_end(parts, side));
         above.extend(compare(name, &before, &after));
+        for (what, of) in TIMES {
+            above.extend(judge(name, what, beside.ratio(side, of)?));
+        }
     }
     ensure!(above.is_empty(), "{}", above.join("; "));
     super::clear(&site.work)?;
@@ -83,33 +80,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 const SIDES: [&str; 2] = ["transmitter", "receiver"];
 
-/// What a program took in the parts at one end: the least time, because whatever else runs only adds
-/// to it and by as much as a third, and the most of what stays.
-fn at_an_end(parts: &[Part], side: usize) -> Cost {
+/// Times that are compared. That of the kernel depends on how long processors and disk had been idle,
+/// and is the larger part: by itself it would hide what the program does.
+const TIMES: [(&str, Time); 2] = [
+    ("its own time", |times| times.user),
+    ("its own time and the kernel's", |times| times.all),
+];
+
+/// The most of what stays that a program took in the parts at one end.
+fn at_an_end(parts: &[Part], side: usize) -> [f64; 2] {
     let costs = parts.iter().map(|part| part.sides[side]);
-    let together = costs.reduce(|one, two| Cost {
-        cpu_us_per_image: one.cpu_us_per_image.min(two.cpu_us_per_image),
-        memory: one.memory.max(two.memory),
-        files: one.files.max(two.files),
-    });
-    together.unwrap_or(Cost {
-        cpu_us_per_image: 0.0,
-        memory: 0.0,
-        files: 0,
+    costs.fold([0.0; 2], |[memory, files], cost| {
+        [cost.memory.max(memory), files.max(cost.files as f64)]
     })
 }
 
 /// What is more than a tenth above what it was. Two files more are no leak of one each image.
-fn compare(name: &str, before: &Cost, after: &Cost) -> Vec<String> {
+fn compare(name: &str, before: &[f64; 2], after: &[f64; 2]) -> Vec<String> {
     let mut above = Vec::new();
     for (what, before, after) in [
-        (
-            "CPU time per image",
-            before.cpu_us_per_image,
-            after.cpu_us_per_image,
-        ),
-        ("memory", before.memory, after.memory),
-        ("open files", before.files as f64 + 2.0, after.files as f64),
+        ("memory", before[0], after[0]),
+        ("open files", before[1] + 2.0, after[1]),
     ] {
         if after > before * MORE {
             above.push(format!(
@@ -120,130 +111,75 @@ fn compare(name: &str, before: &Cost, after: &Cost) -> Vec<String> {
     above
 }
 
-fn measure(site: &super::Site, folder: &Path, options: &Options) -> Result<Vec<Part>> {
-    let station = Station::start(site, folder, &["--durability", &options.durability])?;
-    let count = options.images.to_string();
-    let args = [
-        "--transport",
-        options.transport.name(),
-        "--run",
-        "soak",
-        "--pattern",
-        &options.pattern,
-        "--count",
-        &count,
-        "--outbox-durability",
-        &options.durability,
-        "--outbox-min-free",
-        "0",
-    ];
-    let mut process = transmitter_to(site, folder, &station.destinations(), args)?;
-    let bar = ProgressBar::new(options.images).with_style(
+/// What is said of the time of an image.
+fn judge(name: &str, what: &str, ratio: Ratio) -> Option<String> {
+    let Ratio { all, least, most } = ratio;
+    let words = format!(
+        "{name}: {what} for an image is {all:.3} times that of a fresh one beside it ({least:.3} to \
+         {most:.3} in ten slices)"
+    );
+    if all > MORE {
+        return Some(words);
+    }
+    console::passed(words);
+    None
+}
+
+/// The parts of the programs that are watched, those of the fresh ones, and both side by side.
+fn measure(site: &Site, options: &Options) -> Result<(Vec<Part>, Vec<Part>, Beside)> {
+    let each = options.images / PARTS;
+    let images = each * PARTS;
+    let mut old = Pair::start("old", site, options, (images, each))?;
+    let mut fresh: Option<Pair> = None;
+    let mut beside = Beside::default();
+    let bar = ProgressBar::new(images).with_style(
         ProgressStyle::with_template("   {bar:40} {pos}/{len} images, {per_sec}, {eta} left")
             .context("the form of the bar")?,
     );
-    let mut parts = Vec::new();
-    let (mut arrived, mut moved) = (0, Instant::now());
-    let mut watch = Watch::begin(0, [process.usage()?, station.usage()?]);
-    while parts.len() < PARTS as usize {
+    while !(old.is_done() && fresh.as_ref().is_some_and(Pair::is_done)) {
         std::thread::sleep(LOOK);
-        if process.ended()?.is_some() {
-            // It ended after its last image, hence not before the last part.
-            break;
-        }
-        let (now, usage) = (station.received()?, [process.usage()?, station.usage()?]);
-        watch.look(&usage);
-        bar.set_position(now);
-        if now > arrived {
-            (arrived, moved) = (now, Instant::now());
-        }
-        ensure!(moved.elapsed() < STUCK, "stuck after {arrived} images");
-        if now * PARTS >= options.images * (parts.len() as u64 + 1) {
-            parts.push(watch.end(now, &usage));
-            watch = Watch::begin(now, usage);
+        let seen = old.look()?;
+        bar.set_position(old.arrived());
+        let Some(fresh) = &mut fresh else {
+            if seen.images >= images - FRESH * each {
+                fresh = Some(Pair::start("fresh", site, options, (FRESH * each, each))?);
+            }
+            continue;
+        };
+        let other = fresh.look()?;
+        let are_warm = other.images >= each && seen.images >= images - (FRESH - 1) * each;
+        if are_warm && !old.is_done() && !fresh.is_done() {
+            beside.add(seen, other);
         }
     }
     bar.finish_and_clear();
-    let ended = process.wait(STUCK)?;
+    let compared = beside.images();
     ensure!(
-        ended.status.success(),
-        "the transmitter ended with {}",
-        ended.status
+        compared.iter().all(|images| *images >= each),
+        "only {compared:?} images came side by side, fewer than {each}: one of the pairs is much \
+         faster than the other"
     );
-    ensure!(
-        parts.len() as u64 + 1 >= PARTS,
-        "{} parts were seen only: take more images",
-        parts.len()
-    );
-    let received = station.received()?;
-    ensure!(received == options.images, "{received} images arrived");
-    station.stop()?;
-    Ok(parts)
-}
-
-/// One part while it lasts.
-struct Watch {
-    from: u64,
-    start: Instant,
-    at_start: [Usage; 2],
-    memory: [f64; 2],
-    files: [u64; 2],
-    looks: f64,
-}
-
-impl Watch {
-    fn begin(from: u64, usage: [Usage; 2]) -> Self {
-        Self {
-            from,
-            start: Instant::now(),
-            at_start: usage,
-            memory: [0.0; 2],
-            files: [0; 2],
-            looks: 0.0,
-        }
-    }
-
-    fn look(&mut self, usage: &[Usage; 2]) {
-        self.looks += 1.0;
-        for (side, usage) in usage.iter().enumerate() {
-            self.memory[side] += usage.memory as f64;
-            self.files[side] = self.files[side].max(usage.files);
-        }
-    }
-
-    fn end(&self, at: u64, usage: &[Usage; 2]) -> Part {
-        let images = at - self.from;
-        let cost = |side: usize| {
-            let cpu = usage[side].cpu.saturating_sub(self.at_start[side].cpu);
-            Cost {
-                cpu_us_per_image: cpu.as_secs_f64() * 1e6 / images as f64,
-                memory: self.memory[side] / self.looks,
-                files: self.files[side],
-            }
-        };
-        Part {
-            images,
-            seconds: self.start.elapsed().as_secs_f64(),
-            sides: [cost(0), cost(1)],
-        }
-    }
+    let fresh = fresh.context("the fresh programs were started")?;
+    Ok((old.end()?, fresh.end()?, beside))
 }
 
 fn print(parts: &[Part]) {
     console::note(
-        "part  images   per s |  transmitter: us  MiB  files |  receiver: us  MiB  files",
+        "part  images   per s | transmitter: own us    us   MiB  files | receiver: own us    us   MiB  files",
     );
     for (number, part) in (1..).zip(parts) {
         let [own, other] = part.sides;
         let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
         console::note(format_args!(
-            "{number:>4}  {:>6}  {:>6.0} |  {:>15.0}  {:>4.1}  {:>4} |  {:>12.0}  {:>4.1}  {:>4}",
+            "{number:>4}  {:>6}  {:>6.0} | {:>19.0}  {:>4.0}  {:>4.1}  {:>5} | {:>16.0}  {:>4.0}  {:>4.1}  {:>5}",
             part.images,
             part.images as f64 / part.seconds,
-            own.cpu_us_per_image,
+            own.times.user,
+            own.times.all,
             mebibytes(own.memory),
             own.files,
-            other.cpu_us_per_image,
+            other.times.user,
+            other.times.all,
             mebibytes(other.memory),
             other.files
         ));
@@ -252,41 +188,42 @@ fn print(parts: &[Part]) {
 
 #[cfg(test)]
 mod tests {
+    use super::pair::{Cost, Times};
     use super::*;
-
-    const COST: Cost = Cost {
-        cpu_us_per_image: 100.0,
-        memory: 20e6,
-        files: 30,
-    };
 
     #[test]
     fn a_tenth_more_is_no_growth_and_more_than_that_is() {
-        assert_eq!(compare("x", &COST, &COST), Vec::<String>::new());
-        let little = Cost {
-            memory: 21.9e6,
-            cpu_us_per_image: 109.0,
-            files: 34,
-        };
-        assert_eq!(compare("x", &COST, &little), Vec::<String>::new());
-        for (much, what) in [
-            (
-                Cost {
-                    memory: 22.1e6,
-                    ..COST
-                },
-                "memory",
-            ),
-            (
-                Cost {
-                    cpu_us_per_image: 111.0,
-                    ..COST
-                },
-                "CPU",
-            ),
-            (Cost { files: 36, ..COST }, "files"),
-        ] {
-            assert!(compare("x", &COST, &much)[0].contains(what));
+        let before = [20e6, 30.0];
+        assert_eq!(compare("x", &before, &before), Vec::<String>::new());
+        assert_eq!(compare("x", &before, &[21.9e6, 34.0]), Vec::<String>::new());
+        for (after, what) in [([22.1e6, 30.0], "memory"), ([20e6, 36.0], "files")] {
+            let above = compare("x", &before, &after);
+            assert!(above.len() == 1 && above[0].contains(what), "{above:?}");
         }
+        let ratio = |all| Ratio {
+            all,
+            least: 0.9,
+            most: 1.2,
+        };
+        assert_eq!(judge("x", "time", ratio(1.09)), None);
+        assert!(judge("x", "time", ratio(1.11)).is_some_and(|words| words.contains("x: time")));
+    }
+
+    #[test]
+    fn of_an_end_the_most_counts() {
+        let part = |memory, files| Part {
+            images: 1,
+            seconds: 1.0,
+            sides: [Cost {
+                times: Times {
+                    user: 1.0,
+                    all: 2.0,
+                },
+                memory,
+                files,
+            }; 2],
+        };
+        let parts = [part(1.0, 9), part(3.0, 7), part(2.0, 8)];
+        assert_eq!(at_an_end(&parts, 1), [3.0, 9.0]);
     }
 }

@@ -103,6 +103,9 @@ pub struct Intake {
     events: broadcast::Sender<Arc<Event>>,
     /// Decoding whole images is kept to this many at once.
     decoders: Arc<Semaphore>,
+    /// Reading again what an earlier process left is kept to this many at once: after a restart many
+    /// ask for it, and other images need the disk and its threads as well.
+    verifiers: Arc<Semaphore>,
 }
 
 impl Intake {
@@ -117,6 +120,7 @@ impl Intake {
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
             decoders: Arc::new(Semaphore::new(2)),
+            verifiers: Arc::new(Semaphore::new(4)),
             parts,
         })
     }

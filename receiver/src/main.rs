@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use pantelegraph_receiver::cli::{self, CliError, Exit, Invocation};
 use pantelegraph_receiver::config::Config;
@@ -13,6 +14,9 @@ use shared::telemetry::say;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// For threads that are still at work when everything else has ended.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     #[cfg(feature = "sabotage")]
@@ -62,7 +66,10 @@ fn main() -> ExitCode {
             return Exit::Internal.code().into();
         }
     };
-    match runtime.block_on(serve(*config)) {
+    let served = runtime.block_on(serve(*config));
+    // What reads or writes still had its time; the next start looks for what it leaves.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let words = shared::telemetry::chain(&error);

@@ -137,8 +137,11 @@ impl Intake {
                 return Some(claim);
             }
         }
+        let place = Arc::clone(&self.verifiers).acquire_owned().await.ok()?;
         let this = Arc::clone(self);
         let verifying = self.storing.spawn_blocking(move || {
+            // It is read to its end, also when nobody waits any more.
+            let _place = place;
             if let Some(Content::Cold(partial)) = claim.take()
                 && let Some(content) = claim.content()
             {

@@ -1,10 +1,12 @@
 //! Dials transmitters that listen, for devices that cannot dial out.
 
 use std::future::Future;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use shared::wire::WEBSOCKET_SUBPROTOCOL;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use url::Url;
 
@@ -16,6 +18,10 @@ const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// Time to connect and shake hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Names that are looked up at a time. While no name server answers, each holds a thread for as long
+/// as the system's resolver tries, also when nobody waits for it any more; files need threads too.
+static LOOKUPS: Semaphore = Semaphore::const_new(4);
 
 /// Keeps a session with the transmitter at `url` until stopped.
 pub(super) async fn pull(url: Url, endpoint: Endpoint) {
@@ -51,7 +57,8 @@ async fn dial(url: &Url, endpoint: &Endpoint) -> Result<impl Future<Output = ()>
     // IPv6 addresses stand in brackets in a URL, but not in an address.
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = url.port_or_known_default().unwrap_or(80);
-    let stream = TcpStream::connect((host, port))
+    let addresses = look_up(host, port).await?;
+    let stream = TcpStream::connect(&addresses[..])
         .await
         .map_err(|error| error.to_string())?;
     let _ = stream.set_nodelay(true);
@@ -64,4 +71,44 @@ async fn dial(url: &Url, endpoint: &Endpoint) -> Result<impl Future<Output = ()>
         .headers_mut()
         .insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
     websocket::dial(endpoint, request, stream).await
+}
+
+/// Where a host is, which may be given by its address.
+async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let permit = LOOKUPS.acquire().await.map_err(|error| error.to_string())?;
+    let host = host.to_owned();
+    let found = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let found = (host.as_str(), port).to_socket_addrs();
+        found
+            .map(Iterator::collect)
+            .map_err(|error| format!("{host}: {error}"))
+    });
+    found.await.map_err(|error| error.to_string())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hosts_are_found_by_address_and_by_name() {
+        for host in ["127.0.0.1", "::1"] {
+            let address = host.parse().unwrap();
+            assert_eq!(
+                look_up(host, 7).await,
+                Ok(vec![SocketAddr::new(address, 7)])
+            );
+        }
+        let found = look_up("localhost", 7).await.unwrap();
+        assert!(
+            found.iter().all(|address| address.ip().is_loopback()),
+            "{found:?}"
+        );
+        let problem = look_up("no\0host", 7).await.unwrap_err();
+        assert!(problem.starts_with("no"), "{problem}");
+    }
 }

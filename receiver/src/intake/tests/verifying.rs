@@ -25,6 +25,8 @@ struct Gated {
 struct Gate {
     began: mpsc::UnboundedSender<()>,
     go: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
+    /// Those under way, and the most that were.
+    at_once: Arc<Mutex<(usize, usize)>>,
 }
 
 struct GatedPartial {
@@ -82,9 +84,15 @@ impl Partial for GatedPartial {
         self: Box<Self>,
         replay: &mut dyn Replay,
     ) -> Result<Box<dyn ImageWriter>, StoreError> {
+        {
+            let mut at_once = self.gate.at_once.lock();
+            at_once.0 += 1;
+            at_once.1 = at_once.1.max(at_once.0);
+        }
         self.gate.began.send(()).unwrap();
         // An error is a test that has ended.
         let _ = self.gate.go.lock().recv();
+        self.gate.at_once.lock().0 -= 1;
         self.partial.recover(replay)
     }
 }
@@ -96,22 +104,32 @@ struct Scene {
     bytes: Vec<u8>,
     began: mpsc::UnboundedReceiver<()>,
     go: std::sync::mpsc::Sender<()>,
+    at_once: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Scene {
     async fn new() -> Self {
-        let rig = Rig::new();
         let bytes = picture(20, 1);
-        let meta = meta(&bytes);
-        let mut upload = rig.upload(meta.clone()).await;
-        push(&mut upload, &bytes[..300]).await.unwrap();
-        rig.intake.park(upload).await;
+        Self::of(&[meta(&bytes)], bytes).await
+    }
+
+    /// Found as many, all with the same bytes; the first of them is `meta`.
+    async fn of(metas: &[ImageMeta], bytes: Vec<u8>) -> Self {
+        let rig = Rig::new();
+        for meta in metas {
+            let mut upload = rig.upload(meta.clone()).await;
+            push(&mut upload, &bytes[..300]).await.unwrap();
+            rig.intake.park(upload).await;
+        }
+        let meta = metas[0].clone();
         let (told, began) = mpsc::unbounded_channel();
         let (go, waiting) = std::sync::mpsc::channel();
         let gate = Gate {
             began: told,
             go: Arc::new(Mutex::new(waiting)),
+            at_once: Arc::default(),
         };
+        let at_once = gate.at_once.clone();
         let rig = rig
             .again(|parts| {
                 let store = Arc::clone(&parts.store);
@@ -124,6 +142,7 @@ impl Scene {
             bytes,
             began,
             go,
+            at_once,
         }
     }
 
@@ -223,4 +242,27 @@ async fn many_verifications_of_one_image_are_one() {
         assert_eq!(held.unwrap(), Some(300));
     }
     assert!(scene.began.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn of_many_images_few_are_verified_at_a_time_and_those_that_wait_lose_nothing() {
+    let bytes = picture(20, 1);
+    let metas: Vec<ImageMeta> = (0..9).map(|_| meta(&bytes)).collect();
+    let mut scene = Scene::of(&metas, bytes).await;
+    let mut asking = tokio::task::JoinSet::new();
+    for meta in &metas {
+        let (intake, id) = (Arc::clone(&scene.rig.intake), meta.id);
+        asking.spawn(async move { intake.held(id).await });
+    }
+    for number in 0..metas.len() {
+        if number >= 4 {
+            scene.go.send(()).unwrap();
+        }
+        scene.began.recv().await.unwrap();
+    }
+    for _ in 0..4 {
+        scene.go.send(()).unwrap();
+    }
+    assert_eq!(asking.join_all().await, vec![Some(300); metas.len()]);
+    assert_eq!(*scene.at_once.lock(), (0, 4));
 }

@@ -1,7 +1,8 @@
 //! Many images through both programs: what one costs at the end, it cost at the start.
 //!
-//! Memory and open files are compared with what they were. Time is compared with that of fresh
-//! programs, which do their first images beside the last ones: see [`beside`].
+//! Memory and open files are compared with what they were, and with those of fresh programs, which do
+//! their first images beside the last ones of those that are watched. Time is compared with that of
+//! the fresh ones: see [`beside`].
 
 mod beside;
 mod pair;
@@ -16,6 +17,8 @@ use self::pair::{Pair, Part, Time};
 use super::{Build, Site, site};
 use crate::console;
 
+/// Fewer are over too soon to be measured.
+const LEAST: u64 = 20_000;
 /// Parts into which the images are divided; the first is warm-up.
 const PARTS: u64 = 10;
 /// Parts that are compared at each end.
@@ -52,9 +55,8 @@ pub(crate) struct Options {
 /// Runs it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(
-        options.images >= 10 * PARTS,
-        "at least {} images are needed",
-        10 * PARTS
+        options.images >= LEAST,
+        "at least {LEAST} images are needed"
     );
     let site = site("soak", Build::Release, options.no_build)?;
     console::title("soak");
@@ -63,28 +65,41 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     print(&parts);
     console::note("fresh programs beside their last images");
     print(&fresh);
+    let compared = beside.images();
+    ensure!(
+        compared
+            .iter()
+            .all(|images| *images >= options.images / PARTS),
+        "only {compared:?} images came side by side: one of the pairs is much faster"
+    );
     let (first, last) = (&parts[1..=ENDS], &parts[parts.len() - ENDS..]);
     let mut above = Vec::new();
     for (side, name) in SIDES.iter().enumerate() {
-        let [before, after] = [first, last].map(|parts| at_an_end(parts, side));
-        above.extend(compare(name, &before, &after));
+        let [first, fresh, last] = [first, &fresh[1..], last].map(|parts| at_an_end(parts, side));
+        above.extend(compare(name, "at the start", &first, &last));
+        above.extend(compare(name, "fresh beside it", &fresh, &last));
         for (what, of) in TIMES {
-            above.extend(judge(name, what, beside.ratio(side, of)?));
+            above.extend(judge(&format!("{name}: {what}"), beside.work(side, of)?));
         }
     }
+    above.extend(judge("both: time that passes", beside.pace()?));
     ensure!(above.is_empty(), "{}", above.join("; "));
     super::clear(&site.work)?;
     console::passed("soak: the last images cost no more than the first");
     Ok(())
 }
 
+const MEBIBYTE: f64 = (1 << 20) as f64;
+
 const SIDES: [&str; 2] = ["transmitter", "receiver"];
 
 /// Times that are compared. That of the kernel depends on how long processors and disk had been idle,
 /// and is the larger part: by itself it would hide what the program does.
 const TIMES: [(&str, Time); 2] = [
-    ("its own time", |times| times.user),
-    ("its own time and the kernel's", |times| times.all),
+    ("processors in the program", |times| times.user),
+    ("processors in program and kernel", |times| {
+        times.with_kernel
+    }),
 ];
 
 /// The most of what stays that a program took in the parts at one end.
@@ -96,15 +111,20 @@ fn at_an_end(parts: &[Part], side: usize) -> [f64; 2] {
 }
 
 /// What is more than a tenth above what it was. Two files more are no leak of one each image.
-fn compare(name: &str, before: &[f64; 2], after: &[f64; 2]) -> Vec<String> {
+fn compare(name: &str, when: &str, before: &[f64; 2], after: &[f64; 2]) -> Vec<String> {
     let mut above = Vec::new();
-    for (what, before, after) in [
-        ("memory", before[0], after[0]),
-        ("open files", before[1] + 2.0, after[1]),
+    for (what, before, after, more) in [
+        (
+            "MiB of memory",
+            before[0] / MEBIBYTE,
+            after[0] / MEBIBYTE,
+            0.0,
+        ),
+        ("open files", before[1], after[1], 2.0),
     ] {
-        if after > before * MORE {
+        if after > (before + more) * MORE {
             above.push(format!(
-                "{name}: {what} went from {before:.1} to {after:.1}"
+                "{name}: {after:.1} {what} at the end, {before:.1} {when}"
             ));
         }
     }
@@ -112,13 +132,13 @@ fn compare(name: &str, before: &[f64; 2], after: &[f64; 2]) -> Vec<String> {
 }
 
 /// What is said of the time of an image.
-fn judge(name: &str, what: &str, ratio: Ratio) -> Option<String> {
-    let Ratio { all, least, most } = ratio;
+fn judge(what: &str, ratio: Ratio) -> Option<String> {
+    let Ratio { whole, least, most } = ratio;
     let words = format!(
-        "{name}: {what} for an image is {all:.3} times that of a fresh one beside it ({least:.3} to \
-         {most:.3} in ten slices)"
+        "{what} for an image: {whole:.3} times that of fresh programs ({least:.3} to {most:.3} in ten \
+         slices)"
     );
-    if all > MORE {
+    if whole > MORE {
         return Some(words);
     }
     console::passed(words);
@@ -153,34 +173,27 @@ fn measure(site: &Site, options: &Options) -> Result<(Vec<Part>, Vec<Part>, Besi
         }
     }
     bar.finish_and_clear();
-    let compared = beside.images();
-    ensure!(
-        compared.iter().all(|images| *images >= each),
-        "only {compared:?} images came side by side, fewer than {each}: one of the pairs is much \
-         faster than the other"
-    );
     let fresh = fresh.context("the fresh programs were started")?;
     Ok((old.end()?, fresh.end()?, beside))
 }
 
 fn print(parts: &[Part]) {
     console::note(
-        "part  images   per s | transmitter: own us    us   MiB  files | receiver: own us    us   MiB  files",
+        "part  images   per s | transmitter: us  +kernel   MiB  files | receiver: us  +kernel   MiB  files",
     );
     for (number, part) in (1..).zip(parts) {
         let [own, other] = part.sides;
-        let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
         console::note(format_args!(
-            "{number:>4}  {:>6}  {:>6.0} | {:>19.0}  {:>4.0}  {:>4.1}  {:>5} | {:>16.0}  {:>4.0}  {:>4.1}  {:>5}",
+            "{number:>4}  {:>6}  {:>6.0} | {:>15.0}  {:>7.0}  {:>4.1}  {:>5} | {:>12.0}  {:>7.0}  {:>4.1}  {:>5}",
             part.images,
             part.images as f64 / part.seconds,
             own.times.user,
-            own.times.all,
-            mebibytes(own.memory),
+            own.times.with_kernel,
+            own.memory / MEBIBYTE,
             own.files,
             other.times.user,
-            other.times.all,
-            mebibytes(other.memory),
+            other.times.with_kernel,
+            other.memory / MEBIBYTE,
             other.files
         ));
     }
@@ -194,19 +207,21 @@ mod tests {
     #[test]
     fn a_tenth_more_is_no_growth_and_more_than_that_is() {
         let before = [20e6, 30.0];
-        assert_eq!(compare("x", &before, &before), Vec::<String>::new());
-        assert_eq!(compare("x", &before, &[21.9e6, 34.0]), Vec::<String>::new());
+        assert!(compare("x", "then", &before, &before).is_empty());
+        assert!(compare("x", "then", &before, &[21.9e6, 34.0]).is_empty());
         for (after, what) in [([22.1e6, 30.0], "memory"), ([20e6, 36.0], "files")] {
-            let above = compare("x", &before, &after);
+            let above = compare("x", "then", &before, &after);
             assert!(above.len() == 1 && above[0].contains(what), "{above:?}");
         }
-        let ratio = |all| Ratio {
-            all,
+        let ratio = |whole| Ratio {
+            whole,
             least: 0.9,
             most: 1.2,
         };
-        assert_eq!(judge("x", "time", ratio(1.09)), None);
-        assert!(judge("x", "time", ratio(1.11)).is_some_and(|words| words.contains("x: time")));
+        assert_eq!(judge("time", ratio(1.09)), None);
+        assert!(
+            judge("time", ratio(1.11)).is_some_and(|words| words.contains("time for an image"))
+        );
     }
 
     #[test]
@@ -217,7 +232,7 @@ mod tests {
             sides: [Cost {
                 times: Times {
                     user: 1.0,
-                    all: 2.0,
+                    with_kernel: 2.0,
                 },
                 memory,
                 files,

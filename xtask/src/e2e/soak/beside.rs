@@ -18,7 +18,7 @@ pub(super) struct Beside(Vec<[Seen; 2]>);
 /// How many times what the fresh one takes the old one takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Ratio {
-    pub(super) all: f64,
+    pub(super) whole: f64,
     pub(super) least: f64,
     pub(super) most: f64,
 }
@@ -36,26 +36,34 @@ impl Beside {
         }
     }
 
-    /// Compares one side of both pairs.
-    pub(super) fn ratio(&self, side: usize, of: Time) -> Result<Ratio> {
-        ensure!(self.0.len() > SLICES, "both were not seen for long enough");
+    /// Compares the time of processors that one side of both takes for an image.
+    pub(super) fn work(&self, side: usize, of: Time) -> Result<Ratio> {
+        self.compare(|from, to| of(us_per_image(from, to, side)))
+    }
+
+    /// Compares how long an image takes: both had the same time for theirs.
+    pub(super) fn pace(&self) -> Result<Ratio> {
+        self.compare(|from, to| 1.0 / (to.images - from.images) as f64)
+    }
+
+    fn compare(&self, cost: impl Fn(&Seen, &Seen) -> f64) -> Result<Ratio> {
+        ensure!(
+            self.0.len() > SLICES,
+            "both were not seen for long enough: take more images"
+        );
         let last = self.0.len() - 1;
         let between = |from: usize, to: usize| {
-            let [old, fresh] =
-                [0, 1].map(|pair| of(us_per_image(&self.0[from][pair], &self.0[to][pair], side)));
+            let [old, fresh] = [0, 1].map(|pair| cost(&self.0[from][pair], &self.0[to][pair]));
             old / fresh
         };
-        let slices =
-            (0..SLICES).map(|slice| between(slice * last / SLICES, (slice + 1) * last / SLICES));
+        let slice = |slice: usize| between(slice * last / SLICES, (slice + 1) * last / SLICES);
+        let slices = (0..SLICES).map(slice);
         let (least, most) = slices.fold((f64::INFINITY, 0.0_f64), |(least, most), ratio| {
             (least.min(ratio), most.max(ratio))
         });
-        let all = between(0, last);
-        ensure!(
-            all.is_finite() && all > 0.0,
-            "no time of processors was seen"
-        );
-        Ok(Ratio { all, least, most })
+        let whole = between(0, last);
+        ensure!(whole.is_finite() && whole > 0.0, "one of both did nothing");
+        Ok(Ratio { whole, least, most })
     }
 }
 
@@ -66,7 +74,14 @@ mod tests {
     use super::super::pair::seen;
     use super::*;
 
-    const TIMES: [Time; 2] = [|times| times.user, |times| times.all];
+    const TIMES: [Time; 2] = [|times| times.user, |times| times.with_kernel];
+
+    fn is(ratio: Result<Ratio>, expected: f64) {
+        let Ratio { whole, least, most } = ratio.expect("a ratio");
+        for ratio in [whole, least, most] {
+            assert!((ratio - expected).abs() < 1e-6, "{ratio}");
+        }
+    }
 
     #[test]
     fn a_machine_that_becomes_slower_is_no_growth_and_more_time_than_a_fresh_one_takes_is() {
@@ -88,21 +103,19 @@ mod tests {
         }
         assert_eq!(beside.images(), [1_000, 500]);
         for (side, kind, expected) in [(0, 0, 1.0), (0, 1, 1.0), (1, 0, 1.5), (1, 1, 1.2)] {
-            let Ratio { all, least, most } = beside.ratio(side, TIMES[kind]).expect("a ratio");
-            for ratio in [all, least, most] {
-                assert!((ratio - expected).abs() < 1e-6, "{ratio}");
-            }
+            is(beside.work(side, TIMES[kind]), expected);
         }
+        is(beside.pace(), 0.5);
     }
 
     #[test]
     fn too_little_is_no_comparison() {
         let mut beside = Beside::default();
-        assert!(beside.ratio(0, TIMES[0]).is_err());
+        assert!(beside.work(0, TIMES[0]).is_err());
         for look in 0..20 {
             let same = seen(look, [[Duration::ZERO; 2]; 2]);
             beside.add(same, same);
         }
-        assert!(beside.ratio(0, TIMES[0]).is_err());
+        assert!(beside.work(0, TIMES[0]).is_err());
     }
 }

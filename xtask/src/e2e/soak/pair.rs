@@ -43,7 +43,7 @@ pub(super) struct Times {
     /// In the program itself.
     pub(super) user: f64,
     /// That of the kernel for it included.
-    pub(super) all: f64,
+    pub(super) with_kernel: f64,
 }
 
 /// One of them.
@@ -221,7 +221,7 @@ pub(super) fn us_per_image(from: &Seen, to: &Seen, side: usize) -> Times {
     };
     Times {
         user: time(|usage| usage.user),
-        all: time(|usage| usage.cpu),
+        with_kernel: time(|usage| usage.cpu),
     }
 }
 

@@ -73,7 +73,8 @@ async fn dial(url: &Url, endpoint: &Endpoint) -> Result<impl Future<Output = ()>
     websocket::dial(endpoint, request, stream).await
 }
 
-/// Where a host is, which may be given by its address.
+/// Where a host is. Whose address is given waits for nobody. (`tokio::net::lookup_host` would not hold
+/// the permit for as long as the thread.)
 async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -110,5 +111,17 @@ mod tests {
         );
         let problem = look_up("no\0host", 7).await.unwrap_err();
         assert!(problem.starts_with("no"), "{problem}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_wait_for_others_and_addresses_do_not() {
+        let all = LOOKUPS.acquire_many(4).await.unwrap();
+        // Time passes while nothing works: a lookup would hold it up, and end.
+        let limit = Duration::from_secs(3600);
+        let waited = tokio::time::timeout(limit, look_up("localhost", 7)).await;
+        assert!(waited.is_err());
+        assert!(look_up("127.0.0.1", 7).await.is_ok());
+        drop(all);
+        assert!(look_up("localhost", 7).await.is_ok());
     }
 }

@@ -35,7 +35,7 @@ const STUCK: Duration = Duration::from_secs(60);
 /// Settings of the soak.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Images
+    /// Images; with many fewer, caches still fill, and times are too coarse
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     images: u64,
     /// Picture: 48x48 is about 2 KB
@@ -93,8 +93,8 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 
 const SIDES: [&str; 2] = ["transmitter", "receiver"];
 
-/// Times that are compared. That of the kernel depends on how long processors and disk had been idle,
-/// and is the larger part: by itself it would hide what the program does.
+/// Times that are compared. The kernel's is the larger part, and depends on how long processors and
+/// disk had been idle: in the sum, more work of the program would be hidden.
 const TIMES: [(&str, Time); 2] = [
     ("processors in the program", |times| times.user),
     ("processors in program and kernel", |times| {
@@ -159,7 +159,7 @@ fn measure(site: &Site, options: &Options) -> Result<(Vec<Part>, Vec<Part>, Besi
     while !(old.is_done() && fresh.as_ref().is_some_and(Pair::is_done)) {
         std::thread::sleep(LOOK);
         let seen = old.look()?;
-        bar.set_position(old.arrived());
+        bar.set_position(seen.images);
         let Some(fresh) = &mut fresh else {
             if seen.images >= images - FRESH * each {
                 fresh = Some(Pair::start("fresh", site, options, (FRESH * each, each))?);

@@ -1,7 +1,7 @@
 //! What programs that have done much take for an image, against what fresh ones take at the same time.
 //!
-//! CPU time of an image follows the machine: on virtual disks it was seen to change by a third within
-//! minutes, for the same programs at the same work. What began and what ended minutes apart says
+//! CPU time of an image follows the machine: on virtual disks it was seen to double within minutes,
+//! for the same programs at the same work. What began and what ended minutes apart says
 //! nothing about a tenth, therefore; what works side by side does.
 
 use anyhow::{Result, ensure};

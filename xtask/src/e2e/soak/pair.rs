@@ -121,10 +121,6 @@ impl Pair {
         Ok(self.seen)
     }
 
-    pub(super) fn arrived(&self) -> u64 {
-        self.seen.images
-    }
-
     pub(super) fn is_done(&self) -> bool {
         self.seen.images >= self.images
     }

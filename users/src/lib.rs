@@ -1,0 +1,3 @@
+//! The user service: one contract as gRPC, REST and GraphQL (`proto/user/v1`, docs/specs/users.md).
+
+pub mod wire;

@@ -1,3 +1,11 @@
 //! The user service: one contract as gRPC, REST and GraphQL (`proto/user/v1`, docs/specs/users.md).
 
+pub mod access;
+pub mod chat;
+pub mod directory;
+pub mod graphql;
+pub mod refusal;
+pub mod rest;
+pub mod service;
+pub mod user;
 pub mod wire;

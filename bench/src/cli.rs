@@ -1,5 +1,6 @@
 //! The command line of `pantelegraph`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,10 +36,26 @@ pub(crate) enum Command {
         #[command(subcommand)]
         bench: Bench,
     },
+    /// The user service: one contract as gRPC, REST and GraphQL.
+    Users {
+        #[command(subcommand)]
+        users: Users,
+    },
     /// Prints a completion script for a shell.
     Completions {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Users {
+    /// Serves users until a signal; `serve --help` shows its settings.
+    #[command(disable_help_flag = true)]
+    Serve {
+        /// Settings; each can also be set by a variable (USERS_...), in `.env` or in a file
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SETTINGS")]
+        settings: Vec<OsString>,
     },
 }
 

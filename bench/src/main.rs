@@ -4,6 +4,7 @@ mod cli;
 mod demo;
 mod path;
 mod path_command;
+mod users_command;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,9 @@ fn main() -> ExitCode {
         cli::Command::Bench {
             bench: cli::Bench::Path(options),
         } => path_command::run(&options),
+        cli::Command::Users {
+            users: cli::Users::Serve { settings },
+        } => users_command::serve(settings),
         cli::Command::Completions { shell } => cli::completions(shell),
     }
 }

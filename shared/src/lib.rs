@@ -1,12 +1,15 @@
 //! What both stations of Pantelegraph agree on: images, digests, chunks, the wire, clocks,
 //! settings and reports. Nothing here knows a transport or a camera.
 
+#[cfg(feature = "calls")]
+pub mod calls;
 pub mod chunk;
 pub mod clock;
 pub mod digest;
 pub mod disk;
 pub mod image;
 pub mod lifecycle;
+pub mod listen;
 pub mod receipt;
 pub mod report;
 pub mod sabotage;

@@ -2,10 +2,16 @@
 
 pub mod access;
 pub mod chat;
+pub mod cli;
+pub mod config;
 pub mod directory;
 pub mod graphql;
+pub mod grpc;
+pub mod observe;
+pub mod origin;
 pub mod refusal;
 pub mod rest;
+pub mod server;
 pub mod service;
 pub mod user;
 pub mod wire;

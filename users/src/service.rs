@@ -43,6 +43,8 @@ pub struct Service {
     pub access: Access,
     /// Bounds on requests.
     pub limits: Limits,
+    /// Cancelled when the server is about to stop: callers should go elsewhere.
+    pub draining: CancellationToken,
     /// Cancelled when the server stops: whoever waits for news is told so.
     pub stop: CancellationToken,
 }

@@ -1,0 +1,84 @@
+//! `pantelegraph users`.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use shared::settings::ProcessEnvironment;
+use shared::telemetry::{chain, say};
+use users::cli::{CliError, Exit, Invocation};
+use users::config::Config;
+use users::server::{Listeners, Server, StartError};
+
+/// Serves until a signal.
+pub(crate) fn serve(settings: Vec<OsString>) -> ExitCode {
+    let args = std::iter::once(OsString::from(users::cli::PROGRAM.name)).chain(settings);
+    let invocation = users::cli::parse(args, &ProcessEnvironment, Some(Path::new(".env")));
+    let (config, warnings) = match invocation {
+        Ok(Invocation::Serve(config, warnings)) => (config, warnings),
+        Ok(Invocation::Print(text)) => return print(&text),
+        Err(error) => {
+            say(error);
+            return CliError::EXIT_CODE.into();
+        }
+    };
+    let colour = std::io::stderr().is_terminal();
+    let logged = shared::telemetry::log_to(std::io::stderr, &config.log, config.log_format, colour);
+    if let Err(problem) = logged {
+        say(problem);
+        return CliError::EXIT_CODE.into();
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let served = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(run(*config)),
+        Err(error) => {
+            say(format_args!("pantelegraph users serve: cannot start threads: {error}"));
+            return Exit::Internal.code().into();
+        }
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("pantelegraph users serve: {}", chain(&error)));
+            let exit = match error {
+                StartError::Listen(_) => Exit::ListenFailed,
+                StartError::Data(_) => Exit::DataUnusable,
+                StartError::Address(_) | StartError::Signals(_) => Exit::Internal,
+            };
+            exit.code().into()
+        }
+    }
+}
+
+async fn run(config: Config) -> Result<(), StartError> {
+    let stop = shared::lifecycle::stop_on_signals().map_err(StartError::Signals)?;
+    let listeners = Listeners::open(&config).await?;
+    for (name, address) in [("gRPC", config.grpc_listen), ("HTTP", config.http_listen)] {
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                "{name} is open to the network without encryption: anyone who reaches it can read \
+                 and create users"
+            );
+        }
+    }
+    let server = Server::start(config, listeners).await?;
+    // Scripts wait for this line; it goes to standard output whatever the log's filter.
+    print(&format!(
+        "ready: gRPC {}, HTTP {}\n",
+        server.grpc_address, server.http_address
+    ));
+    stop.cancelled().await;
+    server.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Prints to standard output. A reader that has gone (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::SUCCESS
+}

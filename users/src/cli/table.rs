@@ -1,0 +1,107 @@
+//! All settings of the server.
+
+use shared::settings::{Group, Setting};
+
+/// The settings in the order of the help.
+pub(super) static GROUPS: &[Group] = &[
+    Group {
+        heading: "Connections",
+        settings: CONNECTIONS,
+    },
+    Group {
+        heading: "Users",
+        settings: USERS,
+    },
+    Group {
+        heading: "Limits",
+        settings: LIMITS,
+    },
+    Group {
+        heading: "Stopping and output",
+        settings: OUTPUT,
+    },
+];
+
+static CONNECTIONS: &[Setting] = &[
+    Setting::value("grpc-listen", "ADDR", "Listen here for gRPC and gRPC-Web")
+        .default("127.0.0.1:50051")
+        .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
+    Setting::value("http-listen", "ADDR", "Listen here for REST and GraphQL")
+        .default("127.0.0.1:8000")
+        .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
+    Setting::list(
+        "cors-origin",
+        "ORIGIN",
+        "Pages of these origins may call from a browser",
+    )
+    .default("http://localhost:*,http://127.0.0.1:*")
+    .long("For example https://app.example; :* is any port; * alone is every page there is."),
+];
+
+static USERS: &[Setting] = &[
+    Setting::value("data", "FILE", "Keep the users in this file [default: in memory]").long(
+        "SQLite; made with five users when it is not there. One server has it at a time. A user is in \
+         it, synced, before the answer says so.",
+    ),
+    Setting::value(
+        "token-key-file",
+        "FILE",
+        "Tokens are signed with the key in this file",
+    )
+    .long(
+        "At least 32 bytes. Tokens are JSON Web Tokens (HS256) with an expiry, given as \
+         `authorization: Bearer ...`. The role admin is given only by callers whose token has the \
+         scope admin; without a key, by nobody.",
+    ),
+];
+
+static LIMITS: &[Setting] = &[
+    Setting::value("max-users", "N", "Most users").default("1000000"),
+    Setting::value("max-batch", "N", "Most users of one batch").default("100000"),
+    Setting::value(
+        "max-message-size",
+        "SIZE",
+        "Largest message of gRPC, largest body of HTTP",
+    )
+    .default("4MiB"),
+    Setting::value("max-connections", "N", "Most connections of each listener").default("1024"),
+    Setting::value("max-streams", "N", "Most calls that one connection has open").default("1024"),
+    Setting::value("max-chat-clients", "N", "Most clients of the chat").default("1024"),
+    Setting::value(
+        "chat-patience",
+        "DURATION",
+        "A full chat waits this long for a client that reads nothing",
+    )
+    .default("5s")
+    .long(
+        "The chat keeps 16,384 messages or 16 MiB for those who have not read them. When that is full, \
+         clients that are far behind while at least half of the others keep up are cut off at once, and \
+         those that have read nothing for this time in any case.",
+    ),
+    Setting::value("head-timeout", "DURATION", "Time for the head of an HTTP/1 request")
+        .default("30s"),
+];
+
+static OUTPUT: &[Setting] = &[
+    Setting::value(
+        "drain-delay",
+        "DURATION",
+        "Serve on for this long after health says NOT_SERVING",
+    )
+    .default("1s")
+    .long("Give load balancers the time to see it: more than the interval of their checks."),
+    Setting::value(
+        "grace",
+        "DURATION",
+        "Then let calls in flight go on for this long",
+    )
+    .default("10s"),
+    Setting::value(
+        "log",
+        "FILTER",
+        "What is logged: error, warn, info, debug, trace",
+    )
+    .default("info")
+    .long("info has a line for each call; in the syntax of RUST_LOG also by part."),
+    Setting::value("log-format", "text|json", "Form of the log").default("text"),
+];

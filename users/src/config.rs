@@ -1,0 +1,157 @@
+//! Settings of the server, checked.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shared::settings::address::parse_listener;
+use shared::settings::units::{ByteSize, duration_within, number_within, size_within};
+use shared::settings::{self, Values};
+use shared::telemetry::LogFormat;
+
+use crate::access::{Access, TokenKey};
+use crate::chat::RoomOptions;
+use crate::origin::Origin;
+use crate::service::Limits;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What a server is told to do.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where gRPC and gRPC-Web are served.
+    pub grpc_listen: SocketAddr,
+    /// Where REST and GraphQL are served.
+    pub http_listen: SocketAddr,
+    /// File with the users; in memory only without one.
+    pub data: Option<PathBuf>,
+    /// Most users.
+    pub max_users: usize,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Bounds of the chat.
+    pub chat: RoomOptions,
+    /// Bounds on connections.
+    pub connections: Connections,
+    /// Who may do what.
+    pub access: Access,
+    /// Pages that may call from a browser.
+    pub origins: Vec<Origin>,
+    /// How a stop goes.
+    pub stopping: Stopping,
+    /// What is logged.
+    pub log: String,
+    /// Form of the log.
+    pub log_format: LogFormat,
+}
+
+/// Bounds on connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Connections {
+    /// Most of them at a time, of each listener.
+    pub max: usize,
+    /// Most calls that one of them has open.
+    pub max_streams: u32,
+    /// Time for the head of a request.
+    pub head_timeout: Duration,
+}
+
+/// How a stop goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopping {
+    /// From saying NOT_SERVING until nothing new is accepted.
+    pub drain_delay: Duration,
+    /// From then until what is still open is cut off.
+    pub grace: Duration,
+}
+
+impl Default for Config {
+    /// What a server does that is told nothing, but on free ports.
+    fn default() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            grpc_listen: any,
+            http_listen: any,
+            data: None,
+            max_users: 1_000_000,
+            limits: Limits::default(),
+            chat: RoomOptions::default(),
+            connections: Connections {
+                max: 1_024,
+                max_streams: 1_024,
+                head_timeout: Duration::from_secs(30),
+            },
+            access: Access::default(),
+            origins: Vec::new(),
+            stopping: Stopping {
+                drain_delay: Duration::ZERO,
+                grace: Duration::from_secs(10),
+            },
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+impl Config {
+    /// Reads all settings. What is wrong is noted in `values`; the result counts only when
+    /// [`Values::finish`] finds nothing.
+    pub fn from_values(values: &mut Values) -> Self {
+        // Beyond any machine that this is made for.
+        let size = size_within(ByteSize(1 << 10)..=ByteSize::mib(1 << 10));
+        let count = |most| number_within(1..=most);
+        let message = values.required("max-message-size", size);
+        Self {
+            grpc_listen: values.required("grpc-listen", parse_listener),
+            http_listen: values.required("http-listen", parse_listener),
+            data: values.optional("data", file),
+            max_users: to_usize(values.required("max-users", count(100_000_000))),
+            limits: Limits {
+                max_message_size: to_usize(message.0),
+                max_batch: to_usize(values.required("max-batch", count(10_000_000))),
+            },
+            chat: RoomOptions {
+                max_readers: to_usize(values.required("max-chat-clients", count(100_000))),
+                patience: values.required(
+                    "chat-patience",
+                    duration_within(Duration::from_millis(100)..=DAY),
+                ),
+                ..RoomOptions::default()
+            },
+            connections: Connections {
+                max: to_usize(values.required("max-connections", count(1_000_000))),
+                max_streams: u32::try_from(values.required("max-streams", count(1 << 20)))
+                    .unwrap_or(u32::MAX),
+                head_timeout: values.required(
+                    "head-timeout",
+                    duration_within(Duration::from_millis(100)..=DAY),
+                ),
+            },
+            access: Access::new(values.optional("token-key-file", token_key)),
+            origins: values.list("cors-origin", str::parse),
+            stopping: Stopping {
+                drain_delay: values.required("drain-delay", duration_within(Duration::ZERO..=DAY)),
+                grace: values.required("grace", duration_within(Duration::ZERO..=DAY)),
+            },
+            log: values.required("log", settings::log_filter),
+            log_format: values.required("log-format", str::parse),
+        }
+    }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') {
+        return Err("a path cannot contain a zero byte".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// The key in a file; white space at its end, which editors add, does not count.
+fn token_key(text: &str) -> Result<TokenKey, String> {
+    let bytes = std::fs::read(Path::new(text)).map_err(|error| format!("{text}: {error}"))?;
+    TokenKey::new(bytes.trim_ascii_end()).map_err(|problem| format!("{text}: {problem}"))
+}

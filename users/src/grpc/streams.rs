@@ -1,0 +1,196 @@
+//! The calls that answer with a stream.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use http::HeaderMap;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Status, Streaming};
+
+use super::{Answers, credentials, explain, refused};
+use crate::chat::{Saying, Seat};
+use crate::directory::Listing;
+use crate::refusal::{Refusal, Violations};
+use crate::service::Service;
+use crate::wire::proto::stream_users_response::Result as Answer;
+use crate::wire::{self, proto};
+
+/// Users of a listing; with `stop` it ends when the server does.
+pub(super) fn list(
+    listing: Listing,
+    stop: Option<CancellationToken>,
+) -> Answers<proto::UserResponse> {
+    let pages = stream::unfold(Some(listing), move |listing| {
+        let stop = stop.clone();
+        async move {
+            let mut listing = listing?;
+            let page = match stop {
+                None => listing.next().await,
+                Some(stop) => match stop.run_until_cancelled(listing.next()).await {
+                    Some(page) => page,
+                    None => return Some((vec![Err(refused(&Refusal::stopping()))], None)),
+                },
+            };
+            let users = page?
+                .iter()
+                .map(|user| Ok(wire::user_to_proto(user)))
+                .collect();
+            Some((users, Some(listing)))
+        }
+    });
+    Box::pin(pages.flat_map(|page: Vec<_>| stream::iter(page)))
+}
+
+/// What `create` knows of a call.
+struct Creating {
+    service: Arc<Service>,
+    headers: HeaderMap,
+    requests: Streaming<proto::StreamUsersRequest>,
+    /// Requests so far.
+    sequence: u64,
+    /// Answers that wait for the last request, if they do.
+    held: Option<VecDeque<proto::StreamUsersResponse>>,
+    is_over: bool,
+}
+
+/// Creates users one by one.
+pub(super) fn create(
+    service: Arc<Service>,
+    headers: HeaderMap,
+    requests: Streaming<proto::StreamUsersRequest>,
+) -> Answers<proto::StreamUsersResponse> {
+    let creating = Creating {
+        service,
+        headers,
+        requests,
+        sequence: 0,
+        held: None,
+        is_over: false,
+    };
+    Box::pin(stream::unfold(creating, |mut creating| async move {
+        let answer = creating.next().await.transpose()?;
+        creating.is_over |= answer.is_err();
+        Some((answer, creating))
+    }))
+}
+
+impl Creating {
+    async fn next(&mut self) -> Result<Option<proto::StreamUsersResponse>, Status> {
+        while !self.is_over {
+            let limits = self.service.limits;
+            let request = self.requests.message().await;
+            let Some(request) = request.map_err(|status| explain(status, &limits))? else {
+                self.is_over = true;
+                break;
+            };
+            if self.sequence == 0 && request.answer_mode() == proto::AnswerMode::AfterAll {
+                self.held = Some(VecDeque::new());
+            }
+            self.sequence += 1;
+            let answer = self.answer(request).await;
+            match &mut self.held {
+                None => return Ok(Some(answer)),
+                Some(held) if held.len() < limits.max_batch => held.push_back(answer),
+                Some(_) => {
+                    return Err(refused(&Refusal::Limit {
+                        what: format!("at most {} answers are held back", limits.max_batch),
+                        setting: "max-batch",
+                        instead: "take each answer as it comes; the users so far were created",
+                    }));
+                }
+            }
+        }
+        Ok(self.held.as_mut().and_then(VecDeque::pop_front))
+    }
+
+    async fn answer(&self, request: proto::StreamUsersRequest) -> proto::StreamUsersResponse {
+        let created = match request.user {
+            Some(user) => {
+                let draft = wire::draft_from_proto(user);
+                self.service.create(credentials(&self.headers), draft).await
+            }
+            None => Err(Violations::one("user", "user must be there").into()),
+        };
+        let result = match created {
+            Ok(user) => Answer::Created(wire::user_to_proto(&user)),
+            Err(refusal) => Answer::Refused(wire::refusal_to_proto(&refusal)),
+        };
+        proto::StreamUsersResponse {
+            sequence: self.sequence,
+            result: Some(result),
+        }
+    }
+}
+
+/// What `chat` knows of a call.
+struct Chatting {
+    seat: Seat,
+    stop: CancellationToken,
+    /// Why what the client says was refused.
+    failed: oneshot::Receiver<Status>,
+    /// Passes on what the client says, as long as somebody listens to the answers.
+    _listening: AbortOnDropHandle<()>,
+}
+
+/// What is said in the room, while `said` is said there.
+pub(super) fn chat(
+    service: Arc<Service>,
+    seat: Seat,
+    said: Streaming<proto::ChatMessage>,
+) -> Answers<proto::ChatMessage> {
+    let stop = service.stop.clone();
+    let (refuse, failed) = oneshot::channel();
+    // A task of its own: a client that says something while the room is full must still be able to
+    // read, or the room would stay full.
+    let listening = AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(status) = listen(&service, said).await {
+            // The client has gone.
+            let _ = refuse.send(status);
+        } else {
+            // It has said all, and goes on reading.
+            std::future::pending::<()>().await;
+        }
+    }));
+    let chatting = Chatting {
+        seat,
+        stop,
+        failed,
+        _listening: listening,
+    };
+    let pages = stream::unfold(Some(chatting), |chatting| async move {
+        let mut chatting = chatting?;
+        let messages = tokio::select! {
+            biased;
+            status = &mut chatting.failed => {
+                Err(status.unwrap_or_else(|_| refused(&Refusal::Internal)))
+            }
+            () = chatting.stop.cancelled() => Err(refused(&Refusal::stopping())),
+            messages = chatting.seat.next() => messages.map_err(|refusal| refused(&refusal)),
+        };
+        match messages {
+            Ok(messages) => {
+                let message = |message: &Arc<_>| Ok(wire::message_to_proto(message));
+                Some((messages.iter().map(message).collect(), Some(chatting)))
+            }
+            Err(status) => Some((vec![Err(status)], None)),
+        }
+    });
+    Box::pin(pages.flat_map(|page: Vec<_>| stream::iter(page)))
+}
+
+/// Says what the client says.
+async fn listen(service: &Service, mut said: Streaming<proto::ChatMessage>) -> Result<(), Status> {
+    loop {
+        let message = said.message().await;
+        let message = message.map_err(|status| explain(status, &service.limits))?;
+        let Some(message) = message else {
+            return Ok(());
+        };
+        let saying = Saying::check(message.user, message.text);
+        let saying = saying.map_err(|violations| refused(&violations.into()))?;
+        service.room.say(saying).await;
+    }
+}

@@ -1,0 +1,256 @@
+//! The server: two listeners, and a stop in order.
+
+mod accept;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use shared::listen::{ListenError, listen};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::chat::Room;
+use crate::config::{Config, Stopping};
+use crate::directory::{Directory, JournalError};
+use crate::observe::{CALL_ID, ObserveLayer};
+use crate::refusal::Refusal;
+use crate::service::Service;
+use crate::{graphql, grpc, origin, rest, wire};
+use accept::Acceptor;
+
+/// Sockets that a server serves; opened first, so that a port in use is known before anything else
+/// happens, and tests can take any port.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For gRPC and gRPC-Web.
+    pub grpc: TcpListener,
+    /// For REST and GraphQL.
+    pub http: TcpListener,
+}
+
+impl Listeners {
+    /// Opens the listeners that `config` asks for.
+    ///
+    /// # Errors
+    /// When an address is in use or not this machine's.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            grpc: listen(config.grpc_listen, "--grpc-listen").await?,
+            http: listen(config.http_listen, "--http-listen").await?,
+        })
+    }
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A listener has no address.
+    #[error("a listener has no address")]
+    Address(#[source] std::io::Error),
+    /// The users cannot be read.
+    #[error(transparent)]
+    Data(#[from] JournalError),
+    /// Signals cannot be caught.
+    #[error("signals cannot be caught")]
+    Signals(#[source] std::io::Error),
+}
+
+/// A running server.
+pub struct Server {
+    /// Where gRPC is served.
+    pub grpc_address: SocketAddr,
+    /// Where REST and GraphQL are served.
+    pub http_address: SocketAddr,
+    service: Arc<Service>,
+    health: HealthReporter,
+    stopping: Stopping,
+    /// Ends connections that do not end by themselves.
+    cut: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Time for connections that were cut to leave.
+const CUTTING: Duration = Duration::from_millis(500);
+
+/// What health is told of: the server as a whole, and its service.
+const HEALTHY: [&str; 2] = ["", wire::SERVICE];
+
+impl Server {
+    /// Opens the directory and starts to serve. Returns when both listeners answer.
+    ///
+    /// # Errors
+    /// When the users cannot be read.
+    pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
+        let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::Address);
+        let (grpc_address, http_address) = (address(&listeners.grpc)?, address(&listeners.http)?);
+        let service = Arc::new(Service {
+            directory: Arc::new(open(&config).await?),
+            room: Arc::new(Room::new(config.chat)),
+            access: config.access.clone(),
+            limits: config.limits,
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        });
+        let (health, health_server) = tonic_health::server::health_reporter();
+        for name in HEALTHY {
+            health
+                .set_service_status(name, ServingStatus::Serving)
+                .await;
+        }
+        let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let acceptor = |router| Acceptor {
+            router,
+            connections: config.connections,
+            stop: service.stop.clone(),
+            cut: cut.clone(),
+            tasks: tasks.clone(),
+        };
+        let grpc = grpc_router(Arc::clone(&service), health_server, &config.origins);
+        let http = http_router(Arc::clone(&service), &config.origins);
+        tasks.spawn(acceptor(grpc).run(listeners.grpc));
+        tasks.spawn(acceptor(http).run(listeners.http));
+        Ok(Self {
+            grpc_address,
+            http_address,
+            service,
+            health,
+            stopping: config.stopping,
+            cut,
+            tasks,
+        })
+    }
+
+    /// The service, for those in the same process.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Stops: first health says NOT_SERVING, so that callers go elsewhere while calls are still
+    /// answered; then nothing new is accepted, calls in flight end, and those that wait for news are
+    /// told. What does not end within the grace period is cut off.
+    pub async fn stop(self) {
+        self.service.draining.cancel();
+        for name in HEALTHY {
+            self.health
+                .set_service_status(name, ServingStatus::NotServing)
+                .await;
+        }
+        tokio::time::sleep(self.stopping.drain_delay).await;
+        let deadline = tokio::time::Instant::now() + self.stopping.grace;
+        self.service.stop.cancel();
+        // Ends the calls that watch it.
+        let mut health = self.health.clone();
+        for name in HEALTHY {
+            health.clear_service_status(name).await;
+        }
+        self.tasks.close();
+        if tokio::time::timeout_at(deadline, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            let grace = self.stopping.grace;
+            tracing::warn!(?grace, "connections were still open after the grace period");
+            self.cut.cancel();
+            let _ = tokio::time::timeout(CUTTING, self.tasks.wait()).await;
+        }
+        self.service.directory.close().await;
+    }
+}
+
+async fn open(config: &Config) -> Result<Directory, JournalError> {
+    let max_users = config.max_users;
+    let Some(path) = config.data.clone() else {
+        return Ok(Directory::in_memory(max_users));
+    };
+    let opening = tokio::task::spawn_blocking(move || Directory::open(&path, max_users));
+    match opening.await {
+        Ok(opened) => opened,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn grpc_router<H: tonic_health::pb::health_server::Health>(
+    service: Arc<Service>,
+    health: tonic_health::pb::health_server::HealthServer<H>,
+    origins: &[origin::Origin],
+) -> Router {
+    grpc::routes(service, health)
+        .layer(CatchPanicLayer::custom(|panic| {
+            tracing::error!(panic = words(&panic), "a call panicked");
+            grpc::refused(&Refusal::Internal).into_http::<Body>()
+        }))
+        .layer(shared::calls::HonourDeadlineLayer::default())
+        .layer(ObserveLayer)
+        .layer(tonic_web::GrpcWebLayer::new())
+        .layer(cors(origins))
+}
+
+fn http_router(service: Arc<Service>, origins: &[origin::Origin]) -> Router {
+    rest::routes(Arc::clone(&service))
+        .merge(graphql::routes(service))
+        .layer(CatchPanicLayer::custom(|panic| {
+            tracing::error!(panic = words(&panic), "a request panicked");
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }))
+        .layer(ObserveLayer)
+        .layer(cors(origins))
+}
+
+/// What a panic says.
+fn words(panic: &Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no words").to_owned()
+}
+
+/// Lets pages of these origins in, with what gRPC-Web and the other faces need.
+fn cors(origins: &[origin::Origin]) -> CorsLayer {
+    let name = HeaderName::from_static;
+    let origins = origins.to_vec();
+    let admitted = move |origin: &HeaderValue, _: &http::request::Parts| {
+        let origin = origin.to_str().unwrap_or_default();
+        origins.iter().any(|admitted| admitted.admits(origin))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(admitted))
+        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_headers([
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            name("grpc-timeout"),
+            name("last-event-id"),
+            name("traceparent"),
+            name("tracestate"),
+            name("x-grpc-web"),
+            CALL_ID,
+            name("x-user-agent"),
+        ])
+        .expose_headers([
+            name("grpc-message"),
+            name("grpc-status"),
+            name("grpc-status-details-bin"),
+            header::LINK,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            CALL_ID,
+        ])
+        .max_age(Duration::from_secs(600))
+}

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod chat;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod directory;
 pub mod graphql;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A field that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Violation {
     /// Its name as the contract has it, for example `email` or `roles[2]`.
     pub field: String,
@@ -198,6 +198,11 @@ impl Code {
             Self::DataLoss => "DATA_LOSS",
             Self::Unauthenticated => "UNAUTHENTICATED",
         }
+    }
+
+    /// The code with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
     }
 
     /// The status of HTTP for it, by the table in `google/rpc/code.proto`. An argument that is wrong

@@ -1,0 +1,305 @@
+//! A client of the service over any of its three faces, with the same answers and the same errors.
+
+mod graphql;
+mod grpc;
+mod rest;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use crate::refusal::{Code, Violation};
+use crate::user::Draft;
+
+pub use graphql::GraphqlClient;
+pub use grpc::GrpcClient;
+pub use rest::RestClient;
+
+/// Which face is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// gRPC.
+    Grpc,
+    /// REST.
+    Rest,
+    /// GraphQL.
+    Graphql,
+}
+
+impl Over {
+    /// Where a server on this machine has it, unless told otherwise.
+    pub fn default_server(self) -> &'static str {
+        match self {
+            Self::Grpc => "http://127.0.0.1:50051",
+            Self::Rest | Self::Graphql => "http://127.0.0.1:8000",
+        }
+    }
+}
+
+impl FromStr for Over {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        shared::settings::units::word(
+            text,
+            &[("grpc", Self::Grpc), ("rest", Self::Rest), ("graphql", Self::Graphql)],
+        )
+    }
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grpc => "gRPC",
+            Self::Rest => "REST",
+            Self::Graphql => "GraphQL",
+        })
+    }
+}
+
+/// How a client calls.
+#[derive(Clone)]
+pub struct CallOptions {
+    /// Time for a call that is not a stream.
+    pub deadline: Duration,
+    /// A token, if one is to be shown.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for CallOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "..");
+        f.debug_struct("CallOptions")
+            .field("deadline", &self.deadline)
+            .field("token", &token)
+            .finish()
+    }
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self {
+            deadline: shared::calls::DEFAULT_DEADLINE,
+            token: None,
+        }
+    }
+}
+
+impl CallOptions {
+    /// The value of `authorization`.
+    fn authorization(&self) -> Result<Option<http::HeaderValue>, Failure> {
+        let Some(token) = &self.token else {
+            return Ok(None);
+        };
+        let value = http::HeaderValue::from_str(&format!("Bearer {token}"));
+        let mut value = value.map_err(|_| Failure::usage("the token has characters that no token has"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+/// A user as it was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all(deserialize = "snake_case"))]
+pub struct UserAnswer {
+    /// Counted from 1.
+    #[serde(alias = "userId")]
+    pub user_id: i32,
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub email: String,
+    /// Years.
+    pub age: i32,
+    /// As of RFC 3339.
+    #[serde(alias = "createdAt")]
+    pub created_at: String,
+    /// The roles.
+    pub roles: Vec<String>,
+}
+
+/// What a batch created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchAnswer {
+    /// How many.
+    #[serde(alias = "usersCreated")]
+    pub users_created: i32,
+    /// In the order in which the users were sent.
+    #[serde(alias = "userIds")]
+    pub user_ids: Vec<i32>,
+}
+
+/// The answer to one message of a stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamAnswer {
+    /// Number of the message, counted from 1.
+    pub sequence: u64,
+    /// What became of it.
+    #[serde(flatten)]
+    pub result: StreamResult,
+}
+
+/// What became of one message of a stream.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamResult {
+    /// The user was created.
+    Created(UserAnswer),
+    /// It was not.
+    Refused(Failure),
+}
+
+/// What somebody said in the chat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatAnswer {
+    /// Who.
+    pub user: String,
+    /// What.
+    pub text: String,
+    /// Counted from 1, the same for all.
+    pub sequence: u64,
+    /// As of RFC 3339.
+    #[serde(alias = "sentAt")]
+    pub sent_at: String,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, Serialize, thiserror::Error)]
+#[error("{}: {message}", .code.name())]
+pub struct Failure {
+    /// The kind: what a caller branches on.
+    #[serde(serialize_with = "code_name")]
+    pub code: Code,
+    /// The words.
+    pub message: String,
+    /// Fields that are wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<Violation>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde asks for"
+)]
+fn code_name<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.name())
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            violations: Vec::new(),
+        }
+    }
+
+    /// A call that cannot be made.
+    fn usage(message: &str) -> Self {
+        Self::new(Code::InvalidArgument, message)
+    }
+
+    /// An answer that is not what the contract says.
+    fn strange(what: impl fmt::Display) -> Self {
+        let words = format!("the server's answer is not that of a user service: {what}; is it one of this version?");
+        Self::new(Code::Internal, words)
+    }
+}
+
+/// Answers one after the other.
+pub type Answers<T> = BoxStream<'static, Result<T, Failure>>;
+
+/// A place in the chat.
+#[async_trait]
+pub trait ChatSeat: Send {
+    /// Says something to all.
+    async fn say(&mut self, user: &str, text: &str) -> Result<(), Failure>;
+
+    /// The next message; `None` when the server has ended the chat.
+    async fn next(&mut self) -> Option<Result<ChatAnswer, Failure>>;
+}
+
+/// The calls of the contract.
+#[async_trait]
+pub trait Client: Send + Sync {
+    /// Which face it calls.
+    fn over(&self) -> Over;
+
+    /// `GetUser`.
+    async fn get_user(&self, id: i32) -> Result<UserAnswer, Failure>;
+
+    /// `CreateUser`.
+    async fn create_user(&self, user: Draft) -> Result<UserAnswer, Failure>;
+
+    /// `ListUsers`; all users without a limit.
+    async fn list_users(
+        &self,
+        after: i32,
+        limit: Option<i32>,
+        follow: bool,
+    ) -> Result<Answers<UserAnswer>, Failure>;
+
+    /// `BatchCreateUsers`.
+    async fn batch_create_users(&self, users: Vec<Draft>) -> Result<BatchAnswer, Failure>;
+
+    /// `StreamUsers`; with `after_all` every answer comes after the last user.
+    async fn stream_users(
+        &self,
+        users: BoxStream<'static, Draft>,
+        after_all: bool,
+    ) -> Result<Answers<StreamAnswer>, Failure>;
+
+    /// `Chat`: returns when what is said reaches this client.
+    async fn chat(&self) -> Result<Box<dyn ChatSeat>, Failure>;
+
+    /// `Echo`.
+    async fn echo(
+        &self,
+        payload: Vec<String>,
+        delay: Option<Duration>,
+        code: i32,
+    ) -> Result<Vec<String>, Failure>;
+}
+
+/// A client of the servers at `server`: an address or, with gRPC, several and names of DNS.
+///
+/// # Errors
+/// When `server` is no address for this face. Nothing is connected yet.
+pub fn client(over: Over, server: &str, options: CallOptions) -> Result<Box<dyn Client>, Failure> {
+    Ok(match over {
+        Over::Grpc => Box::new(GrpcClient::new(server, options)?),
+        Over::Rest => Box::new(RestClient::new(server, options)?),
+        Over::Graphql => Box::new(GraphqlClient::new(server, options)?),
+    })
+}
+
+/// The address of a server of HTTP.
+fn base(server: &str) -> Result<url::Url, Failure> {
+    let wrong = |why: String| Failure::usage(&format!("{server:?} is no server: {why}; write http://host:port"));
+    let url = url::Url::parse(server).map_err(|error| wrong(error.to_string()))?;
+    if url.scheme() != "http" {
+        return Err(wrong("only http is spoken yet".to_owned()));
+    }
+    Ok(url)
+}
+
+/// What a failure of the transport means.
+fn transport(error: &reqwest::Error) -> Failure {
+    let code = if error.is_timeout() {
+        Code::DeadlineExceeded
+    } else if error.is_connect() || error.is_request() || error.is_body() {
+        Code::Unavailable
+    } else {
+        Code::Internal
+    };
+    let words = match code {
+        Code::DeadlineExceeded => "no answer came in time".to_owned(),
+        _ => shared::telemetry::chain(error),
+    };
+    Failure::new(code, words)
+}

@@ -1,6 +1,8 @@
 //! What both stations of Pantelegraph agree on: images, digests, chunks, the wire, clocks,
 //! settings and reports. Nothing here knows a transport or a camera.
 
+#[cfg(feature = "calls")]
+pub mod calls;
 pub mod chunk;
 pub mod clock;
 pub mod digest;

@@ -79,8 +79,8 @@ impl FromStr for Target {
         if parsed.as_str().contains('@') {
             return Err(invalid("it has a user's name"));
         }
-        if parsed.port_u16().is_none() {
-            return Err(invalid("it has no port"));
+        if parsed.port_u16().is_none_or(|port| port == 0) {
+            return Err(invalid("it has no port between 1 and 65535"));
         }
         Ok(make(authority.to_owned()))
     }
@@ -139,7 +139,8 @@ mod tests {
             ("ftp://a:1", "scheme"),
             ("http://a:1/path", "not a host"),
             ("http://me@a:1", "user's name"),
-            ("http://a:99999", "not a host"),
+            ("http://a:99999", "no port"),
+            ("a:0", "no port"),
         ];
         for (text, reason) in cases {
             let error = text.parse::<Targets>().unwrap_err().to_string();

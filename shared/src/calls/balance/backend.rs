@@ -108,13 +108,11 @@ async fn follow(
                 *was_ready = true;
                 pool.put_in(backend, term);
             }
+            // The stream is given up and asked for again, rather than kept until the server is
+            // well: one that drains waits for its streams to end.
             Ok(Some(report)) => {
                 let status = report.status().as_str_name();
-                pool.take_out(
-                    backend,
-                    term,
-                    &format!("{} reports {status}", backend.authority),
-                );
+                return format!("{} reports {status}", backend.authority);
             }
             Ok(None) => return format!("{} reports no more", backend.authority),
             Err(status) if status.code() == Code::Unimplemented => {

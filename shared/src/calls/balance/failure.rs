@@ -120,3 +120,45 @@ pub(super) fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    fn was_never_sent(status: &Status) -> bool {
+        status.source().is_some_and(<dyn Error>::is::<NeverSent>)
+    }
+
+    #[test]
+    fn a_call_without_a_connection_was_never_sent() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let failure = of_call("a:1", &ConnectError(Box::new(refused)));
+        let status = &failure.status;
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.message(), "no connection to a:1: connection refused");
+        assert!(failure.breaks_connection && was_never_sent(status));
+    }
+
+    #[test]
+    fn a_refused_call_was_never_seen() {
+        let cause = Cause::Reset(Reason::REFUSED_STREAM);
+        let status = status("a:1", cause, &h2::Error::from(Reason::REFUSED_STREAM));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(was_never_sent(&status));
+    }
+
+    #[test]
+    fn anything_else_may_have_been_seen() {
+        let failure = of_call("a:1", &io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(failure.status.code(), Code::Unavailable);
+        assert!(failure.breaks_connection && !was_never_sent(&failure.status));
+    }
+
+    #[test]
+    fn the_clock_of_a_connection_says_nothing_of_it() {
+        let failure = of_call("a:1", &TimeoutExpired(()));
+        assert_eq!(failure.status.code(), Code::DeadlineExceeded);
+        assert!(!failure.breaks_connection);
+    }
+}

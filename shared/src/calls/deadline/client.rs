@@ -10,7 +10,7 @@ use tower::Service;
 
 use super::body::{AtExpiry, Bounded};
 use super::{TIMEOUT_HEADER, asked, format_timeout};
-use crate::calls::{Call, Methods, Outcome, Request};
+use crate::calls::{Call, Method, Methods, Outcome, Request};
 
 /// The time for a unary call that was given none.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl<S> Deadlines<S> {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let unary = || {
             let method = self.methods.method(request.uri().path());
-            method.is_some_and(|method| method.is_unary())
+            method.is_some_and(Method::is_unary)
         };
         Ok(asked.or_else(|| unary().then_some(self.default)))
     }

@@ -1,7 +1,5 @@
 //! Which server gets a call.
 
-use std::sync::Arc;
-
 use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_health::ServingStatus;
@@ -191,6 +189,28 @@ async fn no_other_call_is_sent_twice_when_a_server_is_killed() {
 }
 
 #[tokio::test]
+async fn no_call_at_all_is_lost_when_a_server_drains() {
+    let mut draining = Station::start(|_| Answer::Done).await;
+    let staying = Station::start(|_| Answer::Done).await;
+    let caller = caller(&[&draining, &staying], patient());
+    ready(&caller, 2).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let traffic = traffic(&caller, CREATE, &stop).await;
+    draining.until_seen(10).await;
+    draining.report(ServingStatus::NotServing).await;
+    ready(&caller, 1).await;
+    // It ends although it is watched: the client lets go of the stream.
+    draining.drain().await;
+    let before = staying.seen().len();
+    staying.until_seen(before + 10).await;
+    stop.cancel();
+    for (say, worked) in traffic.join_all().await.concat() {
+        assert!(worked, "{say} was lost");
+    }
+    assert_eq!(caller.counts().calls, caller.counts().attempts);
+}
+
+#[tokio::test]
 async fn everything_ends_with_the_last_clone() {
     let station = Station::start(|_| Answer::Done).await;
     let caller = caller(&[&station], patient());
@@ -206,12 +226,16 @@ async fn everything_ends_with_the_last_clone() {
 
 #[tokio::test]
 async fn a_reset_of_one_call_leaves_its_server_in() {
-    let status = Arc::new(tonic::Status::internal("mine alone"));
-    let station = Station::start(move |_| Answer::Fail((*status).clone())).await;
-    let caller = caller(&[&station], patient());
+    let station = Station::start(|_| Answer::Reset).await;
+    let mut options = patient();
+    // One that is taken out does not come back.
+    options.balance.watch_backoff.initial = LONG * 2;
+    options.balance.watch_backoff.max = LONG * 2;
+    let caller = caller(&[&station], options);
     for _ in 0..3 {
         let status = call(&caller, READ, "").await.unwrap_err();
-        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        assert!(status.message().contains("broke the call off"), "{status}");
     }
     assert_eq!(caller.counts().attempts, 3);
 }

@@ -1,5 +1,6 @@
 //! A server of gRPC that can be killed and started again at its address, and tells what it saw.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use tower::{Layer as _, Service as _};
 use crate::calls::HonourDeadlineLayer;
 
 /// What a server is to do with a call.
+#[derive(Clone)]
 pub(super) enum Answer {
     /// Say "done".
     Done,
@@ -42,6 +44,8 @@ pub(super) enum Answer {
     HoldLate(CancellationToken),
     /// Break the connection off.
     Break,
+    /// Break the call off, and nothing else.
+    Reset,
 }
 
 /// A call as the server saw it.
@@ -71,6 +75,7 @@ struct State {
 
 struct Running {
     stop: Option<oneshot::Sender<()>>,
+    drain: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -113,9 +118,12 @@ impl Station {
     pub(super) fn revive(&mut self) {
         let listener = socket(self.address.port()).listen(64).unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, Arc::clone(&self.state), stopped));
+        let drain = CancellationToken::new();
+        let state = Arc::clone(&self.state);
+        let task = tokio::spawn(serve(listener, state, stopped, drain.clone()));
         self.running = Some(Running {
             stop: Some(stop),
+            drain,
             task,
         });
     }
@@ -124,6 +132,14 @@ impl Station {
     pub(super) async fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             drop(running.stop.take());
+            running.task.await.unwrap();
+        }
+    }
+
+    /// As a process that stops in order: it accepts nothing new, and ends when all calls have.
+    pub(super) async fn drain(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.drain.cancel();
             running.task.await.unwrap();
         }
     }
@@ -150,11 +166,17 @@ impl Station {
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: oneshot::Receiver<()>) {
+async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    mut stopped: oneshot::Receiver<()>,
+    drain: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = drain.cancelled() => break,
             _ = &mut stopped => break,
         };
         let (stream, _) = accepted.unwrap();
@@ -163,15 +185,21 @@ async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: oneshot::R
             state: Arc::clone(&state),
             broken,
         };
-        connections.spawn(connection(stream, handler, breaking));
+        connections.spawn(connection(stream, handler, breaking, drain.clone()));
     }
-    connections.shutdown().await;
+    drop(listener);
+    if drain.is_cancelled() {
+        connections.join_all().await;
+    } else {
+        connections.shutdown().await;
+    }
 }
 
 async fn connection(
     stream: tokio::net::TcpStream,
     handler: Handler,
     mut breaking: mpsc::Receiver<()>,
+    drain: CancellationToken,
 ) {
     let service = HonourDeadlineLayer.layer(tower::service_fn(move |request| {
         handler.clone().handle(request)
@@ -179,10 +207,13 @@ async fn connection(
     let service = hyper::service::service_fn(move |request| service.clone().call(request));
     let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
     tokio::select! {
-        _ = serving => {}
-        _ = breaking.recv() => {}
+        _ = &mut serving => return,
+        _ = breaking.recv() => return,
+        () = drain.cancelled() => serving.as_mut().graceful_shutdown(),
     }
+    let _ = serving.await;
 }
 
 #[derive(Clone)]
@@ -192,15 +223,13 @@ struct Handler {
 }
 
 impl Handler {
-    async fn handle(
-        self,
-        request: http::Request<Incoming>,
-    ) -> Result<http::Response<Body>, std::convert::Infallible> {
+    async fn handle(self, request: http::Request<Incoming>) -> io::Result<http::Response<Body>> {
         if request.uri().path().starts_with("/grpc.health.") {
             let Some(health) = self.state.health.clone() else {
                 return Ok(Status::unimplemented("no health service").into_http());
             };
-            return health_server(health).call(request).await;
+            let reported = health_server(health).call(request).await;
+            return Ok(reported.unwrap_or_else(|never| match never {}));
         }
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await else {
@@ -214,11 +243,11 @@ impl Handler {
         let answer = (self.state.script)(&seen);
         self.state.seen.lock().push(seen);
         self.state.count.send_modify(|count| *count += 1);
-        Ok(self.answer(answer).await)
+        self.answer(answer).await
     }
 
-    async fn answer(self, answer: Answer) -> http::Response<Body> {
-        match answer {
+    async fn answer(self, answer: Answer) -> io::Result<http::Response<Body>> {
+        Ok(match answer {
             Answer::Done => {
                 let ok = Status::new(tonic::Code::Ok, "");
                 response(vec![message("done"), trailers(&ok)], None)
@@ -244,7 +273,8 @@ impl Handler {
                 let _ = self.broken.send(()).await;
                 std::future::pending().await
             }
-        }
+            Answer::Reset => return Err(io::Error::other("broken off")),
+        })
     }
 }
 

@@ -122,15 +122,27 @@ fn code(headers: &http::HeaderMap) -> Option<Code> {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_answers_at_the_deadline_of_its_client() {
-    let handler = tower::service_fn(|_: http::Request<Body>| async {
-        std::future::pending::<()>().await;
-        Ok::<_, Infallible>(http::Response::new(Body::empty()))
+    let dropped = CancellationToken::new();
+    let token = dropped.clone();
+    let handler = tower::service_fn(move |_: http::Request<Body>| {
+        let guard = token.clone().drop_guard();
+        async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+            Ok::<_, Infallible>(http::Response::new(Body::empty()))
+        }
     });
     let mut server = HonourDeadlineLayer.layer(handler);
     let begun = tokio::time::Instant::now();
     let response = server.call(request("300m")).await.unwrap();
     assert_eq!(begun.elapsed(), Duration::from_millis(300));
     assert_eq!(code(response.headers()), Some(Code::DeadlineExceeded));
+    assert!(dropped.is_cancelled(), "the handler goes on");
+
+    let mut other = request("300m");
+    other.headers_mut().remove("content-type");
+    let passed = tokio::time::timeout(LONG, server.call(other)).await;
+    assert!(passed.is_err(), "what is no gRPC was ended");
 
     let response = server.call(request("0S")).await.unwrap();
     assert_eq!(code(response.headers()), Some(Code::DeadlineExceeded));
@@ -169,7 +181,9 @@ async fn a_server_ends_an_endless_answer_with_trailers() {
     });
     let mut server = HonourDeadlineLayer.layer(handler);
     let response = server.call(request("3500m")).await.unwrap();
+    let begun = tokio::time::Instant::now();
     let body = response.into_body().collect().await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_millis(3_500));
     let trailers = body.trailers().cloned().unwrap();
     assert_eq!(code(&trailers), Some(Code::DeadlineExceeded));
     assert_eq!(body.to_bytes(), "...");

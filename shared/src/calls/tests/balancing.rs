@@ -99,6 +99,26 @@ async fn a_server_without_a_health_service_is_ready() {
 }
 
 #[tokio::test]
+async fn a_server_on_which_a_call_broke_rests() {
+    // Without a health service only calls can tell.
+    let breaking = Station::with(None::<HealthReporter>, |_| Answer::Break).await;
+    let staying = Station::with(None::<HealthReporter>, |_| Answer::Done).await;
+    let mut options = patient();
+    options.balance.watch_backoff.initial = LONG;
+    options.balance.watch_backoff.max = LONG;
+    let caller = caller(&[&breaking, &staying], options);
+    ready(&caller, 2).await;
+    let mut broken = 0;
+    for _ in 0..10 {
+        broken += usize::from(call(&caller, CREATE, "").await.is_err());
+    }
+    assert_eq!(
+        (broken, breaking.seen().len(), staying.seen().len()),
+        (1, 1, 9)
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_know_the_service_is_not_ready() {
     let station = Station::start(|_| Answer::Done).await;
     let mut options = patient();

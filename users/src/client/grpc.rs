@@ -192,20 +192,28 @@ impl Client for GrpcClient {
             true => proto::AnswerMode::AfterAll,
             false => proto::AnswerMode::Each,
         };
-        let requests = users.map(move |draft| proto::StreamUsersRequest {
-            user: Some(request_of(draft)),
-            answer_mode: mode.into(),
+        // Through a channel: with the stream itself the compiler cannot prove that the call can be
+        // sent to another thread (rust-lang/rust#102211).
+        let (send, requests) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            let mut users = users;
+            while let Some(draft) = users.next().await {
+                let request = proto::StreamUsersRequest {
+                    user: Some(request_of(draft)),
+                    answer_mode: mode.into(),
+                };
+                if send.send(request).await.is_err() {
+                    return;
+                }
+            }
         });
-        let response = self.calls.clone().stream_users(self.request(requests)).await;
-        Ok(answers(response.map_err(failure)?, |answer| {
-            let result = match answer.result {
-                Some(Answer::Created(created)) => StreamResult::Created(user(created)),
-                Some(Answer::Refused(refused)) => StreamResult::Refused(refusal(refused)),
-                None => return Err(Failure::strange("an answer without a result")),
-            };
-            let sequence = answer.sequence;
-            Ok(StreamAnswer { sequence, result })
-        }))
+        let requests = ReceiverStream::new(requests);
+        let response = self
+            .calls
+            .clone()
+            .stream_users(self.request(requests))
+            .await;
+        Ok(answers(response.map_err(failure)?, stream_answer))
     }
 
     async fn chat(&self) -> Result<Box<dyn ChatSeat>, Failure> {
@@ -231,6 +239,16 @@ impl Client for GrpcClient {
         let response = self.calls.clone().echo(request).await;
         Ok(response.map_err(failure)?.into_inner().payload)
     }
+}
+
+fn stream_answer(answer: proto::StreamUsersResponse) -> Result<StreamAnswer, Failure> {
+    let result = match answer.result {
+        Some(Answer::Created(created)) => StreamResult::Created(user(created)),
+        Some(Answer::Refused(refused)) => StreamResult::Refused(refusal(refused)),
+        None => return Err(Failure::strange("an answer without a result")),
+    };
+    let sequence = answer.sequence;
+    Ok(StreamAnswer { sequence, result })
 }
 
 fn refusal(refused: proto::Refusal) -> Failure {

@@ -171,6 +171,11 @@ impl Directory {
         self.len() == 0
     }
 
+    /// The highest id; 0 when there are no users.
+    pub fn newest(&self) -> i32 {
+        *self.list.head.borrow()
+    }
+
     /// At most `limit` users after the one with the id `after`, by their ids.
     pub fn page(&self, after: i32, limit: usize) -> Vec<Arc<User>> {
         let users = self.list.users.read();

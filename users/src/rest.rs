@@ -1,13 +1,58 @@
-//! The REST face.
+//! The REST face: the same service as HTTP with JSON, described by an OpenAPI document that is made
+//! from this code.
+
+mod about;
+mod batch;
+mod body;
+mod document;
+mod events;
+mod problem;
+mod request;
+mod say;
+mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
+mod users;
+mod value;
+mod view;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::response::{IntoResponse as _, Response};
+use http::{Method, Uri};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::refusal::Refusal;
 use crate::service::Service;
+use problem::Problem;
 
-/// Its routes.
+/// Its routes, and answers for paths and methods that there are none for.
 pub fn routes(service: Arc<Service>) -> Router {
-    let _ = service;
-    Router::new()
+    let (router, api) = OpenApiRouter::with_openapi(document::begin())
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::read))
+        .routes(routes!(batch::create))
+        .routes(routes!(stream::create))
+        .routes(routes!(events::users))
+        .routes(routes!(say::chat))
+        .routes(routes!(events::chat))
+        .routes(routes!(say::echo))
+        .routes(routes!(about::health))
+        .split_for_parts();
+    let document = document::finish(&api, &service.limits);
+    router
+        .merge(about::routes(&document))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Problem::method(&method, uri.path())
+        })
+        .fallback(async |uri: Uri| Problem::no_route(uri.path()))
+        .with_state(service)
+}
+
+/// The answer to a request whose handler has failed beyond repair, for the layer that notices.
+pub fn failure() -> Response {
+    Problem::from(Refusal::Internal).into_response()
 }

@@ -1,0 +1,118 @@
+//! What takes a small body and answers at once: the chat's microphone, and the echo.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+
+use super::body;
+use super::document::{
+    Always, AskedFor, BadBody, BadFields, EchoRequest, NewMessage, OtherMediaType, TooLarge,
+};
+use super::problem::Problem;
+use super::value::{self, Types, Value};
+use super::view::{Echoed, Said};
+use crate::chat::Saying;
+use crate::refusal::{Refusal, Violations};
+use crate::service::{MAX_DELAY, Service};
+
+/// Says something in the chat
+#[utoipa::path(
+    post,
+    path = "/chat",
+    operation_id = "say",
+    tag = "chat",
+    request_body(content = NewMessage, content_type = "application/json"),
+    responses(
+        (status = 202, description = "All who listen will hear it.", body = Said),
+        BadBody,
+        TooLarge,
+        OtherMediaType,
+        BadFields,
+        Always
+    )
+)]
+pub(super) async fn chat(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = body::json(&headers, body, service.limits.max_message_size).await?;
+    let [user, text] = value::object(&body, ["user", "text"])?;
+    let mut types = Types::default();
+    let user = types.text("user", user);
+    let text = types.text("text", text);
+    let saying = Saying::check(user, text);
+    types.and(saying.as_ref().map(drop).map_err(Clone::clone))?;
+    let saying = saying?;
+    let sequence = tokio::select! {
+        biased;
+        sequence = service.room.say(saying) => sequence,
+        // The room is full, and nobody waits for it to empty any more.
+        () = service.stop.cancelled() => return Err(Refusal::stopping().into()),
+    };
+    Ok((StatusCode::ACCEPTED, Json(Said { sequence })).into_response())
+}
+
+/// Answers with what it was sent
+///
+/// For measuring, and to see how a client behaves. Two more members are for people and not in the
+/// schema, so that programs that try out everything do not wait for minutes and report failures
+/// that they have asked for: `delay_ms` (0 to 60000) answers later, and `code` (a number of
+/// `google.rpc.Code`, 0 to 16) answers with the status for it.
+#[utoipa::path(
+    post,
+    path = "/echo",
+    operation_id = "echo",
+    tag = "echo",
+    request_body(content = EchoRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What was sent.", body = Echoed),
+        BadBody,
+        TooLarge,
+        OtherMediaType,
+        BadFields,
+        AskedFor,
+        Always
+    )
+)]
+pub(super) async fn echo(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = body::json(&headers, body, service.limits.max_message_size).await?;
+    let [payload, delay, code] = value::object(&body, ["payload", "delay_ms", "code"])?;
+    let mut types = Types::default();
+    let payload = types.texts("payload", payload);
+    let delay = optional(&mut types, "delay_ms", &delay);
+    let code = optional(&mut types, "code", &code);
+    types.and(Ok(()))?;
+    let delay = u64::try_from(delay)
+        .ok()
+        .map(Duration::from_millis)
+        .filter(|delay| *delay <= MAX_DELAY)
+        .ok_or_else(|| {
+            let most = MAX_DELAY.as_millis();
+            let words = format!("delay_ms must be 0 to {most}, not {delay}");
+            Violations::one("delay_ms", words)
+        })?;
+    let code = i32::try_from(code).unwrap_or(i32::MAX);
+    let payload = tokio::select! {
+        biased;
+        payload = service.echo(payload, Some(delay), code) => payload?,
+        () = service.stop.cancelled() => return Err(Refusal::stopping().into()),
+    };
+    Ok(Json(Echoed { payload }).into_response())
+}
+
+fn optional(types: &mut Types, field: &str, value: &Value) -> i64 {
+    match value {
+        Value::Absent => 0,
+        value => types.integer(field, value),
+    }
+}

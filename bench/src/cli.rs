@@ -1,6 +1,7 @@
 //! The command line of `pantelegraph`.
 
-use std::ffi::OsString;
+pub(crate) mod users;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +18,7 @@ Examples:
   pantelegraph demo                              the main job in ten seconds
   pantelegraph demo --image photo.jpg --delay 1s the scenario of the report, with your image
   pantelegraph bench path                        each transport as a ratio to raw TCP
+  pantelegraph users demo                        gRPC in all of its modes, in some seconds
 
 The daemons are pantelegraph-transmitter and pantelegraph-receiver.
 
@@ -39,23 +41,12 @@ pub(crate) enum Command {
     /// The user service: one contract as gRPC, REST and GraphQL.
     Users {
         #[command(subcommand)]
-        users: Users,
+        users: users::Users,
     },
     /// Prints a completion script for a shell.
     Completions {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Users {
-    /// Serves users until a signal; `serve --help` shows its settings.
-    #[command(disable_help_flag = true)]
-    Serve {
-        /// Settings; each can also be set by a variable (USERS_...), in `.env` or in a file
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SETTINGS")]
-        settings: Vec<OsString>,
     },
 }
 

@@ -27,9 +27,7 @@ fn main() -> ExitCode {
         cli::Command::Bench {
             bench: cli::Bench::Path(options),
         } => path_command::run(&options),
-        cli::Command::Users {
-            users: cli::Users::Serve { settings },
-        } => users_command::serve(settings),
+        cli::Command::Users { users } => users_command::run(users),
         cli::Command::Completions { shell } => cli::completions(shell),
     }
 }

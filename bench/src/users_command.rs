@@ -1,5 +1,8 @@
 //! `pantelegraph users`.
 
+mod call;
+mod demo;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -11,8 +14,19 @@ use users::cli::{CliError, Exit, Invocation};
 use users::config::Config;
 use users::server::{Listeners, Server, StartError};
 
+use crate::cli::users::Users;
+
+/// Does what was asked for.
+pub(crate) fn run(users: Users) -> ExitCode {
+    match users {
+        Users::Demo(options) => demo::run(&options),
+        Users::Serve { settings } => serve(settings),
+        Users::Call { call, how } => call::run(call, &how),
+    }
+}
+
 /// Serves until a signal.
-pub(crate) fn serve(settings: Vec<OsString>) -> ExitCode {
+fn serve(settings: Vec<OsString>) -> ExitCode {
     let args = std::iter::once(OsString::from(users::cli::PROGRAM.name)).chain(settings);
     let invocation = users::cli::parse(args, &ProcessEnvironment, Some(Path::new(".env")));
     let (config, warnings) = match invocation {
@@ -33,9 +47,11 @@ pub(crate) fn serve(settings: Vec<OsString>) -> ExitCode {
         tracing::warn!("{warning}");
     }
     let served = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(run(*config)),
+        Ok(runtime) => runtime.block_on(until_stopped(*config)),
         Err(error) => {
-            say(format_args!("pantelegraph users serve: cannot start threads: {error}"));
+            say(format_args!(
+                "pantelegraph users serve: cannot start threads: {error}"
+            ));
             return Exit::Internal.code().into();
         }
     };
@@ -53,7 +69,7 @@ pub(crate) fn serve(settings: Vec<OsString>) -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<(), StartError> {
+async fn until_stopped(config: Config) -> Result<(), StartError> {
     let stop = shared::lifecycle::stop_on_signals().map_err(StartError::Signals)?;
     let listeners = Listeners::open(&config).await?;
     for (name, address) in [("gRPC", config.grpc_listen), ("HTTP", config.http_listen)] {
@@ -81,4 +97,14 @@ fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     ExitCode::SUCCESS
+}
+
+/// The token in a file.
+fn token(file: Option<&Path>) -> Result<Option<String>, String> {
+    let Some(file) = file else {
+        return Ok(None);
+    };
+    let read = std::fs::read_to_string(file);
+    let token = read.map_err(|error| format!("--token-file {}: {error}", file.display()))?;
+    Ok(Some(token.trim().to_owned()))
 }

@@ -18,6 +18,7 @@ use crate::user::Draft;
 pub use graphql::GraphqlClient;
 pub use grpc::GrpcClient;
 pub use rest::RestClient;
+pub use shared::calls::DEFAULT_DEADLINE;
 
 /// Which face is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,11 @@ impl FromStr for Over {
     fn from_str(text: &str) -> Result<Self, String> {
         shared::settings::units::word(
             text,
-            &[("grpc", Self::Grpc), ("rest", Self::Rest), ("graphql", Self::Graphql)],
+            &[
+                ("grpc", Self::Grpc),
+                ("rest", Self::Rest),
+                ("graphql", Self::Graphql),
+            ],
         )
     }
 }
@@ -96,7 +101,8 @@ impl CallOptions {
             return Ok(None);
         };
         let value = http::HeaderValue::from_str(&format!("Bearer {token}"));
-        let mut value = value.map_err(|_| Failure::usage("the token has characters that no token has"))?;
+        let mut value =
+            value.map_err(|_| Failure::usage("the token has characters that no token has"))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
@@ -206,7 +212,9 @@ impl Failure {
 
     /// An answer that is not what the contract says.
     fn strange(what: impl fmt::Display) -> Self {
-        let words = format!("the server's answer is not that of a user service: {what}; is it one of this version?");
+        let words = format!(
+            "the server's answer is not that of a user service: {what}; is it one of this version?"
+        );
         Self::new(Code::Internal, words)
     }
 }
@@ -280,7 +288,11 @@ pub fn client(over: Over, server: &str, options: CallOptions) -> Result<Box<dyn 
 
 /// The address of a server of HTTP.
 fn base(server: &str) -> Result<url::Url, Failure> {
-    let wrong = |why: String| Failure::usage(&format!("{server:?} is no server: {why}; write http://host:port"));
+    let wrong = |why: String| {
+        Failure::usage(&format!(
+            "{server:?} is no server: {why}; write http://host:port"
+        ))
+    };
     let url = url::Url::parse(server).map_err(|error| wrong(error.to_string()))?;
     if url.scheme() != "http" {
         return Err(wrong("only http is spoken yet".to_owned()));

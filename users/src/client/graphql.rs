@@ -81,12 +81,20 @@ impl GraphqlClient {
 
     async fn begin(&self, query: &str, variables: Value) -> Result<Socket, Failure> {
         let mut url = self.url.clone();
-        url.set_scheme("ws").map_err(|()| Failure::usage("write http://host:port"))?;
-        let mut request = url.as_str().into_client_request().map_err(|error| socket(&error))?;
+        url.set_scheme("ws")
+            .map_err(|()| Failure::usage("write http://host:port"))?;
+        let mut request = url
+            .as_str()
+            .into_client_request()
+            .map_err(|error| socket(&error))?;
         let protocol = http::HeaderValue::from_static(PROTOCOL);
-        request.headers_mut().insert("sec-websocket-protocol", protocol);
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", protocol);
         if let Some(value) = self.options.authorization()? {
-            request.headers_mut().insert(http::header::AUTHORIZATION, value);
+            request
+                .headers_mut()
+                .insert(http::header::AUTHORIZATION, value);
         }
         let connected = tokio_tungstenite::connect_async(request).await;
         let (mut socket, _) = connected.map_err(|error| self::socket(&error))?;
@@ -295,7 +303,8 @@ impl Client for GraphqlClient {
         let query = "mutation($inputs: [CreateUserInput!]!) { \
                      createUsers(inputs: $inputs) { usersCreated userIds } }";
         let inputs: Vec<Value> = users.iter().map(draft_json).collect();
-        self.run(query, json!({ "inputs": inputs }), "createUsers").await
+        self.run(query, json!({ "inputs": inputs }), "createUsers")
+            .await
     }
 
     async fn stream_users(
@@ -339,7 +348,9 @@ impl Client for GraphqlClient {
     ) -> Result<Vec<String>, Failure> {
         let query = "query($payload: [String!]!, $delay: Int, $code: Int) { \
                      echo(payload: $payload, delayMs: $delay, code: $code) }";
-        let delay = delay.map(|delay| i32::try_from(delay.as_millis())).transpose();
+        let delay = delay
+            .map(|delay| i32::try_from(delay.as_millis()))
+            .transpose();
         let delay = delay.map_err(|_| Failure::usage("the delay is too long"))?;
         let variables = json!({ "payload": payload, "delay": delay, "code": code });
         self.run(query, variables, "echo").await
@@ -353,7 +364,8 @@ impl GraphqlClient {
              users(after: $after, limit: $limit) {{ users {{ {USER} }} next }} }}"
         );
         let limit = limit.map_or(PAGE, |limit| limit.min(PAGE));
-        self.run(&query, json!({ "after": after, "limit": limit }), "users").await
+        self.run(&query, json!({ "after": after, "limit": limit }), "users")
+            .await
     }
 }
 

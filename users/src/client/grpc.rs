@@ -63,8 +63,7 @@ impl GrpcClient {
             .expect("the contract was compiled with this program");
         let caller = Caller::new(targets, methods, options);
         Ok(Self {
-            calls: UserServiceClient::new(caller.clone())
-                .max_decoding_message_size(usize::MAX),
+            calls: UserServiceClient::new(caller.clone()).max_decoding_message_size(usize::MAX),
             caller,
             authorization,
         })
@@ -79,7 +78,9 @@ impl GrpcClient {
         let mut request = Request::new(message);
         if let Some(value) = &self.authorization {
             let headers = tonic::metadata::MetadataMap::from_headers(
-                [(http::header::AUTHORIZATION, value.clone())].into_iter().collect(),
+                [(http::header::AUTHORIZATION, value.clone())]
+                    .into_iter()
+                    .collect(),
             );
             *request.metadata_mut() = headers;
         }
@@ -89,7 +90,9 @@ impl GrpcClient {
 
 fn failure(status: Status) -> Failure {
     let details = status.get_error_details();
-    let fields = details.bad_request().map(|bad| bad.field_violations.as_slice());
+    let fields = details
+        .bad_request()
+        .map(|bad| bad.field_violations.as_slice());
     let violation = |violation: &tonic_types::FieldViolation| Violation {
         field: violation.field.clone(),
         description: violation.description.clone(),
@@ -170,12 +173,18 @@ impl Client for GrpcClient {
             after_user_id: after,
         });
         let response = self.calls.clone().list_users(request).await;
-        Ok(answers(response.map_err(failure)?, |message| Ok(user(message))))
+        Ok(answers(response.map_err(failure)?, |message| {
+            Ok(user(message))
+        }))
     }
 
     async fn batch_create_users(&self, users: Vec<Draft>) -> Result<BatchAnswer, Failure> {
         let users = tokio_stream::iter(users.into_iter().map(request_of));
-        let response = self.calls.clone().batch_create_users(self.request(users)).await;
+        let response = self
+            .calls
+            .clone()
+            .batch_create_users(self.request(users))
+            .await;
         let answer = response.map_err(failure)?.into_inner();
         Ok(BatchAnswer {
             users_created: answer.users_created,

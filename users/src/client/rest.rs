@@ -142,7 +142,10 @@ pub(super) fn draft_json(draft: &Draft) -> Value {
 
 /// The lines of an answer.
 fn lines(response: Response) -> BoxStream<'static, Result<Bytes, Failure>> {
-    let body = response.bytes_stream().map_err(|error| transport(&error)).boxed();
+    let body = response
+        .bytes_stream()
+        .map_err(|error| transport(&error))
+        .boxed();
     stream::try_unfold((body, BytesMut::new()), |(mut body, mut held)| async {
         loop {
             if let Some(end) = held.iter().position(|byte| *byte == b'\n') {
@@ -192,7 +195,8 @@ impl Client for RestClient {
     }
 
     async fn get_user(&self, id: i32) -> Result<UserAnswer, Failure> {
-        self.call(self.http.get(self.url(&format!("/users/{id}")))).await
+        self.call(self.http.get(self.url(&format!("/users/{id}"))))
+            .await
     }
 
     async fn create_user(&self, user: Draft) -> Result<UserAnswer, Failure> {
@@ -261,7 +265,9 @@ impl Client for RestClient {
 
     async fn chat(&self) -> Result<Box<dyn ChatSeat>, Failure> {
         let request = self.http.get(self.url("/chat/events"));
-        let response = self.send(request.header(http::header::ACCEPT, "text/event-stream")).await?;
+        let response = self
+            .send(request.header(http::header::ACCEPT, "text/event-stream"))
+            .await?;
         Ok(Box::new(Seat {
             client: self.clone(),
             heard: lines(response),
@@ -277,9 +283,13 @@ impl Client for RestClient {
         let mut body = json!({ "payload": payload, "code": code });
         if let Some(delay) = delay {
             let delay = u64::try_from(delay.as_millis());
-            body["delay_ms"] = delay.map_err(|_| Failure::usage("the delay is too long"))?.into();
+            body["delay_ms"] = delay
+                .map_err(|_| Failure::usage("the delay is too long"))?
+                .into();
         }
-        let echoed: Echoed = self.call(self.http.post(self.url("/echo")).json(&body)).await?;
+        let echoed: Echoed = self
+            .call(self.http.post(self.url("/echo")).json(&body))
+            .await?;
         Ok(echoed.payload)
     }
 }
@@ -326,7 +336,9 @@ impl ChatSeat for Seat {
     async fn say(&mut self, user: &str, text: &str) -> Result<(), Failure> {
         let url = self.client.url("/chat");
         let body = json!({ "user": user, "text": text });
-        let said = self.client.call::<Value>(self.client.http.post(url).json(&body));
+        let said = self
+            .client
+            .call::<Value>(self.client.http.post(url).json(&body));
         said.await.map(drop)
     }
 

@@ -14,9 +14,9 @@ use super::document::{
     Unauthenticated,
 };
 use super::problem::Problem;
+use super::request;
 use super::value::{self, Value};
 use super::view::Created;
-use super::request;
 use crate::access::Credentials;
 use crate::refusal::Refusal;
 use crate::service::{Batch, Service};

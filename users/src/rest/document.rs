@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use utoipa::openapi::{
-    Array, Components, ContentBuilder, Header, InfoBuilder, Object,
-    ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type,
-};
 use utoipa::openapi::schema::ArrayBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{
+    Array, Components, ContentBuilder, Header, InfoBuilder, Object, ObjectBuilder, OpenApi,
+    OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type,
+};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use super::problem::{self, FieldError, Problem};
@@ -83,7 +83,10 @@ fn bound(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(bound),
         Value::Object(members) => {
             members.values_mut().for_each(bound);
-            if members.get("format").is_some_and(|format| format == "int32") {
+            if members
+                .get("format")
+                .is_some_and(|format| format == "int32")
+            {
                 let bounds = [("minimum", i32::MIN), ("maximum", i32::MAX)];
                 for (name, bound) in bounds {
                     members.entry(name).or_insert(bound.into());

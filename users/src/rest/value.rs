@@ -81,7 +81,10 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
         // Up to here, all whole numbers are exact.
         const EXACT: f64 = 9_007_199_254_740_992.0;
-        #[allow(clippy::cast_possible_truncation, reason = "it has no fraction and fits")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "it has no fraction and fits"
+        )]
         if number.fract() == 0.0 && number.abs() <= EXACT {
             return Ok(Value::Integer(number as i64));
         }

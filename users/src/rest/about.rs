@@ -79,10 +79,7 @@ fn page(file: &str, config: &Arc<Config<'static>>) -> Result<Response, Problem> 
     let mut response = Body::from(file.bytes.into_owned()).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, kind);
-    headers.insert(
-        CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(POLICY),
-    );
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     if file.gzpipped {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }

@@ -14,9 +14,9 @@ use super::document::{
     Unauthenticated,
 };
 use super::problem::Problem;
+use super::request;
 use super::value::{self, Value};
 use super::view::Created;
-use super::request;
 use crate::access::Credentials;
 use crate::refusal::Refusal;
 use crate::service::{Batch, Service};
@@ -33,7 +33,7 @@ use crate::service::{Batch, Service};
     tag = "users",
     request_body(content(
         (NewUsers = "application/json"),
-        (String = "application/x-ndjson", example = "{\"name\":\"Ada\",\"email\":\"ada@example.com\",\"age\":36}\n"),
+        (String = "application/x-ndjson"),
     )),
     responses(
         (status = 201, description = "The users have been created.", body = Created),

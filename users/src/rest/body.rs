@@ -23,7 +23,9 @@ pub(super) fn media_type(
 ) -> Result<&'static str, Problem> {
     let value = headers.get(CONTENT_TYPE);
     let value = value.map(|value| value.to_str().unwrap_or("unreadable"));
-    let essence = value.and_then(|value| value.split(';').next()).map(str::trim);
+    let essence = value
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
     offers
         .iter()
         .find(|offer| essence.is_some_and(|essence| essence.eq_ignore_ascii_case(offer)))

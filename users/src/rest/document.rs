@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use utoipa::openapi::{
-    Array, Components, ContentBuilder, Header, InfoBuilder, Object,
-    ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type,
-};
 use utoipa::openapi::schema::ArrayBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{
+    Array, Components, ContentBuilder, Header, InfoBuilder, Object, ObjectBuilder, OpenApi,
+    OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type,
+};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use super::problem::{self, FieldError, Problem};
@@ -72,7 +72,9 @@ pub(super) fn finish(api: &OpenApi, limits: &Limits) -> Value {
         paths.retain(|path, _| !by_hand.contains_key(path));
     }
     document["x-by-hand"] = Value::Object(by_hand);
-    document["components"]["schemas"]["NewUsers"]["maxItems"] = json!(limits.max_batch);
+    for list in ["NewUsers", "Attempts"] {
+        document["components"]["schemas"][list]["maxItems"] = json!(limits.max_batch);
+    }
     bound(&mut document);
     document
 }
@@ -83,7 +85,10 @@ fn bound(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(bound),
         Value::Object(members) => {
             members.values_mut().for_each(bound);
-            if members.get("format").is_some_and(|format| format == "int32") {
+            if members
+                .get("format")
+                .is_some_and(|format| format == "int32")
+            {
                 let bounds = [("minimum", i32::MIN), ("maximum", i32::MAX)];
                 for (name, bound) in bounds {
                     members.entry(name).or_insert(bound.into());
@@ -135,6 +140,7 @@ macro_rules! bodies {
 bodies! {
     NewUser = new_user();
     NewUsers = new_users();
+    Attempts = attempts();
     NewMessage = new_message();
     EchoRequest = echo_request();
     AnswerMode = text().enum_values(Some(["each", "after-all"])).default(Some(json!("each"))).build();
@@ -177,6 +183,12 @@ fn new_users() -> Array {
     ArrayBuilder::new()
         .items(Ref::from_schema_name("NewUser"))
         .build()
+}
+
+/// What is wrong with one of these is said in its answer, so nothing is wrong with the request.
+fn attempts() -> Array {
+    let attempt = ObjectBuilder::new().description(Some("As `NewUser`, or it is refused."));
+    ArrayBuilder::new().items(attempt).build()
 }
 
 fn new_message() -> Object {
@@ -236,6 +248,7 @@ macro_rules! problems {
 
 problems! {
     BadAddress = { "400": problem("A parameter cannot be read.") };
+    BadRequest = { "400": problem("A parameter or the body cannot be read.") };
     BadBody = { "400": problem("The body is not JSON, or broke off.") };
     Unauthenticated = {
         "401": problem("The role `admin` needs a token.")

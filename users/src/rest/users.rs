@@ -53,10 +53,13 @@ pub(super) async fn read(
         return Err(Problem::parameter("id", "ID must be positive"));
     }
     let id = request::integer("id", &id)?;
-    let user = service.directory.user(id).map_err(|refusal| match refusal {
-        Refusal::Invalid(violations) => Problem::parameter("id", violations.to_string()),
-        refusal => refusal.into(),
-    })?;
+    let user = service
+        .directory
+        .user(id)
+        .map_err(|refusal| match refusal {
+            Refusal::Invalid(violations) => Problem::parameter("id", violations.to_string()),
+            refusal => refusal.into(),
+        })?;
     Ok(Json(UserView::from(&*user)).into_response())
 }
 
@@ -188,7 +191,9 @@ fn page(service: &Service, after: i32, limit: usize) -> Response {
     let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("accept"));
     if let Some(next) = next {
-        let link = format!("<{next}>; rel=\"next\"").parse().expect("it consists of digits and signs");
+        let link = format!("<{next}>; rel=\"next\"")
+            .parse()
+            .expect("it consists of digits and signs");
         headers.insert(LINK, link);
     }
     response

@@ -33,7 +33,7 @@ use crate::service::{Batch, Service};
     tag = "users",
     request_body(content(
         (NewUsers = "application/json"),
-        (String = "application/x-ndjson", example = "{\"name\":\"Ada\",\"email\":\"ada@example.com\",\"age\":36}\n"),
+        (String = "application/x-ndjson"),
     )),
     responses(
         (status = 201, description = "The users have been created.", body = Created),

@@ -72,7 +72,9 @@ pub(super) fn finish(api: &OpenApi, limits: &Limits) -> Value {
         paths.retain(|path, _| !by_hand.contains_key(path));
     }
     document["x-by-hand"] = Value::Object(by_hand);
-    document["components"]["schemas"]["NewUsers"]["maxItems"] = json!(limits.max_batch);
+    for list in ["NewUsers", "Attempts"] {
+        document["components"]["schemas"][list]["maxItems"] = json!(limits.max_batch);
+    }
     bound(&mut document);
     document
 }
@@ -138,6 +140,7 @@ macro_rules! bodies {
 bodies! {
     NewUser = new_user();
     NewUsers = new_users();
+    Attempts = attempts();
     NewMessage = new_message();
     EchoRequest = echo_request();
     AnswerMode = text().enum_values(Some(["each", "after-all"])).default(Some(json!("each"))).build();
@@ -180,6 +183,12 @@ fn new_users() -> Array {
     ArrayBuilder::new()
         .items(Ref::from_schema_name("NewUser"))
         .build()
+}
+
+/// What is wrong with one of these is said in its answer, so nothing is wrong with the request.
+fn attempts() -> Array {
+    let attempt = ObjectBuilder::new().description(Some("As `NewUser`, or it is refused."));
+    ArrayBuilder::new().items(attempt).build()
 }
 
 fn new_message() -> Object {
@@ -239,6 +248,7 @@ macro_rules! problems {
 
 problems! {
     BadAddress = { "400": problem("A parameter cannot be read.") };
+    BadRequest = { "400": problem("A parameter or the body cannot be read.") };
     BadBody = { "400": problem("The body is not JSON, or broke off.") };
     Unauthenticated = {
         "401": problem("The role `admin` needs a token.")

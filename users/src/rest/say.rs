@@ -20,6 +20,11 @@ use crate::chat::Saying;
 use crate::refusal::{Refusal, Violations};
 use crate::service::{MAX_DELAY, Service};
 
+/// Members of something to be said.
+const SAYING: [&str; 2] = ["user", "text"];
+/// Members of what is to be echoed.
+const ECHO: [&str; 3] = ["payload", "delay_ms", "code"];
+
 /// Says something in the chat
 #[utoipa::path(
     post,
@@ -42,12 +47,12 @@ pub(super) async fn chat(
     body: Body,
 ) -> Result<Response, Problem> {
     let body = body::json(&headers, body, service.limits.max_message_size).await?;
-    let [user, text] = value::object(&body, ["user", "text"])?;
+    let [user, text] = value::object(&body, SAYING)?;
     let mut types = Types::default();
     let user = types.text("user", user);
     let text = types.text("text", text);
     let saying = Saying::check(user, text);
-    types.and(saying.as_ref().map(drop).map_err(Clone::clone))?;
+    types.and(saying.as_ref().map(drop).map_err(Clone::clone), &SAYING)?;
     let saying = saying?;
     let sequence = tokio::select! {
         biased;
@@ -86,12 +91,12 @@ pub(super) async fn echo(
     body: Body,
 ) -> Result<Response, Problem> {
     let body = body::json(&headers, body, service.limits.max_message_size).await?;
-    let [payload, delay, code] = value::object(&body, ["payload", "delay_ms", "code"])?;
+    let [payload, delay, code] = value::object(&body, ECHO)?;
     let mut types = Types::default();
     let payload = types.texts("payload", payload);
     let delay = optional(&mut types, "delay_ms", &delay);
     let code = optional(&mut types, "code", &code);
-    types.and(Ok(()))?;
+    types.and(Ok(()), &ECHO)?;
     let delay = u64::try_from(delay)
         .ok()
         .map(Duration::from_millis)

@@ -10,15 +10,17 @@ use futures_util::{Stream, StreamExt as _, stream};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::body::{self, LINES, Lines};
-use super::document::{Always, AnswerMode, BadAddress, OtherMediaType};
+use super::body::{self, JSON, LINES, Lines};
+use super::document::{
+    Always, AnswerMode, Attempts, BadFields, BadRequest, Full, OtherMediaType, TooLarge,
+};
 use super::problem::Problem;
 use super::request::{self, Query};
 use super::value;
 use super::view::{self, Answer, UserView};
 use crate::refusal::Refusal;
 use crate::service::Service;
-use crate::user::User;
+use crate::user::{Draft, User};
 
 /// Lines that are worked on at the same time. Their answers keep their order.
 const AT_ONCE: usize = 64;
@@ -26,19 +28,18 @@ const AT_ONCE: usize = 64;
 /// Creates users one by one; each line is answered
 ///
 /// NDJSON in both directions, at the same time: a line is answered when it has come, while others
-/// are still to be sent. One that is refused does not end the stream, unless it is too long.
+/// are still to be sent. One that is refused does not end the stream, unless it is too long. Who
+/// cannot send NDJSON sends a JSON array, whose size is limited; its items are answered as lines.
 #[utoipa::path(
     post,
     path = "/users:stream",
     operation_id = "streamUsers",
     tag = "users",
-    params(("answer" = Option<AnswerMode>, Query, description = "`each` answers each line as it \
+    params(("answer" = inline(Option<AnswerMode>), Query, description = "`each` answers each line as it \
         arrives, `after-all` all of them after the last.")),
     request_body(
-        content = String,
-        content_type = "application/x-ndjson",
-        description = "Users, one per line.",
-        example = "{\"name\":\"Ada\",\"email\":\"ada@example.com\",\"age\":36}\n"
+        content((String = "application/x-ndjson"), (Attempts = "application/json")),
+        description = "Users, one per line; or an array of them.",
     ),
     responses(
         (
@@ -46,8 +47,11 @@ const AT_ONCE: usize = 64;
             description = "Answers, one per line.",
             content((String = "application/x-ndjson"))
         ),
-        BadAddress,
+        BadRequest,
+        TooLarge,
         OtherMediaType,
+        BadFields,
+        Full,
         Always
     ),
     security((), ("bearer" = []))
@@ -67,13 +71,20 @@ pub(super) async fn create(
             return Err(Problem::parameter("answer", detail));
         }
     };
-    body::media_type(&headers, &[LINES])?;
+    let kind = body::media_type(&headers, &[LINES, JSON])?;
     if service.stop.is_cancelled() {
         return Err(Refusal::stopping().into());
     }
+    let drafts = if kind == JSON {
+        let limits = service.limits;
+        let body = body::whole(&headers, body, limits.max_message_size).await?;
+        stream::iter(array(&body, limits.max_batch)?).left_stream()
+    } else {
+        lines(&service, body).right_stream()
+    };
     // Answers for later are kept by the server, so there is a limit.
     let most = after_all.then_some(service.limits.max_batch);
-    let answers = answers(service, headers, body, most);
+    let answers = answers(service, headers, drafts, most);
     let body = if after_all {
         let kept = answers.collect::<Vec<_>>();
         let text = stream::once(kept).map(|kept| Ok::<_, Infallible>(Bytes::from(kept.concat())));
@@ -86,33 +97,61 @@ pub(super) async fn create(
     Ok(([(CONTENT_TYPE, LINES)], body).into_response())
 }
 
-/// An answer to each line, as text. What is beyond `most` lines is refused, and not read.
+/// The users that come line by line, until the server stops.
+fn lines(
+    service: &Service,
+    body: Body,
+) -> impl Stream<Item = Result<Draft, Problem>> + Send + use<> {
+    let lines = Lines::new(body, service.limits.max_message_size);
+    let drafts = stream::unfold(lines, |mut lines| async {
+        let line = lines.next().await?;
+        let members = line.and_then(|line| value::object(&line, value::DRAFT));
+        Some((
+            members.and_then(|members| Ok(value::draft(members)?)),
+            lines,
+        ))
+    });
+    drafts.take_until(service.stop.clone().cancelled_owned())
+}
+
+/// The users of an array.
+fn array(body: &[u8], most: usize) -> Result<Vec<Result<Draft, Problem>>, Problem> {
+    let mut drafts = Vec::new();
+    value::each(body, value::DRAFT, |members| {
+        if drafts.len() >= most {
+            return Err(too_many(most).into());
+        }
+        drafts.push(value::draft(members).map_err(Problem::from));
+        Ok(())
+    })?;
+    Ok(drafts)
+}
+
+/// An answer to each user, as text. What is beyond `most` is refused, and no more is read.
 fn answers(
     service: Arc<Service>,
     headers: HeaderMap,
-    body: Body,
+    drafts: impl Stream<Item = Result<Draft, Problem>> + Send,
     most: Option<usize>,
 ) -> impl Stream<Item = Vec<u8>> + Send {
-    let lines = Lines::new(body, service.limits.max_message_size);
-    let stop = service.stop.clone().cancelled_owned();
-    let lines = stream::unfold(lines, |mut lines| async {
-        Some((lines.next().await?, lines))
-    });
     let headers = Arc::new(headers);
-    lines
-        .take_until(stop)
+    drafts
         .take(most.map_or(usize::MAX, |most| most.saturating_add(1)))
         .enumerate()
-        .map(move |(index, line)| {
-            let line = match most {
+        .map(move |(index, draft)| {
+            let draft = match most {
                 Some(most) if index >= most => Err(too_many(most).into()),
-                _ => line,
+                _ => draft,
             };
             let service = Arc::clone(&service);
             let headers = Arc::clone(&headers);
             async move {
-                let created = match line {
-                    Ok(line) => one(&service, &headers, &line).await,
+                let created = match draft {
+                    Ok(draft) => {
+                        let credentials = request::credentials(&headers);
+                        let created = service.create(credentials, draft).await;
+                        created.map_err(Problem::from)
+                    }
                     Err(problem) => Err(problem),
                 };
                 text(index as u64 + 1, &created)
@@ -123,16 +162,10 @@ fn answers(
 
 fn too_many(most: usize) -> Refusal {
     Refusal::Limit {
-        what: format!("a stream that is answered at its end has at most {most} users"),
+        what: format!("a stream that is kept by the server has at most {most} users"),
         setting: "max-batch",
-        instead: "have each line answered as it arrives",
+        instead: "send NDJSON and have each line answered as it arrives",
     }
-}
-
-async fn one(service: &Service, headers: &HeaderMap, line: &[u8]) -> Result<Arc<User>, Problem> {
-    let draft = value::draft(value::object(line, value::DRAFT)?)?;
-    let user = service.create(request::credentials(headers), draft).await;
-    Ok(user?)
 }
 
 fn text(sequence: u64, created: &Result<Arc<User>, Problem>) -> Vec<u8> {

@@ -286,8 +286,13 @@ impl Types {
         items.into_iter().enumerate().map(text).collect()
     }
 
-    /// Adds what is wrong with the values; not for fields whose type is wrong, as they have none.
-    pub(super) fn and(mut self, values: Result<(), Violations>) -> Result<(), Violations> {
+    /// Adds what is wrong with the values; not for fields whose type is wrong, as they have none. In
+    /// the order of `names`.
+    pub(super) fn and(
+        mut self,
+        values: Result<(), Violations>,
+        names: &[&str],
+    ) -> Result<(), Violations> {
         if let Err(more) = values {
             let types = self.found.len();
             for violation in more.all() {
@@ -297,6 +302,11 @@ impl Types {
                 }
             }
         }
+        let place = |violation: &Violation| {
+            let name = violation.field.split('[').next();
+            names.iter().position(|known| Some(*known) == name)
+        };
+        self.found.sort_by_key(place);
         Violations::check(self.found)
     }
 }
@@ -328,6 +338,6 @@ pub(super) fn draft([name, email, age, roles]: [Value; 4]) -> Result<Draft, Viol
     if types.found.is_empty() {
         return Ok(draft);
     }
-    types.and(draft.clone().check().map(drop))?;
+    types.and(draft.clone().check().map(drop), &DRAFT)?;
     Ok(draft)
 }

@@ -282,7 +282,7 @@ impl Subscription {
             }
         };
         let directory = &service(context).directory;
-        let after = after.unwrap_or_else(|| directory.last_id());
+        let after = after.unwrap_or_else(|| directory.newest());
         let listing = directory.list(after, limit, true);
         let pages = stream::unfold(listing, async |mut listing| {
             let page = listing.next().await?;

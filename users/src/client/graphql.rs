@@ -1,5 +1,6 @@
 //! The client of the GraphQL face.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -73,13 +74,13 @@ impl GraphqlClient {
     }
 
     /// Starts a subscription.
-    async fn subscribe(&self, query: &str, variables: Value) -> Result<Socket, Failure> {
+    async fn subscribe(&self, query: &str, variables: Value) -> Result<Subscribed, Failure> {
         let begun = tokio::time::timeout(self.options.deadline, self.begin(query, variables));
         let begun = begun.await;
         begun.map_err(|_| Failure::new(Code::DeadlineExceeded, "no answer came in time"))?
     }
 
-    async fn begin(&self, query: &str, variables: Value) -> Result<Socket, Failure> {
+    async fn begin(&self, query: &str, variables: Value) -> Result<Subscribed, Failure> {
         let mut url = self.url.clone();
         url.set_scheme("ws")
             .map_err(|()| Failure::usage("write http://host:port"))?;
@@ -101,7 +102,7 @@ impl GraphqlClient {
         send(&mut socket, &json!({ "type": "connection_init" })).await?;
         let payload = json!({ "query": query, "variables": variables });
         let subscribe = json!({ "id": "1", "type": "subscribe", "payload": payload });
-        let mut has_begun = false;
+        let (mut has_begun, mut early) = (false, VecDeque::new());
         loop {
             let event = receive(&mut socket).await;
             let event = event.unwrap_or_else(|| Err(Failure::strange("it hung up")))?;
@@ -112,7 +113,8 @@ impl GraphqlClient {
                     send(&mut socket, &json!({ "type": "ping" })).await?;
                     has_begun = true;
                 }
-                "pong" if has_begun => return Ok(socket),
+                "pong" if has_begun => return Ok(Subscribed { socket, early }),
+                "next" | "complete" if has_begun => early.push_back(event),
                 "ping" => send(&mut socket, &json!({ "type": "pong" })).await?,
                 "error" => return Err(event.failure()),
                 other => return Err(Failure::strange(format_args!("{other} before pong"))),
@@ -122,6 +124,13 @@ impl GraphqlClient {
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A subscription that the server has begun.
+struct Subscribed {
+    socket: Socket,
+    /// What came before the server said so.
+    early: VecDeque<Event>,
+}
 
 #[derive(Debug, Deserialize)]
 struct Answer {
@@ -216,11 +225,18 @@ async fn receive(socket: &mut Socket) -> Option<Result<Event, Failure>> {
 }
 
 /// The next answer of the subscription; `None` after the last.
-async fn next<A: DeserializeOwned>(socket: &mut Socket, field: &str) -> Option<Result<A, Failure>> {
+async fn next<A: DeserializeOwned>(
+    subscribed: &mut Subscribed,
+    field: &str,
+) -> Option<Result<A, Failure>> {
+    let Subscribed { socket, early } = subscribed;
     loop {
-        let event = match receive(socket).await? {
-            Ok(event) => event,
-            Err(failure) => return Some(Err(failure)),
+        let event = match early.pop_front() {
+            Some(event) => event,
+            None => match receive(socket).await? {
+                Ok(event) => event,
+                Err(failure) => return Some(Err(failure)),
+            },
         };
         return Some(match event.kind.as_str() {
             "next" => serde_json::from_value::<Answer>(event.payload)
@@ -274,9 +290,9 @@ impl Client for GraphqlClient {
                 "subscription($after: Int, $limit: Int) {{ users(after: $after, limit: $limit) {{ {USER} }} }}"
             );
             let variables = json!({ "after": after, "limit": limit });
-            let socket = self.subscribe(&query, variables).await?;
-            let users = stream::unfold(socket, |mut socket| async {
-                Some((next(&mut socket, "users").await?, socket))
+            let subscribed = self.subscribe(&query, variables).await?;
+            let users = stream::unfold(subscribed, |mut subscribed| async {
+                Some((next(&mut subscribed, "users").await?, subscribed))
             });
             return Ok(users.boxed());
         }
@@ -335,9 +351,9 @@ impl Client for GraphqlClient {
 
     async fn chat(&self) -> Result<Box<dyn ChatSeat>, Failure> {
         let query = "subscription { chat { user text sequence sentAt } }";
-        let socket = self.subscribe(query, json!({})).await?;
+        let heard = self.subscribe(query, json!({})).await?;
         let client = self.clone();
-        Ok(Box::new(Seat { client, socket }))
+        Ok(Box::new(Seat { client, heard }))
     }
 
     async fn echo(
@@ -371,7 +387,7 @@ impl GraphqlClient {
 
 struct Seat {
     client: GraphqlClient,
-    socket: Socket,
+    heard: Subscribed,
 }
 
 #[async_trait]
@@ -384,6 +400,6 @@ impl ChatSeat for Seat {
     }
 
     async fn next(&mut self) -> Option<Result<ChatAnswer, Failure>> {
-        next(&mut self.socket, "chat").await
+        next(&mut self.heard, "chat").await
     }
 }

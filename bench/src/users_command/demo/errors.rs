@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
 use tokio::net::TcpListener;
 use users::access::ADMIN_SCOPE;
 use users::client::{CallOptions, DEFAULT_DEADLINE, Failure, client};
 use users::refusal::Code;
 use users::user::{ADMIN, Draft};
 
-use super::{Scene, Wrong, failed};
+use super::{Scene, Wrong, failed, line};
 
 /// Longer than the call that is not answered in time.
 const LONG: Duration = Duration::from_secs(2);
@@ -41,11 +40,7 @@ pub(super) async fn tour(scene: &Scene) -> Result<String, Wrong> {
         deadline_exceeded(scene).await?,
         resource_exhausted(scene).await?,
     ];
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["   status", "provoked by", "words", "the client then"]);
+    let mut text = String::new();
     for Row {
         code,
         provoked,
@@ -53,10 +48,10 @@ pub(super) async fn tour(scene: &Scene) -> Result<String, Wrong> {
         then,
     } in rows
     {
-        table.add_row([&format!("   {code}"), provoked, &words, then]);
+        line(&mut text, format_args!("{code:<18} {provoked}"));
+        line(&mut text, format_args!("{:18} \"{words}\": {then}", ""));
     }
-    let lines = table.lines().map(|line| format!("{}\n", line.trim_end()));
-    Ok(lines.collect())
+    Ok(text)
 }
 
 /// What a client that branches on the code does.

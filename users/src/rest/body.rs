@@ -115,6 +115,7 @@ impl Lines {
                 }
                 None => {
                     self.body = None;
+                    self.searched = 0;
                     let last = self.buffer.split().freeze();
                     let is_line = !last.trim_ascii().is_empty();
                     return is_line.then_some(Ok(last));

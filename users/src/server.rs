@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use shared::listen::{ListenError, listen};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -205,9 +205,7 @@ fn http_router(service: Arc<Service>, origins: &[origin::Origin]) -> Router {
         .merge(graphql::routes(service))
         .layer(CatchPanicLayer::custom(|panic| {
             tracing::error!(panic = words(&panic), "a request panicked");
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response
+            rest::failure()
         }))
         .layer(ObserveLayer)
         .layer(cors(origins))

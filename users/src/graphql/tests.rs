@@ -28,6 +28,7 @@ fn service_with(limits: Limits, room: RoomOptions, max_users: usize) -> Arc<Serv
         room: Arc::new(Room::new(room)),
         access: Access::new(Some(TokenKey::new(&[7; 32]).unwrap())),
         limits,
+        draining: CancellationToken::new(),
         stop: CancellationToken::new(),
     })
 }

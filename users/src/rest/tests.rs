@@ -44,6 +44,7 @@ fn service() -> Arc<Service> {
         room: Arc::new(Room::new(room)),
         access: Access::new(Some(TokenKey::new(&KEY).unwrap())),
         limits: limits(),
+        draining: Default::default(),
         stop: Default::default(),
     })
 }

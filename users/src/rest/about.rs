@@ -32,7 +32,7 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
     responses((status = 200, description = "It does.", body = Health), Always)
 )]
 pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    if service.stop.is_cancelled() {
+    if service.draining.is_cancelled() {
         return Err(Refusal::stopping().into());
     }
     let health = Health { status: "serving" };

@@ -222,14 +222,20 @@ impl Failure {
 /// Answers one after the other.
 pub type Answers<T> = BoxStream<'static, Result<T, Failure>>;
 
-/// A place in the chat.
-#[async_trait]
-pub trait ChatSeat: Send {
-    /// Says something to all.
-    async fn say(&mut self, user: &str, text: &str) -> Result<(), Failure>;
+/// A place in the chat. What is said and what is heard go on independently: whoever says much has
+/// to hear meanwhile.
+pub struct Chat {
+    /// Says.
+    pub voice: Box<dyn ChatVoice>,
+    /// What everybody says, until the server ends the chat.
+    pub heard: Answers<ChatAnswer>,
+}
 
-    /// The next message; `None` when the server has ended the chat.
-    async fn next(&mut self) -> Option<Result<ChatAnswer, Failure>>;
+/// Says something in the chat.
+#[async_trait]
+pub trait ChatVoice: Send + Sync {
+    /// Says something to all.
+    async fn say(&self, user: &str, text: &str) -> Result<(), Failure>;
 }
 
 /// The calls of the contract.
@@ -263,7 +269,7 @@ pub trait Client: Send + Sync {
     ) -> Result<Answers<StreamAnswer>, Failure>;
 
     /// `Chat`: returns when what is said reaches this client.
-    async fn chat(&self) -> Result<Box<dyn ChatSeat>, Failure>;
+    async fn chat(&self) -> Result<Chat, Failure>;
 
     /// `Echo`.
     async fn echo(

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use futures_util::stream::{self, BoxStream};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use shared::telemetry::say;
 use tokio::io::{AsyncBufReadExt, stdin};
 use users::client::{
-    BatchAnswer, CallOptions, ChatAnswer, Client, Failure, StreamAnswer, StreamResult, UserAnswer,
-    client,
+    BatchAnswer, CallOptions, Chat, ChatAnswer, Client, Failure, StreamAnswer, StreamResult,
+    UserAnswer, client,
 };
 use users::user::Draft;
 
@@ -136,9 +136,9 @@ async fn chat(
     count: Option<u64>,
     show: Show,
 ) -> Result<(), Problem> {
-    let mut seat = client.chat().await?;
+    let Chat { voice, mut heard } = client.chat().await?;
     let user = user.unwrap_or_default();
-    let mut said: BoxStream<'_, String> = match (user.is_empty(), say.is_empty()) {
+    let said: BoxStream<'_, String> = match (user.is_empty(), say.is_empty()) {
         (true, _) => stream::pending().boxed(),
         (false, false) => stream::iter(say).chain(stream::pending()).boxed(),
         (false, true) => {
@@ -149,18 +149,23 @@ async fn chat(
             lines.chain(stream::pending()).boxed()
         }
     };
-    let mut heard = 0;
-    while count.is_none_or(|count| heard < count) {
-        tokio::select! {
-            Some(text) = said.next() => seat.say(user, &text).await?,
-            message = seat.next() => match message {
-                Some(message) => {
-                    show.one(&message?);
-                    heard += 1;
-                }
-                None => return Ok(()),
-            },
+    // Side by side: who waits to speak has to hear meanwhile.
+    let speak = said
+        .map(Ok)
+        .try_for_each(async |text| voice.say(user, &text).await);
+    let hear = async {
+        let mut left = count;
+        while left != Some(0)
+            && let Some(message) = heard.next().await
+        {
+            show.one(&message?);
+            left = left.map(|left| left - 1);
         }
+        Ok(())
+    };
+    tokio::select! {
+        spoken = speak => spoken?,
+        heard = hear => heard?,
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt, stream};
 use shared::telemetry::{LogFormat, say};
 use users::access::{Access, TokenKey};
 use users::client::{
-    CallOptions, ChatSeat, Client, Failure, Over, StreamAnswer, StreamResult, UserAnswer, client,
+    CallOptions, Chat, Client, Failure, Over, StreamAnswer, StreamResult, UserAnswer, client,
 };
 use users::config::Config;
 use users::server::{Listeners, Server};
@@ -354,14 +354,14 @@ fn said(answer: &StreamAnswer) -> String {
 
 async fn chat(client: &dyn Client) -> Result<String, Wrong> {
     let mut text = String::new();
-    let mut seats: Vec<Box<dyn ChatSeat>> = Vec::new();
+    let mut seats: Vec<Chat> = Vec::new();
     for _ in TALKERS {
         seats.push(client.chat().await.map_err(failed)?);
     }
     for round in 1..=SAID {
-        for (seat, name) in seats.iter_mut().zip(TALKERS) {
+        for (seat, name) in seats.iter().zip(TALKERS) {
             let words = format!("hello {round} from {name}");
-            seat.say(name, &words).await.map_err(failed)?;
+            seat.voice.say(name, &words).await.map_err(failed)?;
         }
     }
     let expected = TALKERS.len() * SAID;
@@ -369,7 +369,12 @@ async fn chat(client: &dyn Client) -> Result<String, Wrong> {
     for (seat, name) in seats.iter_mut().zip(TALKERS) {
         let mut heard = Vec::new();
         while heard.len() < expected {
-            let message = seat.next().await.ok_or("the chat ended")?.map_err(failed)?;
+            let message = seat
+                .heard
+                .next()
+                .await
+                .ok_or("the chat ended")?
+                .map_err(failed)?;
             // Others may talk on a server that runs already.
             if TALKERS.contains(&message.user.as_str()) {
                 heard.push(message);

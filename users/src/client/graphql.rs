@@ -17,7 +17,7 @@ use url::Url;
 
 use super::rest::draft_json;
 use super::{
-    Answers, BatchAnswer, CallOptions, ChatAnswer, ChatSeat, Client, Failure, Over, StreamAnswer,
+    Answers, BatchAnswer, CallOptions, Chat, ChatVoice, Client, Failure, Over, StreamAnswer,
     StreamResult, UserAnswer, base, transport,
 };
 use crate::refusal::{Code, Violation};
@@ -349,11 +349,16 @@ impl Client for GraphqlClient {
         Ok(answers.boxed())
     }
 
-    async fn chat(&self) -> Result<Box<dyn ChatSeat>, Failure> {
+    async fn chat(&self) -> Result<Chat, Failure> {
         let query = "subscription { chat { user text sequence sentAt } }";
-        let heard = self.subscribe(query, json!({})).await?;
-        let client = self.clone();
-        Ok(Box::new(Seat { client, heard }))
+        let subscribed = self.subscribe(query, json!({})).await?;
+        let heard = stream::unfold(subscribed, |mut subscribed| async {
+            Some((next(&mut subscribed, "chat").await?, subscribed))
+        });
+        Ok(Chat {
+            voice: Box::new(self.clone()),
+            heard: heard.boxed(),
+        })
     }
 
     async fn echo(
@@ -385,21 +390,12 @@ impl GraphqlClient {
     }
 }
 
-struct Seat {
-    client: GraphqlClient,
-    heard: Subscribed,
-}
-
 #[async_trait]
-impl ChatSeat for Seat {
-    async fn say(&mut self, user: &str, text: &str) -> Result<(), Failure> {
+impl ChatVoice for GraphqlClient {
+    async fn say(&self, user: &str, text: &str) -> Result<(), Failure> {
         let query = "mutation($user: String!, $text: String!) { say(user: $user, text: $text) }";
         let variables = json!({ "user": user, "text": text });
-        let said: Result<u64, _> = self.client.run(query, variables, "say").await;
+        let said: Result<u64, _> = self.run(query, variables, "say").await;
         said.map(drop)
-    }
-
-    async fn next(&mut self) -> Option<Result<ChatAnswer, Failure>> {
-        next(&mut self.heard, "chat").await
     }
 }

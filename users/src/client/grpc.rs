@@ -12,8 +12,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use super::{
-    Answers, BatchAnswer, CallOptions, ChatAnswer, ChatSeat, Client, Failure, Over, StreamAnswer,
-    StreamResult, UserAnswer,
+    Answers, BatchAnswer, CallOptions, Chat, ChatAnswer, ChatVoice, Client, Failure, Over,
+    StreamAnswer, StreamResult, UserAnswer,
 };
 use crate::refusal::{Code, Violation};
 use crate::user::{Draft, format_time};
@@ -225,12 +225,20 @@ impl Client for GrpcClient {
         Ok(answers(response.map_err(failure)?, stream_answer))
     }
 
-    async fn chat(&self) -> Result<Box<dyn ChatSeat>, Failure> {
+    async fn chat(&self) -> Result<Chat, Failure> {
         let (say, said) = mpsc::channel(QUEUE);
         let request = self.request(ReceiverStream::new(said));
         let response = self.calls.clone().chat(request).await;
-        let heard = response.map_err(failure)?.into_inner();
-        Ok(Box::new(Seat { say, heard }))
+        let heard = answers(response.map_err(failure)?, |message: proto::ChatMessage| {
+            Ok(ChatAnswer {
+                user: message.user,
+                text: message.text,
+                sequence: message.sequence,
+                sent_at: time(message.sent_at),
+            })
+        });
+        let voice = Box::new(Voice { say });
+        Ok(Chat { voice, heard })
     }
 
     async fn echo(
@@ -272,14 +280,13 @@ fn refusal(refused: proto::Refusal) -> Failure {
     }
 }
 
-struct Seat {
+struct Voice {
     say: mpsc::Sender<proto::ChatMessage>,
-    heard: Streaming<proto::ChatMessage>,
 }
 
 #[async_trait]
-impl ChatSeat for Seat {
-    async fn say(&mut self, user: &str, text: &str) -> Result<(), Failure> {
+impl ChatVoice for Voice {
+    async fn say(&self, user: &str, text: &str) -> Result<(), Failure> {
         let message = proto::ChatMessage {
             user: user.to_owned(),
             text: text.to_owned(),
@@ -287,15 +294,5 @@ impl ChatSeat for Seat {
         };
         let sent = self.say.send(message).await;
         sent.map_err(|_| Failure::new(Code::Unavailable, "the chat has ended"))
-    }
-
-    async fn next(&mut self) -> Option<Result<ChatAnswer, Failure>> {
-        let message = self.heard.message().await.map_err(failure).transpose()?;
-        Some(message.map(|message| ChatAnswer {
-            user: message.user,
-            text: message.text,
-            sequence: message.sequence,
-            sent_at: time(message.sent_at),
-        }))
     }
 }

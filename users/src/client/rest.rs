@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{
-    Answers, BatchAnswer, CallOptions, ChatAnswer, ChatSeat, Client, Failure, Over, StreamAnswer,
+    Answers, BatchAnswer, CallOptions, Chat, ChatVoice, Client, Failure, Over, StreamAnswer,
     StreamResult, UserAnswer, base, transport,
 };
 use crate::refusal::{Code, Violation};
@@ -263,15 +263,25 @@ impl Client for RestClient {
             .boxed())
     }
 
-    async fn chat(&self) -> Result<Box<dyn ChatSeat>, Failure> {
+    async fn chat(&self) -> Result<Chat, Failure> {
         let request = self.http.get(self.url("/chat/events"));
         let response = self
             .send(request.header(http::header::ACCEPT, "text/event-stream"))
             .await?;
-        Ok(Box::new(Seat {
-            client: self.clone(),
-            heard: lines(response),
-        }))
+        let heard = stream::unfold(lines(response), |mut lines| async {
+            let message = match event(&mut lines).await? {
+                Ok((name, data)) if name == "error" => {
+                    Err(problem(StatusCode::TOO_MANY_REQUESTS, data.as_bytes()))
+                }
+                Ok((_, data)) => serde_json::from_str(&data).map_err(Failure::strange),
+                Err(failure) => Err(failure),
+            };
+            Some((message, lines))
+        });
+        Ok(Chat {
+            voice: Box::new(self.clone()),
+            heard: heard.boxed(),
+        })
     }
 
     async fn echo(
@@ -298,57 +308,39 @@ fn line(user: &Draft) -> Bytes {
     Bytes::from(format!("{}\n", draft_json(user)))
 }
 
-struct Seat {
-    client: RestClient,
-    heard: BoxStream<'static, Result<Bytes, Failure>>,
-}
-
-impl Seat {
-    /// The next event's name and data.
-    async fn event(&mut self) -> Option<Result<(String, String), Failure>> {
-        let (mut name, mut data) = (String::new(), String::new());
-        loop {
-            let line = match self.heard.next().await? {
-                Ok(line) => line,
-                Err(failure) => return Some(Err(failure)),
-            };
-            let line = String::from_utf8_lossy(&line);
-            let line = line.trim_end_matches(['\r', '\n']);
-            let value = |field: &str| {
-                let rest = line.strip_prefix(field)?.strip_prefix(':')?;
-                Some(rest.strip_prefix(' ').unwrap_or(rest).to_owned())
-            };
-            if line.is_empty() && !data.is_empty() {
-                return Some(Ok((name, data)));
-            }
-            if let Some(value) = value("event") {
-                name = value;
-            }
-            if let Some(value) = value("data") {
-                data.push_str(&value);
-            }
+/// The next server-sent event's name and data.
+async fn event(
+    lines: &mut BoxStream<'static, Result<Bytes, Failure>>,
+) -> Option<Result<(String, String), Failure>> {
+    let (mut name, mut data) = (String::new(), String::new());
+    loop {
+        let line = match lines.next().await? {
+            Ok(line) => line,
+            Err(failure) => return Some(Err(failure)),
+        };
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end_matches(['\r', '\n']);
+        let value = |field: &str| {
+            let rest = line.strip_prefix(field)?.strip_prefix(':')?;
+            Some(rest.strip_prefix(' ').unwrap_or(rest).to_owned())
+        };
+        if line.is_empty() && !data.is_empty() {
+            return Some(Ok((name, data)));
+        }
+        if let Some(value) = value("event") {
+            name = value;
+        }
+        if let Some(value) = value("data") {
+            data.push_str(&value);
         }
     }
 }
 
 #[async_trait]
-impl ChatSeat for Seat {
-    async fn say(&mut self, user: &str, text: &str) -> Result<(), Failure> {
-        let url = self.client.url("/chat");
+impl ChatVoice for RestClient {
+    async fn say(&self, user: &str, text: &str) -> Result<(), Failure> {
         let body = json!({ "user": user, "text": text });
-        let said = self
-            .client
-            .call::<Value>(self.client.http.post(url).json(&body));
+        let said = self.call::<Value>(self.http.post(self.url("/chat")).json(&body));
         said.await.map(drop)
-    }
-
-    async fn next(&mut self) -> Option<Result<ChatAnswer, Failure>> {
-        Some(match self.event().await? {
-            Ok((name, data)) if name == "error" => {
-                Err(problem(StatusCode::TOO_MANY_REQUESTS, data.as_bytes()))
-            }
-            Ok((_, data)) => serde_json::from_str(&data).map_err(Failure::strange),
-            Err(failure) => Err(failure),
-        })
     }
 }

@@ -221,7 +221,7 @@ async fn health_ends_with_the_server() {
     let server = Server::new();
     let health = json_of(server.get("/healthz").await, 200).await;
     assert_eq!(health, json!({"status": "serving"}));
-    server.service.stop.cancel();
+    server.service.draining.cancel();
     let answer = server.get("/healthz").await;
     assert_eq!(header(&answer, "retry-after"), "1");
     problem(answer, 503).await;

@@ -1,6 +1,7 @@
 //! The server: two listeners, and a stop in order.
 
 mod accept;
+mod linger;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests;

@@ -161,7 +161,7 @@ async fn chat(
             show.one(&message?);
             left = left.map(|left| left - 1);
         }
-        Ok(())
+        Ok::<_, Failure>(())
     };
     tokio::select! {
         spoken = speak => spoken?,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::linger::lingering;
 use crate::config::Connections;
 use crate::observe::Peer;
 
@@ -102,11 +103,12 @@ impl Acceptor {
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
+        let tasks = self.tasks.clone();
         let service = self
             .router
             .map_request(move |mut request: http::Request<Incoming>| {
                 request.extensions_mut().insert(Peer(peer));
-                request.map(axum::body::Body::new)
+                lingering(request, &tasks)
             });
         let connection = builder.serve_connection_with_upgrades(
             TokioIo::new(stream),

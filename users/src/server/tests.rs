@@ -426,3 +426,48 @@ async fn calls_keep_the_ids_that_their_callers_give() {
     assert_eq!(answer.headers()["x-request-id"].len(), 32);
     server.stop().await;
 }
+
+/// A body that nobody reads is taken all the same, or its sender would see a broken pipe.
+#[tokio::test]
+async fn a_body_that_is_too_large_is_answered_not_cut_off() {
+    let server = start(Config::default()).await;
+    for path in [
+        "/users",
+        "/echo",
+        "/users:batch",
+        "/graphql",
+        "/no/such/path",
+    ] {
+        // Without a pool: each on a connection of its own, whose whole body is sent before reading.
+        let mut stream = tokio::net::TcpStream::connect(server.http_address)
+            .await
+            .unwrap();
+        let size = 20 << 20;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+             content-length: {size}\r\nconnection: close\r\n\r\n"
+        );
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        within("the body to be sent", async {
+            stream.write_all(head.as_bytes()).await.unwrap();
+            for _ in 0..20 {
+                stream.write_all(&[b' '; 1 << 20]).await.unwrap();
+            }
+        })
+        .await;
+        let mut answer = String::new();
+        within("the answer", stream.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        let expected = if path == "/no/such/path" {
+            "404"
+        } else {
+            "413"
+        };
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{path}: {answer}"
+        );
+    }
+    server.stop().await;
+}

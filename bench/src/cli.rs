@@ -55,6 +55,15 @@ pub(crate) enum Bench {
     /// Throughput, CPU time and latency of each transport on the loopback path, with all checks
     /// on, as ratios to raw TCP measured in the same rounds.
     Path(PathOptions),
+    /// Many clients in the user service's chat: each must hear every message once, in the same
+    /// order; and how fast that goes.
+    #[command(after_help = "\
+Examples:
+  pantelegraph bench chat                         500 clients, 100 messages each: 25 million deliveries
+  pantelegraph bench chat --stalled 5             five more who never read, and must be cut off
+
+Exit codes: 0 everybody heard everything once; 1 somebody did not; 2 usage")]
+    Chat(ChatOptions),
 }
 
 #[derive(Debug, Args)]
@@ -135,4 +144,30 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> ExitCode {
     let mut command = Cli::command();
     clap_complete::generate(shell, &mut command, "pantelegraph", &mut std::io::stdout());
     ExitCode::SUCCESS
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatOptions {
+    /// Server that runs already, which nobody else talks to [default: one is started]
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Clients
+    #[arg(long, default_value_t = 500, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) clients: u64,
+    /// Messages that each of them says
+    #[arg(long, default_value_t = 100, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) messages: u64,
+    /// Connections that the clients share
+    #[arg(long, default_value_t = 8, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) connections: u64,
+    /// Clients beside them that never read, and must be cut off
+    #[arg(long, default_value_t = 0, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub(crate) stalled: u64,
+    /// Size of a message's text
+    #[arg(long, default_value_t = crate::chat::TEXT, value_name = "SIZE")]
+    pub(crate) text: ByteSize,
 }

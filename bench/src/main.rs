@@ -1,5 +1,6 @@
 //! The `pantelegraph` command.
 
+mod chat;
 mod cli;
 mod demo;
 mod path;
@@ -27,6 +28,9 @@ fn main() -> ExitCode {
         cli::Command::Bench {
             bench: cli::Bench::Path(options),
         } => path_command::run(&options),
+        cli::Command::Bench {
+            bench: cli::Bench::Chat(options),
+        } => chat::run(&options),
         cli::Command::Users { users } => users_command::run(users),
         cli::Command::Completions { shell } => cli::completions(shell),
     }

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
             let words = shared::telemetry::chain(&error);
             say(format_args!("pantelegraph-receiver: {words}"));
             let exit = match error {
-                StartError::Listen { .. } => Exit::ListenFailed,
+                StartError::Listen(_) => Exit::ListenFailed,
                 StartError::Signals(_) => Exit::Internal,
                 StartError::Data { .. } | StartError::Store(_) | StartError::Catalog(_) => {
                     Exit::DataUnusable

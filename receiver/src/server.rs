@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::disk::{Disk, OsDisk};
+use shared::listen::{ListenError, listen};
 use shared::receipt::Durability;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -52,18 +53,8 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener cannot be opened.
-    #[error(
-        "cannot listen on {address} ({setting}): {source}; is another receiver running there? \
-         choose another port, for example {setting} 127.0.0.1:0"
-    )]
-    Listen {
-        /// Address.
-        address: SocketAddr,
-        /// Flag that names it.
-        setting: &'static str,
-        /// The system's error.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// Signals cannot be caught.
     #[error("signals cannot be caught")]
     Signals(#[source] std::io::Error),
@@ -90,26 +81,19 @@ impl Listeners {
     /// When an address is in use or not this machine's.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         Ok(Self {
-            grpc: listen(config.grpc_listen, "--grpc-listen").await?,
-            http: listen(config.http_listen, "--http-listen").await?,
+            grpc: open_listener(config.grpc_listen, "--grpc-listen").await?,
+            http: open_listener(config.http_listen, "--http-listen").await?,
         })
     }
 }
 
-async fn listen(
+async fn open_listener(
     address: Option<SocketAddr>,
     setting: &'static str,
 ) -> Result<Option<TcpListener>, StartError> {
-    let Some(address) = address else {
-        return Ok(None);
-    };
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(Some(listener)),
-        Err(source) => Err(StartError::Listen {
-            address,
-            setting,
-            source,
-        }),
+    match address {
+        None => Ok(None),
+        Some(address) => Ok(Some(listen(address, setting).await?)),
     }
 }
 

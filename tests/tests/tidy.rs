@@ -123,7 +123,7 @@ fn forbid(folders: &[&str], words: &[&str], allowed: &[&str]) {
     assert!(found.is_empty(), "not here:\n{}", found.join("\n"));
 }
 
-const CRATES: [&str; 3] = ["shared/src", "transmitter/src", "receiver/src"];
+const CRATES: [&str; 4] = ["shared/src", "transmitter/src", "receiver/src", "users/src"];
 
 #[test]
 fn transports_are_named_only_by_links_and_endpoints() {
@@ -147,6 +147,16 @@ fn transports_are_named_only_by_links_and_endpoints() {
         "receiver/src/server/pull",
         // Brings the generated code in.
         "shared/src/wire",
+        // What a client of gRPC does beside sending.
+        "shared/src/calls",
+        // The faces of the user service, what calls them, and what is around them.
+        "users/src/grpc",
+        "users/src/rest",
+        "users/src/graphql",
+        "users/src/client",
+        "users/src/server",
+        "users/src/observe",
+        "users/src/wire",
     ];
     forbid(&CRATES, &libraries, &adapters);
 }
@@ -157,6 +167,9 @@ fn generated_types_stop_at_the_wire_and_grpc() {
         "shared/src/wire",
         "transmitter/src/link/grpc",
         "receiver/src/endpoint/grpc",
+        "users/src/wire",
+        "users/src/grpc",
+        "users/src/client/grpc",
     ];
     forbid(&CRATES, &["proto::", "wire::proto"], &grpc);
 }
@@ -242,6 +255,10 @@ fn what_only_a_receiver_needs_is_not_in_a_transmitter() {
     assert!(crates.contains(&"tonic"), "the tree is one: {text}");
     for heavy in [
         "pantelegraph-receiver",
+        "pantelegraph-users",
+        "async-graphql",
+        "tonic-health",
+        "reqwest",
         "rusqlite",
         "libsqlite3-sys",
         "axum",

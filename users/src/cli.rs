@@ -1,6 +1,9 @@
 //! The command line of the server: `pantelegraph users serve`.
 
 mod table;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -113,10 +113,11 @@ fn the_example_file_is_up_to_date_and_changes_nothing() {
     let part = printed(&["--print-env"]);
     let example = include_str!("../../../.env.example");
     assert!(
-        example.ends_with(&part),
+        example.contains(&format!("\n{part}\n")),
         ".env.example is out of date; regenerate it:\n  \
          {{ cargo run -qp pantelegraph-transmitter -- --print-env; echo; \
-         cargo run -qp pantelegraph-receiver -- --print-env; }} > .env.example"
+         cargo run -qp pantelegraph-receiver -- --print-env; echo; \
+         cargo run -qp pantelegraph -- users serve --print-env; }} > .env.example"
     );
     let folder = tempfile::tempdir().unwrap();
     let dotenv = folder.path().join(".env");

@@ -8,6 +8,7 @@ mod backlog;
 mod breaks;
 mod check;
 mod disk_full;
+mod envoy;
 mod faults;
 mod memory;
 mod peers;
@@ -19,6 +20,7 @@ pub(crate) mod soak;
 mod sources;
 mod stations;
 mod tools;
+mod users;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,7 +72,11 @@ enum Suite {
     Breaks,
     /// A million small images while no receiver is there
     Backlog(backlog::Options),
-    /// Peers, photos, sources and memory
+    /// Clients that nobody here wrote, a browser among them, get the same users from one server
+    Users,
+    /// Envoy spreads calls over two servers of users; none fails when one dies or drains
+    Envoy,
+    /// Peers, photos, sources, users, envoy and memory
     All,
 }
 
@@ -88,14 +94,17 @@ enum Build {
 /// The programs, which are called like their packages.
 const RECEIVER: &str = "pantelegraph-receiver";
 const TRANSMITTER: &str = "pantelegraph-transmitter";
+const PANTELEGRAPH: &str = "pantelegraph";
 /// Those that images go through.
 const STATIONS: &[&str] = &[RECEIVER, TRANSMITTER];
 
 impl Suite {
-    const EACH: [Self; 4] = [
+    const EACH: [Self; 6] = [
         Self::Peers,
         Self::Photos { photographs: None },
         Self::Sources,
+        Self::Users,
+        Self::Envoy,
         Self::Memory { part: None },
     ];
 
@@ -110,6 +119,8 @@ impl Suite {
             Self::DiskFull => "disk-full",
             Self::Breaks => "breaks",
             Self::Backlog(_) => "backlog",
+            Self::Users => "users",
+            Self::Envoy => "envoy",
             Self::All => "all",
         }
     }
@@ -132,7 +143,10 @@ impl Suite {
 
     /// What it runs.
     fn programs(&self) -> &'static [&'static str] {
-        STATIONS
+        match self {
+            Self::Users | Self::Envoy => &[PANTELEGRAPH],
+            _ => STATIONS,
+        }
     }
 }
 
@@ -249,6 +263,8 @@ fn run_suite(suite: &Suite, site: &Site, options: &Options) -> Result<()> {
         Suite::DiskFull => disk_full::run(site)?,
         Suite::Breaks => breaks::run(site)?,
         Suite::Backlog(options) => backlog::run(site, options)?,
+        Suite::Users => users::run(site)?,
+        Suite::Envoy => envoy::run(site)?,
         Suite::All => bail!("all is not a suite of its own"),
     }
     if !options.keep {

@@ -1,7 +1,8 @@
 """grpcio through Envoy: calls without a pause, while servers come and go behind it.
 
-`rounds` calls of each of `methods` make one line that begins with `ready: `, until the file `stop`
-is there. Any call that fails is a failure; so is a list of users in which anybody is missing.
+As many `callers` call any of `methods` until the file `stop` is there; after each `rounds` calls there
+is a line that begins with `ready: `. Any call that fails is a failure; so is a list of users in which
+anybody is missing. Without methods, it is checked once that everything else is as without Envoy.
 """
 
 import itertools
@@ -18,8 +19,6 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from user.v1 import user_pb2 as pb
 from user.v1 import user_pb2_grpc as rpc
-
-CALLERS = 8
 
 
 def get_user(stub, number):
@@ -108,7 +107,7 @@ def load(channel, methods, stop):
             with lock:
                 counts[method] += 1
 
-    callers = [threading.Thread(target=caller) for _ in range(CALLERS)]
+    callers = [threading.Thread(target=caller) for _ in range(TASK["callers"])]
     for thread in callers:
         thread.start()
     for thread in callers:

@@ -6,14 +6,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use super::process::Process;
 use super::users::scripts::{Running, Scripts};
-use super::users::server::Server;
+use super::users::server::{Counter, Server};
 use super::{Site, stations, tools};
 use crate::console;
 
@@ -21,8 +22,10 @@ use crate::console;
 const SHIPPED: &str = "deploy/envoy/users.yaml";
 /// Time for Envoy to start, and to notice something.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Who call at the same time.
+const CALLERS: usize = 8;
 /// Calls between two looks.
-const ROUNDS: u32 = 500;
+const ROUNDS: usize = 500;
 /// Calls that change nothing.
 const SAFE: [&str; 3] = ["GetUser", "Echo", "ListUsers"];
 const ALL: [&str; 4] = ["GetUser", "Echo", "ListUsers", "CreateUser"];
@@ -47,7 +50,7 @@ pub(crate) fn run(site: &Site) -> Result<()> {
     let told = load.start("through", &[])?.end()?;
     ensure!(!told.is_empty(), "nothing was listed through Envoy");
     spread(&mut load, &one, &two)?;
-    let one = kill(&mut load, one, &folder)?;
+    let one = kill(&mut load, one, &two, &folder)?;
     drain(&mut load, one, two)?;
     envoy.stop()
 }
@@ -62,14 +65,14 @@ fn validate(site: &Site, scripts: &Scripts<'_>, shipped: &Path) -> Result<()> {
 
 /// Both servers get their share, of one connection.
 fn spread(load: &mut Load<'_>, one: &Server, two: &Server) -> Result<()> {
-    let count = |server: &Server| -> usize { ALL.iter().map(|method| server.calls(method)).sum() };
-    let before = [count(one), count(two)];
+    let servers = [one.counter(), two.counter()];
+    let before = servers.each_ref().map(Counter::all);
     let mut running = load.start("spread", &ALL)?;
     for _ in 0..4 {
         running.ready()?;
     }
     load.stop(running, "spread")?;
-    let (one, two) = (count(one) - before[0], count(two) - before[1]);
+    let [one, two] = [0, 1].map(|i| servers[i].all() - before[i]);
     ensure!(
         one.abs_diff(two) * 20 <= one + two,
         "{one} and {two} calls are no even share"
@@ -81,18 +84,17 @@ fn spread(load: &mut Load<'_>, one: &Server, two: &Server) -> Result<()> {
 }
 
 /// A server dies, and comes back at the same address.
-fn kill(load: &mut Load<'_>, one: Server, folder: &Path) -> Result<Server> {
+fn kill(load: &mut Load<'_>, one: Server, two: &Server, folder: &Path) -> Result<Server> {
     let mut running = load.start("a server is killed", &SAFE)?;
     running.ready()?;
     let address = one.grpc.clone();
     one.kill()?;
     // Many calls while it is away.
-    for _ in 0..4 {
-        running.ready()?;
-    }
+    more(&mut running, &two.counter(), 4 * ROUNDS)?;
     let again = Server::start_at(load.site, folder, "server-1-again", &address, &SERVING)?;
+    let calls = again.counter();
     let start = Instant::now();
-    while SAFE.iter().any(|method| again.calls(method) == 0) {
+    while SAFE.iter().any(|method| calls.of(method) == 0) {
         running.ready()?;
         ensure!(
             start.elapsed() < PATIENCE,
@@ -104,15 +106,42 @@ fn kill(load: &mut Load<'_>, one: Server, folder: &Path) -> Result<Server> {
     Ok(again)
 }
 
-/// A server is stopped in order.
+/// A server is stopped in order: Envoy leaves it while it still serves.
 fn drain(load: &mut Load<'_>, one: Server, two: Server) -> Result<()> {
     load.envoy.wait_for(2)?;
     let mut running = load.start("a server is drained", &ALL)?;
     running.ready()?;
-    two.stop()?;
-    running.ready()?;
+    let calls = two.counter();
+    let (left, end) = thread::scope(|scope| {
+        let stopping = scope.spawn(|| two.stop());
+        load.envoy.wait_for(1)?;
+        ensure!(
+            !stopping.is_finished(),
+            "the server had stopped before Envoy left it"
+        );
+        let left = calls.all();
+        let end = stopping.join();
+        anyhow::Ok((left, end))
+    })?;
+    end.map_err(|_| anyhow!("stopping a server failed"))??;
+    more(&mut running, &one.counter(), ROUNDS)?;
     load.stop(running, "a server is drained")?;
+    let late = calls.all() - left;
+    ensure!(
+        late == 0,
+        "{late} calls came to a server that Envoy had left"
+    );
+    console::passed("Envoy left the server that was drained while it still served");
     one.stop()?;
+    Ok(())
+}
+
+/// Waits until a server has been called so many times more.
+fn more(running: &mut Running, calls: &Counter, count: usize) -> Result<()> {
+    let enough = calls.all() + count;
+    while calls.all() < enough {
+        running.ready()?;
+    }
     Ok(())
 }
 
@@ -130,6 +159,7 @@ impl Load<'_> {
             "grpc": self.envoy.address,
             "what": what,
             "methods": methods,
+            "callers": CALLERS,
             "rounds": ROUNDS,
             "stop": tools::text(&self.sign(what))?,
         });
@@ -240,7 +270,7 @@ impl Envoy {
                 "{PATIENCE:?} are over before {what}; its log is {}",
                 self.process.log_file().display()
             );
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -71,15 +71,11 @@ impl Server {
         self.process.peak_memory()
     }
 
-    /// What it logged.
-    pub(crate) fn log(&self) -> String {
-        self.process.log()
-    }
-
-    /// Calls of a method of the service that it has told of.
-    pub(crate) fn calls(&self, method: &str) -> usize {
-        let call = format!(" call=/user.v1.UserService/{method} ");
-        self.log().matches(&call).count()
+    /// Counts its calls, also when it is no more.
+    pub(crate) fn counter(&self) -> Counter {
+        Counter {
+            log: self.process.log_file(),
+        }
     }
 
     /// Ends it at once (SIGKILL).
@@ -102,5 +98,28 @@ impl Server {
             errors.join("\n")
         );
         Ok(ended)
+    }
+}
+
+/// Calls that a server has told of in its log.
+pub(crate) struct Counter {
+    log: PathBuf,
+}
+
+impl Counter {
+    /// Those of one method of the service.
+    pub(crate) fn of(&self, method: &str) -> usize {
+        self.count(&format!("{method} "))
+    }
+
+    /// Those of all methods.
+    pub(crate) fn all(&self) -> usize {
+        self.count("")
+    }
+
+    fn count(&self, method: &str) -> usize {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let call = format!(" call=/user.v1.UserService/{method}");
+        log.matches(&call).count()
     }
 }

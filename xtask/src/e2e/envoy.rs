@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use super::process::Process;
+use super::users::curl;
 use super::users::scripts::{Running, Scripts};
 use super::users::server::{Counter, Server};
 use super::{Site, stations, tools};
@@ -34,6 +35,7 @@ const SERVING: [&str; 2] = ["--drain-delay", "3s"];
 
 /// Runs the suite.
 pub(crate) fn run(site: &Site) -> Result<()> {
+    tools::need(site, "curl", &["curl"])?;
     let scripts = Scripts::new(site)?;
     let shipped = site.root.join(SHIPPED);
     validate(site, &scripts, &shipped)?;
@@ -49,6 +51,7 @@ pub(crate) fn run(site: &Site) -> Result<()> {
     };
     let told = load.start("through", &[])?.end()?;
     ensure!(!told.is_empty(), "nothing was listed through Envoy");
+    from_a_page(&load)?;
     spread(&mut load, &one, &two)?;
     let one = kill(&mut load, one, &two, &folder)?;
     drain(&mut load, one, two)?;
@@ -60,6 +63,41 @@ fn validate(site: &Site, scripts: &Scripts<'_>, shipped: &Path) -> Result<()> {
     let args = ["--mode", "validate", "--config-path", tools::text(shipped)?];
     tools::run(site, "envoy-validate", &scripts.program("envoy"), args)?;
     console::passed(format_args!("{SHIPPED} is valid"));
+    Ok(())
+}
+
+/// A page's call, which is gRPC-Web over HTTP/1.1.
+fn from_a_page(load: &Load<'_>) -> Result<()> {
+    let file = load.site.work.join("list-users");
+    // A message that is not compressed and has no bytes, which is ListUsers of all.
+    fs::write(&file, [0; 5])?;
+    let data = format!("@{}", tools::text(&file)?);
+    let answer = curl::ask(
+        load.site,
+        &load.envoy.address,
+        "/user.v1.UserService/ListUsers",
+        &[
+            "--http1.1",
+            "--include",
+            "--header",
+            "origin: http://localhost:8080",
+            "--header",
+            "content-type: application/grpc-web+proto",
+            "--data-binary",
+            &data,
+        ],
+    )?;
+    let is_answered = [
+        "HTTP/1.1 200",
+        "Alice Johnson",
+        "Eve Davis",
+        "grpc-status:0",
+    ]
+    .iter()
+    .chain(&["access-control-allow-origin: http://localhost:8080"])
+    .all(|part| answer.text.contains(part));
+    ensure!(is_answered, "gRPC-Web was answered by {:?}", answer.text);
+    console::passed("curl through Envoy: gRPC-Web over HTTP/1.1");
     Ok(())
 }
 

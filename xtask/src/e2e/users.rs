@@ -1,6 +1,6 @@
 //! Clients that nobody here wrote: each lists the same users, whatever it speaks.
 
-mod curl;
+pub(super) mod curl;
 mod drain;
 mod hostile;
 mod schema;

@@ -85,13 +85,13 @@ pub(super) fn list(meeting: &Meeting<'_>) -> Result<Vec<Told>> {
 }
 
 /// What a server answered.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) text: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) text: String,
 }
 
 /// Asks a server at `address`.
-pub(super) fn ask<A: AsRef<str>>(
+pub(crate) fn ask<A: AsRef<str>>(
     site: &Site,
     address: &str,
     path: &str,

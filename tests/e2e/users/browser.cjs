@@ -83,17 +83,17 @@ async function docs(page) {
     ?.textContent.includes("alice@example.com")`);
 }
 
-// Runs the first example, which is a query, and a subscription.
+// The first example, which the page runs by itself, and then a subscription.
 async function playground(page) {
   const shows = (text) => `document.querySelector("#answer").textContent.includes("${text}")`;
-  const run = () => page.value('document.querySelector("#run").click()');
   await page.until('document.querySelector("#types")?.textContent.includes("createUser")');
-  await run();
   await page.until(shows("Alice Johnson"));
+  // While a query runs, there is no other.
+  await page.until('!document.querySelector("#run").disabled');
   const subscription = "subscription { users(after: 4, limit: 1) { email } }";
   await page.value(`document.querySelector("#query").value = "${subscription}"`);
   await page.value('document.querySelector("#variables").value = ""');
-  await run();
+  await page.value('document.querySelector("#run").click()');
   await page.until(shows("eve@example.com"));
 }
 

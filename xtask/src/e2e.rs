@@ -8,6 +8,7 @@ mod backlog;
 mod breaks;
 mod check;
 mod disk_full;
+mod envoy;
 mod faults;
 mod memory;
 mod peers;
@@ -19,6 +20,7 @@ pub(crate) mod soak;
 mod sources;
 mod stations;
 mod tools;
+mod users;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,7 +72,11 @@ enum Suite {
     Breaks,
     /// A million small images while no receiver is there
     Backlog(backlog::Options),
-    /// Peers, photos, sources and memory
+    /// Clients that nobody here wrote, a browser among them, get the same users from one server
+    Users,
+    /// Envoy spreads calls over two servers of users; none fails when one dies or drains
+    Envoy,
+    /// Peers, photos, sources, users, envoy and memory
     All,
 }
 
@@ -85,11 +91,20 @@ enum Build {
     Sabotaged,
 }
 
+/// The programs, which are called like their packages.
+const RECEIVER: &str = "pantelegraph-receiver";
+const TRANSMITTER: &str = "pantelegraph-transmitter";
+const PANTELEGRAPH: &str = "pantelegraph";
+/// Those that images go through.
+const STATIONS: &[&str] = &[RECEIVER, TRANSMITTER];
+
 impl Suite {
-    const EACH: [Self; 4] = [
+    const EACH: [Self; 6] = [
         Self::Peers,
         Self::Photos { photographs: None },
         Self::Sources,
+        Self::Users,
+        Self::Envoy,
         Self::Memory { part: None },
     ];
 
@@ -104,6 +119,8 @@ impl Suite {
             Self::DiskFull => "disk-full",
             Self::Breaks => "breaks",
             Self::Backlog(_) => "backlog",
+            Self::Users => "users",
+            Self::Envoy => "envoy",
             Self::All => "all",
         }
     }
@@ -123,6 +140,14 @@ impl Suite {
             _ => Build::Release,
         }
     }
+
+    /// What it runs.
+    fn programs(&self) -> &'static [&'static str] {
+        match self {
+            Self::Users | Self::Envoy => &[PANTELEGRAPH],
+            _ => STATIONS,
+        }
+    }
 }
 
 /// Where everything is.
@@ -133,11 +158,16 @@ pub(crate) struct Site {
     cache: PathBuf,
     /// The suite's folder.
     work: PathBuf,
-    receiver: PathBuf,
-    transmitter: PathBuf,
+    /// The folder of the programs.
+    programs: PathBuf,
 }
 
 impl Site {
+    /// Path of a program that the suite has named.
+    fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// A new folder in the suite's.
     fn folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.work.join(name);
@@ -155,7 +185,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let mut failed = Vec::new();
     for suite in suites {
-        let site = site(suite.name(), suite.build(), options.no_build)?;
+        let site = site(
+            suite.name(),
+            suite.build(),
+            suite.programs(),
+            options.no_build,
+        )?;
         if let Err(error) = run_suite(suite, &site, options) {
             console::failure(&error.context(suite.name()));
             failed.push(suite.name());
@@ -168,7 +203,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Builds the programs and makes the folder `name` for a suite.
-fn site(name: &str, build: Build, no_build: bool) -> Result<Site> {
+fn site(name: &str, build: Build, programs: &[&str], no_build: bool) -> Result<Site> {
     ensure!(
         cfg!(target_os = "linux"),
         "the checks read /proc and send signals: run them on Linux"
@@ -182,39 +217,36 @@ fn site(name: &str, build: Build, no_build: bool) -> Result<Site> {
         None => root.join("target"),
     };
     if !no_build {
-        build.run(&root)?;
+        build.run(&root, programs)?;
     }
     let cache = target.join("e2e");
-    let program = |name: &str| {
-        let built = target.join(build.folder()).join(name);
-        let path = match build {
-            // The next ordinary build would overwrite it.
-            Build::Sabotaged => cache.join("sabotaged").join(name),
-            _ => built.clone(),
-        };
+    let built = target.join(build.folder());
+    let folder = match build {
+        // The next ordinary build would overwrite them.
+        Build::Sabotaged => cache.join("sabotaged"),
+        _ => built.clone(),
+    };
+    for program in programs {
+        let path = folder.join(program);
         if build == Build::Sabotaged && !no_build {
-            std::fs::create_dir_all(cache.join("sabotaged"))?;
-            std::fs::copy(&built, &path).with_context(|| format!("copying {name}"))?;
+            std::fs::create_dir_all(&folder)?;
+            std::fs::copy(built.join(program), &path)
+                .with_context(|| format!("copying {program}"))?;
         }
         ensure!(
             path.is_file(),
             "{} is missing; run without --no-build",
             path.display()
         );
-        Ok(path)
-    };
-    let (receiver, transmitter) = (
-        program("pantelegraph-receiver")?,
-        program("pantelegraph-transmitter")?,
-    );
+    }
     let work = cache.join(name);
     clear(&work)?;
+    std::fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
     Ok(Site {
         root,
         cache,
         work,
-        receiver,
-        transmitter,
+        programs: folder,
     })
 }
 
@@ -231,6 +263,8 @@ fn run_suite(suite: &Suite, site: &Site, options: &Options) -> Result<()> {
         Suite::DiskFull => disk_full::run(site)?,
         Suite::Breaks => breaks::run(site)?,
         Suite::Backlog(options) => backlog::run(site, options)?,
+        Suite::Users => users::run(site)?,
+        Suite::Envoy => envoy::run(site)?,
         Suite::All => bail!("all is not a suite of its own"),
     }
     if !options.keep {
@@ -253,7 +287,7 @@ impl Build {
         }
     }
 
-    fn run(self, root: &Path) -> Result<()> {
+    fn run(self, root: &Path, programs: &[&str]) -> Result<()> {
         let (what, args): (&str, &[&str]) = match self {
             Self::Release => ("release programs", &["--release"]),
             Self::Checked => ("programs with their assertions", &[]),
@@ -271,12 +305,7 @@ impl Build {
             .current_dir(root)
             .args(["build", "--locked"])
             .args(args)
-            .args([
-                "--package",
-                "pantelegraph-receiver",
-                "--package",
-                "pantelegraph-transmitter",
-            ])
+            .args(programs.iter().flat_map(|program| ["--package", program]))
             .status()
             .context("cargo cannot be run")?;
         ensure!(status.success(), "the programs do not build");

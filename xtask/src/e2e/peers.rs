@@ -6,7 +6,7 @@ mod scripts;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -234,9 +234,3 @@ fn same_timeline(told: &Value, kept: &Value) -> Result<()> {
 
 /// The contract, below `proto/`.
 const CONTRACT: &str = "pantelegraph/transfer/v1/transfer.proto";
-
-/// A path as text, for the settings of a script.
-fn text(path: &Path) -> Result<&str> {
-    path.to_str()
-        .context("the path of the repository is not UTF-8; move it")
-}

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::beside::{Beside, Ratio};
 use self::pair::{Pair, Part, Time};
-use super::{Build, Site, site};
+use super::{Build, STATIONS, Site, site};
 use crate::console;
 
 /// Fewer are over too soon to be measured.
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.images >= LEAST,
         "at least {LEAST} images are needed"
     );
-    let site = site("soak", Build::Release, options.no_build)?;
+    let site = site("soak", Build::Release, STATIONS, options.no_build)?;
     console::title("soak");
     let (parts, fresh, beside) = measure(&site, options)?;
     console::note("the programs that are watched");

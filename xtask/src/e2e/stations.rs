@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::Site;
 use super::process::{Ended, Process, Usage};
+use super::{RECEIVER, Site, TRANSMITTER};
 
 /// Time for a daemon to stop, its own grace period included.
 pub(crate) const STOP: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ impl Station {
     /// Starts a receiver on free ports, with its data in `folder/data`.
     pub(crate) fn start(site: &Site, folder: &Path, args: &[&str]) -> Result<Self> {
         let data = folder.join("data");
-        let mut command = program(&site.receiver);
+        let mut command = program(&site.program(RECEIVER));
         command.args([
             "--grpc-listen",
             "127.0.0.1:0",
@@ -184,7 +184,7 @@ where
     I: IntoIterator<Item = A>,
     A: AsRef<OsStr>,
 {
-    let mut command = program(&site.transmitter);
+    let mut command = program(&site.program(TRANSMITTER));
     command
         .args(["--name", "e2e", "--progress", "never"])
         .args(args);
@@ -205,7 +205,7 @@ where
     I: IntoIterator<Item = A>,
     A: AsRef<OsStr>,
 {
-    let mut command = program(&site.transmitter);
+    let mut command = program(&site.program(TRANSMITTER));
     command
         .args(["--name", "e2e", "--progress", "never", "--to", destinations])
         .arg("--outbox")
@@ -232,7 +232,10 @@ pub(crate) fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         let name_bytes = name.as_encoded_bytes();
-        if name_bytes.starts_with(b"RECEIVER_") || name_bytes.starts_with(b"TRANSMITTER_") {
+        if ["RECEIVER_", "TRANSMITTER_", "USERS_"]
+            .iter()
+            .any(|prefix| name_bytes.starts_with(prefix.as_bytes()))
+        {
             command.env_remove(name);
         }
     }

@@ -46,7 +46,7 @@ fn found(program: &str) -> bool {
 /// A Python with the packages that `requirements` pins; the path of its interpreter.
 pub(crate) fn python(site: &Site, requirements: &Path) -> Result<PathBuf> {
     need(site, "python3", &["python3", "python3-venv"])?;
-    let folder = site.cache.join("venv");
+    let folder = site.cache.join("python").join(owner(requirements)?);
     let python = folder.join("bin/python");
     let wanted = read(requirements)?;
     let stamp = folder.join("installed.txt");
@@ -80,7 +80,7 @@ pub(crate) fn python(site: &Site, requirements: &Path) -> Result<PathBuf> {
 pub(crate) fn node_modules(site: &Site, package: &Path) -> Result<PathBuf> {
     need(site, "node", &["nodejs", "npm"])?;
     need(site, "npm", &["npm"])?;
-    let folder = site.cache.join("node");
+    let folder = site.cache.join("node").join(owner(package)?);
     let lock = package.with_file_name("package-lock.json");
     let wanted = read(package)? + &read(&lock)?;
     let stamp = folder.join("installed.txt");
@@ -109,6 +109,43 @@ pub(crate) fn node_modules(site: &Site, package: &Path) -> Result<PathBuf> {
     Ok(modules)
 }
 
+/// Makes Python's code from a contract below `proto/`, as a foreign developer would; the folder that
+/// has it. The contract as a set of descriptors is there too, as [`DESCRIPTORS`].
+pub(crate) fn generate(site: &Site, python: &Path, contract: &str) -> Result<PathBuf> {
+    let generated = site.folder("generated")?;
+    if fs::read_dir(&generated)?.next().is_some() {
+        return Ok(generated);
+    }
+    let out = text(&generated)?;
+    let args = [
+        "-m".to_owned(),
+        "grpc_tools.protoc".to_owned(),
+        format!("--proto_path={}", text(&site.root.join("proto"))?),
+        format!("--python_out={out}"),
+        format!("--grpc_python_out={out}"),
+        "--include_imports".to_owned(),
+        format!("--descriptor_set_out={out}/{DESCRIPTORS}"),
+        contract.to_owned(),
+    ];
+    run(site, "protoc", python, args).context("code cannot be made from proto/")?;
+    Ok(generated)
+}
+
+/// A file that [`generate`] makes.
+pub(crate) const DESCRIPTORS: &str = "contract.binpb";
+
+/// A path as text, for the settings of a script.
+pub(crate) fn text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .context("the path of the repository is not UTF-8; move it")
+}
+
+/// Who asks for packages: the name of the folder that lists them.
+fn owner(list: &Path) -> Result<&OsStr> {
+    let folder = list.parent().and_then(Path::file_name);
+    folder.with_context(|| format!("{} lies in no folder", list.display()))
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }
@@ -126,9 +163,7 @@ where
 
 /// Text for a field of a shell's or a setting's command line.
 pub(crate) fn quoted(path: &Path) -> Result<String> {
-    let text = path
-        .to_str()
-        .context("the path of the repository is not UTF-8; move it")?;
+    let text = text(path)?;
     if text.contains('\'') {
         bail!("{text} contains a quotation mark; move the repository");
     }

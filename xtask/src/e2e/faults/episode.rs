@@ -16,7 +16,7 @@ use super::proxy::{Link, Proxy};
 use super::source::Source;
 use super::stations::Side;
 use super::{Found, fresh};
-use crate::e2e::Site;
+use crate::e2e::{RECEIVER, Site, TRANSMITTER};
 
 /// Size of each disk.
 const DISK: u64 = 192 << 20;
@@ -131,8 +131,8 @@ impl<'a> Scene<'a> {
         Ok(Self {
             plan,
             proxy: Proxy::start()?,
-            receiver: side("receiver", &site.receiver, receiver),
-            transmitter: side("transmitter", &site.transmitter, transmitter),
+            receiver: side("receiver", &site.program(RECEIVER), receiver),
+            transmitter: side("transmitter", &site.program(TRANSMITTER), transmitter),
             source: Source::new(plan.source, offered)?,
             folder,
             history: History::default(),

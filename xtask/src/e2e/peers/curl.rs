@@ -129,7 +129,7 @@ fn put(
         "\n%{http_code}".to_owned(),
         "--upload-file".to_owned(),
     ]);
-    args.extend([super::text(file)?.to_owned(), url]);
+    args.extend([tools::text(file)?.to_owned(), url]);
     let output = tools::run(meeting.site, "curl", Path::new("curl"), args)?;
     let (status, body) = output.split_last().context("curl printed nothing")?;
     let body = body.join("\n");

@@ -1,15 +1,13 @@
 //! Peers in Python and Node.js, and the examples of the documentation.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{CONTRACT, MAX_MESSAGE, Meeting, RUN, Told, text};
+use super::{CONTRACT, MAX_MESSAGE, Meeting, RUN, Told};
 use crate::console;
 use crate::e2e::process::Process;
 use crate::e2e::{check, tools};
@@ -20,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// The clients in Python.
 pub(super) fn python(meeting: &Meeting<'_>) -> Result<Vec<Told>> {
     let python = tools::python(meeting.site, &meeting.scripts().join("requirements.txt"))?;
-    let generated = generate(meeting, &python)?;
+    let generated = tools::generate(meeting.site, &python, CONTRACT)?;
     let mut told = Vec::new();
     for script in ["tus_python.py", "grpc_python.py", "websocket_python.py"] {
         let mut command = Command::new(&python);
@@ -49,7 +47,7 @@ pub(super) fn node(meeting: &Meeting<'_>) -> Result<Vec<Told>> {
 pub(super) fn examples(meeting: &Meeting<'_>) -> Result<u64> {
     let folder = meeting.site.root.join("docs/examples");
     let python = tools::python(meeting.site, &meeting.scripts().join("requirements.txt"))?;
-    let generated = generate(meeting, &python)?;
+    let generated = tools::generate(meeting.site, &python, CONTRACT)?;
     let mut sent = 0;
     for script in check::files_below(&folder)? {
         let name = script
@@ -96,32 +94,13 @@ pub(super) fn examples(meeting: &Meeting<'_>) -> Result<u64> {
     Ok(sent)
 }
 
-/// Makes Python's code from proto/, as a foreign developer would; the folder that has it.
-fn generate(meeting: &Meeting<'_>, python: &Path) -> Result<PathBuf> {
-    let generated = meeting.site.folder("generated")?;
-    if fs::read_dir(&generated)?.next().is_some() {
-        return Ok(generated);
-    }
-    let (proto, out) = (meeting.proto(), text(&generated)?);
-    let args = [
-        "-m".to_owned(),
-        "grpc_tools.protoc".to_owned(),
-        format!("--proto_path={}", text(&proto)?),
-        format!("--python_out={out}"),
-        format!("--grpc_python_out={out}"),
-        CONTRACT.to_owned(),
-    ];
-    tools::run(meeting.site, "protoc", python, args).context("code cannot be made from proto/")?;
-    Ok(generated)
-}
-
 /// Runs a script of the peers' folder; what it was told.
 fn run(meeting: &Meeting<'_>, script: &str, mut command: Command) -> Result<Vec<Told>> {
     let task = json!({
         "grpc": meeting.station.grpc,
         "http": meeting.station.http,
-        "image": text(&meeting.image)?,
-        "proto": text(&meeting.proto().join(CONTRACT))?,
+        "image": tools::text(&meeting.image)?,
+        "proto": tools::text(&meeting.proto().join(CONTRACT))?,
         "run": RUN,
         "max_message": MAX_MESSAGE,
     });

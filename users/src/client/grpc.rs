@@ -97,9 +97,13 @@ fn failure(status: Status) -> Failure {
         field: violation.field.clone(),
         description: violation.description.clone(),
     };
+    let mut message = status.message().to_owned();
+    if status.code() == tonic::Code::Unimplemented {
+        message.push_str("; is the server one of users, and of this version?");
+    }
     Failure {
         code: Code::from_number(status.code() as i32).unwrap_or(Code::Unknown),
-        message: status.message().to_owned(),
+        message,
         violations: fields.unwrap_or_default().iter().map(violation).collect(),
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Messages are in one buffer for all; each reader has its place in it. When the buffer is full, the
 //! room waits for its readers, so that nobody who reads misses anything, however fast the others
-//! talk. But it does not wait for stragglers: while at least half of the readers keep up, those who
-//! are far behind are cut off, and whoever takes nothing at all for some time is, too.
+//! talk. But it does not wait for stragglers: when it has been full for a second while at least half of
+//! the readers keep up, those who are far behind are cut off; and whoever takes nothing at all for some
+//! time is, too. Not at once: anybody may be far behind for a moment on a busy machine, and has the
+//! processors for himself while nobody can speak.
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
@@ -37,6 +39,9 @@ pub struct RoomOptions {
     pub bytes: usize,
     /// A full room cuts a reader off who has taken nothing for this time.
     pub patience: Duration,
+    /// A room that has been full for this time cuts off those who are far behind, as long as at least
+    /// half of its readers keep up.
+    pub hurry: Duration,
 }
 
 impl Default for RoomOptions {
@@ -46,6 +51,7 @@ impl Default for RoomOptions {
             messages: 16_384,
             bytes: 16 << 20,
             patience: Duration::from_secs(5),
+            hurry: Duration::from_secs(1),
         }
     }
 }
@@ -121,8 +127,8 @@ struct Inner {
     readers: HashMap<u64, Place>,
     /// Number of the next reader.
     next_reader: u64,
-    /// Whether somebody has found the room full since there was room last.
-    is_waited_for: bool,
+    /// When somebody first found the room full, since there was room last.
+    full_since: Option<Instant>,
 }
 
 /// Where a reader is.
@@ -200,18 +206,20 @@ impl Room {
         let mut inner = self.inner.lock();
         if inner.is_full(&self.options) {
             inner.forget_read();
+            self.make_room(&mut inner);
         }
         if inner.is_full(&self.options) {
             let now = Instant::now();
-            let cut = inner.cut_stragglers(now, self.options.patience);
-            if cut == 0 {
-                inner.is_waited_for = true;
-                let first = inner.readers.values().map(|place| place.at).min();
-                let until = first.unwrap_or(now) + self.options.patience;
-                return Outcome::Full(until.max(now + Duration::from_millis(1)));
+            let full_since = *inner.full_since.get_or_insert(now);
+            let is_hurried = now.duration_since(full_since) >= self.options.hurry;
+            let cut = inner.cut_off(now, is_hurried, self.options.patience);
+            if cut > 0 {
+                tracing::info!(cut, "readers of the chat were too slow");
+                self.make_room(&mut inner);
             }
-            tracing::info!(cut, "readers of the chat were too slow");
-            inner.forget_read();
+        }
+        if inner.is_full(&self.options) {
+            return Outcome::Full(inner.next_look(&self.options));
         }
         let Saying { user, text } = saying.take().expect("it is said once");
         let sequence = inner.head + 1;
@@ -232,13 +240,13 @@ impl Room {
     /// Tells those who wait when there is room again. Not for each message that is forgotten: they
     /// would wake up in their hundreds to find it full.
     fn make_room(&self, inner: &mut Inner) {
-        if !inner.is_waited_for {
+        if inner.full_since.is_none() {
             return;
         }
         inner.forget_read();
         let most = self.options.messages / 4 * 3;
         if inner.messages.len() <= most && inner.bytes <= self.options.bytes / 4 * 3 {
-            inner.is_waited_for = false;
+            inner.full_since = None;
             self.room.notify_waiters();
         }
     }
@@ -267,20 +275,36 @@ impl Inner {
     }
 
     /// Cuts off readers for whom the room should not wait; how many.
-    fn cut_stragglers(&mut self, now: Instant, patience: Duration) -> usize {
+    fn cut_off(&mut self, now: Instant, is_hurried: bool, patience: Duration) -> usize {
         let head = self.head;
         let most = self.messages.len() as u64;
         let before = self.readers.len();
         let keep_up = |place: &&Place| (head - place.read) * 2 <= most;
         let keeping_up = self.readers.values().filter(keep_up).count();
-        let majority = keeping_up * 2 >= before;
+        let hurries = is_hurried && keeping_up * 2 >= before;
         self.readers.retain(|_, place| {
             let behind = head - place.read;
             let is_stalled = behind > 0 && now.duration_since(place.at) >= patience;
-            let is_straggler = majority && behind * 4 >= most * 3;
+            let is_straggler = hurries && behind * 4 >= most * 3;
             !is_stalled && !is_straggler
         });
         before - self.readers.len()
+    }
+
+    /// When it is worth to look at a full room again, if nobody has made room before.
+    fn next_look(&self, options: &RoomOptions) -> Instant {
+        let now = Instant::now();
+        let hurry = self.full_since.map(|since| since + options.hurry);
+        let stalled = self.readers.values().map(|place| place.at).min();
+        let stalled = stalled.map(|at| at + options.patience);
+        let later = |at: &Instant| *at > now;
+        let next = hurry
+            .filter(later)
+            .into_iter()
+            .chain(stalled.filter(later))
+            .min();
+        // Both are over when nobody keeps up and all take something now and then.
+        next.unwrap_or(now + options.hurry)
     }
 }
 

@@ -75,8 +75,8 @@ static LIMITS: &[Setting] = &[
     .default("5s")
     .long(
         "The chat keeps 16,384 messages or 16 MiB for those who have not read them. When that is full, \
-         clients that are far behind while at least half of the others keep up are cut off at once, and \
-         those that have read nothing for this time in any case.",
+         clients that are far behind for a second while at least half of the others keep up are cut off, \
+         and those that have read nothing for this time in any case.",
     ),
     Setting::value("head-timeout", "DURATION", "Time for the head of an HTTP/1 request")
         .default("30s"),

@@ -2,7 +2,6 @@
 //! listen, and stops in order.
 
 mod accept;
-mod opening;
 mod pull;
 
 use std::net::SocketAddr;

@@ -1,11 +1,15 @@
 //! Opening listeners, and saying who has the port when it is taken.
 
+mod opening;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use tokio::net::TcpListener;
+
+pub use opening::Opening;
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]

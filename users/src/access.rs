@@ -32,8 +32,10 @@ impl fmt::Debug for TokenKey {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
+    #[serde(default)]
     sub: String,
-    /// Seconds since 1970.
+    /// Seconds since 1970. Always there: it is checked before anything is read.
+    #[serde(default)]
     exp: u64,
     /// Words with spaces between them (RFC 8693, section 4.2).
     #[serde(default)]
@@ -119,14 +121,20 @@ impl Access {
         };
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
+        validation.validate_nbf = true;
         let key = DecodingKey::from_secret(&key.0);
         hmac_sha256::install();
         let words = match jsonwebtoken::decode::<Claims>(token, &key, &validation) {
+            // What it says must be understood (RFC 7515, section 4.1.11), and nothing of it is.
+            Ok(token) if token.header.crit.is_some() => {
+                "Token has extensions that must be understood"
+            }
             Ok(token) => return Ok(token.claims.scope),
             Err(error) => match error.kind() {
                 ErrorKind::ExpiredSignature => "Token expired",
                 ErrorKind::InvalidSignature => "Token signature is wrong",
                 ErrorKind::InvalidAlgorithm => "Token must be signed with HS256",
+                ErrorKind::ImmatureSignature => "Token is not valid yet",
                 ErrorKind::MissingRequiredClaim(_) => "Token must have an expiry (exp)",
                 _ => "Token cannot be read",
             },

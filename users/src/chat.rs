@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::refusal::{Refusal, Violation, Violations};
-use crate::user::{check_name, now};
+use crate::user::{self, check_name};
 
 /// Most characters of a message.
 pub const MAX_TEXT: usize = 4_096;
@@ -206,11 +206,13 @@ impl Room {
         let mut inner = self.inner.lock();
         if inner.is_full(&self.options) {
             inner.forget_read();
-            self.make_room(&mut inner);
         }
+        let now = Instant::now();
         if inner.is_full(&self.options) {
-            let now = Instant::now();
-            let full_since = *inner.full_since.get_or_insert(now);
+            inner.full_since.get_or_insert(now);
+        }
+        self.make_room(&mut inner);
+        if let Some(full_since) = inner.full_since {
             let is_hurried = now.duration_since(full_since) >= self.options.hurry;
             let cut = inner.cut_off(now, is_hurried, self.options.patience);
             if cut > 0 {
@@ -218,16 +220,17 @@ impl Room {
                 self.make_room(&mut inner);
             }
         }
-        if inner.is_full(&self.options) {
+        // Who comes now does not get in before those who wait already.
+        if inner.full_since.is_some() {
             return Outcome::Full(inner.next_look(&self.options));
         }
-        let Saying { user, text } = saying.take().expect("it is said once");
+        let said = saying.take().expect("it is said once");
         let sequence = inner.head + 1;
         let message = Message {
-            user,
-            text,
+            user: said.user,
+            text: said.text,
             sequence,
-            sent_at: now(),
+            sent_at: user::now(),
         };
         inner.head = sequence;
         inner.bytes += message.bytes();

@@ -96,10 +96,6 @@ impl UserService for Face {
             .ok()
             .filter(|limit| *limit > 0);
         let after = request.after_user_id;
-        if after < 0 {
-            let wrong = Violations::one("after_user_id", "after_user_id must not be negative");
-            return Err(refused(&wrong.into()));
-        }
         let listing = self.service.directory.list(after, limit, request.follow);
         let stop = self.service.stop.clone();
         // The end of the server ends those who follow only; a list that is asked for is sent.
@@ -164,6 +160,14 @@ impl UserService for Face {
                 Some(delay) => delay,
                 None => None,
             };
+            let (strings, most) = (request.payload.len(), self.service.limits.max_strings());
+            if strings > most {
+                return Err(Refusal::Limit {
+                    what: format!("a payload of {strings} strings is above {most}"),
+                    setting: "max-message-size",
+                    instead: "send fewer",
+                });
+            }
             let payload = request.payload;
             self.service.echo(payload, delay, request.code).await
         };

@@ -5,6 +5,7 @@ pub mod chat;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod connection;
 pub mod directory;
 pub mod graphql;
 pub mod grpc;

@@ -19,6 +19,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use crate::connection::Peer;
 use crate::refusal::Code;
 
 /// Header with the id of a call.
@@ -26,10 +27,6 @@ pub const CALL_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Most bytes of an id that a caller may choose.
 const MAX_ID: usize = 64;
-
-/// Who is at the other end of a connection; among the extensions of each request.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
 
 /// Puts [`Observed`] around a service.
 #[derive(Debug, Clone, Copy, Default)]
@@ -175,7 +172,8 @@ impl Drop for Call {
             false => format!("{} ", self.method),
         };
         tracing::info!(
-            call = %format_args!("{method}{}", self.path),
+            // Escaped: a path may hold what terminals obey.
+            call = %format_args!("{method}{}", self.path.escape_debug()),
             status = self.outcome(),
             peer = self.peer.map(tracing::field::display),
             ms = self.begin.elapsed().as_secs_f64() * 1_000.0,

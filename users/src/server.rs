@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{HeaderName, HeaderValue, Method, header};
+use axum::extract::State;
+use axum::middleware::Next;
+use axum::response::IntoResponse as _;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use shared::listen::{ListenError, listen};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -208,8 +211,40 @@ fn http_router(service: Arc<Service>, origins: &[origin::Origin]) -> Router {
             tracing::error!(panic = words(&panic), "a request panicked");
             rest::failure()
         }))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::<[origin::Origin]>::from(origins),
+            own_pages_only,
+        ))
         .layer(ObserveLayer)
         .layer(cors(origins))
+}
+
+/// Turns WebSockets of foreign pages away: browsers ask nobody before they open one, and show what
+/// comes over it to the page.
+async fn own_pages_only(
+    State(origins): State<Arc<[origin::Origin]>>,
+    request: http::Request<Body>,
+    next: Next,
+) -> axum::response::Response {
+    if is_foreign_socket(request.headers(), &origins) {
+        let words = "pages of this origin are not let in; see --cors-origin";
+        return (StatusCode::FORBIDDEN, words).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_foreign_socket(headers: &http::HeaderMap, origins: &[origin::Origin]) -> bool {
+    let text = |name| {
+        let value: Option<&HeaderValue> = headers.get(name);
+        value.map(|value| value.to_str().unwrap_or_default())
+    };
+    let (Some(_), Some(origin)) = (text(header::UPGRADE), text(header::ORIGIN)) else {
+        return false;
+    };
+    let host = text(header::HOST).unwrap_or_default();
+    let page = origin.split_once("://").map(|(_, page)| page);
+    let is_own = page.is_some_and(|page| page.eq_ignore_ascii_case(host));
+    !is_own && !origins.iter().any(|admitted| admitted.admits(origin))
 }
 
 /// What a panic says.

@@ -32,6 +32,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Most bytes of answers that are held back until the last request has come.
+    pub fn max_held(&self) -> usize {
+        self.max_message_size.saturating_mul(4)
+    }
+
+    /// Most strings of an echo: each takes more memory than its bytes on the wire, which may be two.
+    pub fn max_strings(&self) -> usize {
+        self.max_message_size / 8
+    }
+}
+
 /// The service behind its faces.
 #[derive(Debug)]
 pub struct Service {

@@ -96,9 +96,19 @@ impl Journal {
                 source,
             }
         };
-        let mut database = Connection::open_with_flags(path, OpenFlags::default()).map_err(
-            failed("it cannot be opened; is its folder there, and writable?"),
-        )?;
+        if path.as_os_str() == ":memory:" || path.as_os_str().is_empty() {
+            return Err(JournalError::Foreign {
+                path: path.to_owned(),
+                what: "no file, and would be forgotten; leave --data out for that",
+            });
+        }
+        // A path is a path, never a URI.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut database = Connection::open_with_flags(path, flags).map_err(failed(
+            "it cannot be opened; is its folder there, and writable?",
+        ))?;
         prepare(&mut database, path)?;
         let users = load(&database, path)?;
         if users.len() > max_users {

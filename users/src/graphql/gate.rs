@@ -8,6 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::refusal::Refusal;
 use crate::service::Service;
 
 use super::schema::{Mutation, Query, Subscription};
@@ -162,8 +163,16 @@ impl Gate {
         });
         let done = stream::once(async { Event::Complete });
         if is_subscription {
+            let stop = self.stop.clone();
+            let last = stream::once(async move {
+                // Not as if it had come to its end by itself.
+                match stop.is_cancelled() {
+                    true => Event::Error(vec![error::whole(&Refusal::stopping())]),
+                    false => Event::Complete,
+                }
+            });
             let stop = self.stop.clone().cancelled_owned();
-            return events.take_until(stop).chain(done).boxed();
+            return events.take_until(stop).chain(last).boxed();
         }
         events.chain(done).boxed()
     }

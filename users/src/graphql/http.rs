@@ -15,6 +15,7 @@ use http_body_util::LengthLimitError;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::connection::Place;
 use crate::refusal::{Code, Refusal};
 
 use super::error::{refused, whole};
@@ -280,6 +281,7 @@ async fn upgrade(face: Arc<Face>, parts: &mut Parts) -> Response {
     };
     let limit = face.service.limits.max_message_size;
     let authorization = authorization(&parts.headers);
+    let place = parts.extensions.get::<Place>().cloned();
     upgrade
         .protocols([socket::PROTOCOL])
         .max_message_size(limit)
@@ -287,7 +289,10 @@ async fn upgrade(face: Arc<Face>, parts: &mut Parts) -> Response {
         // Most connections wait for news: large buffers would only be memory.
         .read_buffer_size(16 << 10)
         .write_buffer_size(16 << 10)
-        .on_upgrade(move |stream| socket::serve(stream, face, authorization))
+        .on_upgrade(move |stream| async move {
+            socket::serve(stream, face, authorization).await;
+            drop(place);
+        })
 }
 
 /// What a body has: one request, or a list of them.

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use http::HeaderMap;
+use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -31,17 +32,29 @@ pub(super) fn list(
                 None => listing.next().await,
                 Some(stop) => match stop.run_until_cancelled(listing.next()).await {
                     Some(page) => page,
-                    None => return Some((vec![Err(refused(&Refusal::stopping()))], None)),
+                    None => return Some((Err(refused(&Refusal::stopping())), None)),
                 },
             };
-            let users = page?
-                .iter()
-                .map(|user| Ok(wire::user_to_proto(user)))
-                .collect();
-            Some((users, Some(listing)))
+            Some((Ok(page?), Some(listing)))
         }
     });
-    Box::pin(pages.flat_map(|page: Vec<_>| stream::iter(page)))
+    one_by_one(pages, |user| wire::user_to_proto(&user))
+}
+
+/// What is in the pages, each made an answer when it is its turn: a client that does not read costs
+/// one answer then, and not a page of them.
+fn one_by_one<P: Send + 'static, A: Send + 'static>(
+    pages: impl Stream<Item = Result<Vec<P>, Status>> + Send + 'static,
+    answer: fn(P) -> A,
+) -> Answers<A> {
+    Box::pin(pages.flat_map(move |page| {
+        match page {
+            Ok(page) => stream::iter(page)
+                .map(move |one| Ok(answer(one)))
+                .left_stream(),
+            Err(status) => stream::iter([Err(status)]).right_stream(),
+        }
+    }))
 }
 
 /// What `create` knows of a call.
@@ -51,8 +64,10 @@ struct Creating {
     requests: Streaming<proto::StreamUsersRequest>,
     /// Requests so far.
     sequence: u64,
-    /// Answers that wait for the last request, if they do.
-    held: Option<VecDeque<proto::StreamUsersResponse>>,
+    /// Answers that wait for the last request, if they do: encoded, as refusals are many small
+    /// pieces of memory.
+    held: Option<VecDeque<Vec<u8>>>,
+    held_bytes: usize,
     is_over: bool,
 }
 
@@ -68,6 +83,7 @@ pub(super) fn create(
         requests,
         sequence: 0,
         held: None,
+        held_bytes: 0,
         is_over: false,
     };
     Box::pin(stream::unfold(creating, |mut creating| async move {
@@ -91,19 +107,29 @@ impl Creating {
             }
             self.sequence += 1;
             let answer = self.answer(request).await;
-            match &mut self.held {
-                None => return Ok(Some(answer)),
-                Some(held) if held.len() < limits.max_batch => held.push_back(answer),
-                Some(_) => {
-                    return Err(refused(&Refusal::Limit {
-                        what: format!("at most {} answers are held back", limits.max_batch),
-                        setting: "max-batch",
-                        instead: "take each answer as it comes; the users so far were created",
-                    }));
-                }
+            let Some(held) = &mut self.held else {
+                return Ok(Some(answer));
+            };
+            let answer = answer.encode_to_vec();
+            self.held_bytes += answer.len();
+            if held.len() >= limits.max_batch || self.held_bytes > limits.max_held() {
+                return Err(refused(&Refusal::Limit {
+                    what: format!(
+                        "at most {} answers or {} bytes of them are held back",
+                        limits.max_batch,
+                        limits.max_held()
+                    ),
+                    setting: "max-batch or --max-message-size",
+                    instead: "take each answer as it comes; the users so far were created",
+                }));
             }
+            held.push_back(answer);
         }
-        Ok(self.held.as_mut().and_then(VecDeque::pop_front))
+        let answer = self.held.as_mut().and_then(VecDeque::pop_front);
+        let decoded = answer.map(|answer| proto::StreamUsersResponse::decode(&*answer));
+        decoded
+            .transpose()
+            .map_err(|error| refused(&Refusal::internal(&error)))
     }
 
     async fn answer(&self, request: proto::StreamUsersRequest) -> proto::StreamUsersResponse {
@@ -171,14 +197,11 @@ pub(super) fn chat(
             messages = chatting.seat.next() => messages.map_err(|refusal| refused(&refusal)),
         };
         match messages {
-            Ok(messages) => {
-                let message = |message: &Arc<_>| Ok(wire::message_to_proto(message));
-                Some((messages.iter().map(message).collect(), Some(chatting)))
-            }
-            Err(status) => Some((vec![Err(status)], None)),
+            Ok(messages) => Some((Ok(messages), Some(chatting))),
+            Err(status) => Some((Err(status), None)),
         }
     });
-    Box::pin(pages.flat_map(|page: Vec<_>| stream::iter(page)))
+    one_by_one(pages, |message| wire::message_to_proto(&message))
 }
 
 /// Says what the client says.

@@ -120,8 +120,16 @@ fn answer(
     if service.stop.is_cancelled() {
         return Err(Refusal::stopping().into());
     }
+    // The last thing that is heard when the server stops, and not when a stream ends by itself.
+    let stop = service.stop.clone();
+    let stopping = stream::once(async move {
+        let problem = Problem::from(Refusal::stopping()).to_json();
+        let event = Event::default().event("error").data(problem);
+        Vec::from_iter(stop.is_cancelled().then_some(event))
+    });
     let events = pages
         .take_until(service.stop.clone().cancelled_owned())
+        .chain(stopping)
         .flat_map(|events| stream::iter(events.into_iter().map(Ok::<_, Infallible>)));
     Ok(Sse::new(events)
         .keep_alive(KeepAlive::default())

@@ -22,6 +22,8 @@ use crate::refusal::Refusal;
 use crate::service::Service;
 use crate::user::{Draft, User};
 
+/// Most users of an array that are wrong; one more refuses it as a whole.
+const MOST_WRONG: usize = 1_000;
 /// Lines that are worked on at the same time. Their answers keep their order.
 const AT_ONCE: usize = 64;
 
@@ -84,11 +86,10 @@ pub(super) async fn create(
     };
     // Answers for later are kept by the server, so there is a limit.
     let most = after_all.then_some(service.limits.max_batch);
-    let answers = answers(service, headers, drafts, most);
+    let answers = answers(Arc::clone(&service), headers, drafts, most);
     let body = if after_all {
-        let kept = answers.collect::<Vec<_>>();
-        let text = stream::once(kept).map(|kept| Ok::<_, Infallible>(Bytes::from(kept.concat())));
-        Body::from_stream(text)
+        let most = service.limits.max_held();
+        Body::from_stream(stream::once(kept(answers, most)).map(Ok::<_, Infallible>))
     } else {
         // What is ready at the same time goes out at once.
         let texts = answers.ready_chunks(AT_ONCE);
@@ -117,14 +118,44 @@ fn lines(
 /// The users of an array.
 fn array(body: &[u8], most: usize) -> Result<Vec<Result<Draft, Problem>>, Problem> {
     let mut drafts = Vec::new();
+    let mut wrong = 0;
     value::each(body, value::DRAFT, |members| {
         if drafts.len() >= most {
             return Err(too_many(most).into());
         }
-        drafts.push(value::draft(members).map_err(Problem::from));
+        let draft = value::draft(members).map_err(Problem::from);
+        // What is wrong with a user takes far more memory than the user.
+        if draft.is_err() {
+            wrong += 1;
+        }
+        if wrong > MOST_WRONG {
+            return draft.map(drop);
+        }
+        drafts.push(draft);
         Ok(())
     })?;
     Ok(drafts)
+}
+
+/// All answers, up to `most` bytes of them.
+async fn kept(answers: impl Stream<Item = Vec<u8>>, most: usize) -> Bytes {
+    let mut answers = std::pin::pin!(answers);
+    let mut text = Vec::new();
+    let mut sequence = 0;
+    while let Some(answer) = answers.next().await {
+        sequence += 1;
+        if text.len() + answer.len() > most {
+            let refusal = Refusal::Limit {
+                what: format!("at most {most} bytes of answers are held back"),
+                setting: "max-message-size",
+                instead: "have each user answered as it arrives",
+            };
+            text.extend(self::text(sequence, &Err(refusal.into())));
+            break;
+        }
+        text.extend(answer);
+    }
+    text.into()
 }
 
 /// An answer to each user, as text. What is beyond `most` is refused, and no more is read.

@@ -1,6 +1,5 @@
 //! Users one by one, and the list of them.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Json;
@@ -207,10 +206,15 @@ fn lines(service: &Service, listing: Listing, follow: bool) -> Body {
         for user in &page {
             view::line(&UserView::from(&**user), &mut text);
         }
-        Some((Ok::<_, Infallible>(text), listing))
+        Some((Ok(text), listing))
     });
     if !follow {
         return Body::from_stream(pages);
     }
-    Body::from_stream(pages.take_until(service.stop.clone().cancelled_owned()))
+    // Broken off, so that the client can tell it from the end of what it asked for.
+    let stop = service.stop.clone();
+    let broken = stream::once(async move { stop.is_cancelled().then(Refusal::stopping) })
+        .filter_map(|refusal| std::future::ready(refusal.map(Err)));
+    let stop = service.stop.clone().cancelled_owned();
+    Body::from_stream(pages.take_until(stop).chain(broken))
 }

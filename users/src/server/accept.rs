@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use shared::listen::Opening;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use tower::ServiceExt as _;
 
 use super::linger::lingering;
 use crate::config::Connections;
-use crate::observe::Peer;
+use crate::connection::{Peer, Place};
 
 /// Time between HTTP/2 pings on a silent connection, and for their answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -57,11 +58,16 @@ impl Acceptor {
                 place = Arc::clone(&places).acquire_owned() => place,
                 () = self.stop.cancelled() => return,
             };
+            // The semaphore is never closed.
+            let Ok(place) = place else {
+                return;
+            };
+            let place = Place::new(place, self.tasks.token());
             let acceptor = self.clone();
             self.tasks.spawn(async move {
                 let cut = acceptor.cut.clone();
-                cut.run_until_cancelled(acceptor.serve(stream, peer)).await;
-                drop(place);
+                cut.run_until_cancelled(acceptor.serve(stream, peer, place))
+                    .await;
             });
         }
     }
@@ -87,7 +93,7 @@ impl Acceptor {
         }
     }
 
-    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -108,10 +114,11 @@ impl Acceptor {
             .router
             .map_request(move |mut request: http::Request<Incoming>| {
                 request.extensions_mut().insert(Peer(peer));
+                request.extensions_mut().insert(place.clone());
                 lingering(request, &tasks)
             });
         let connection = builder.serve_connection_with_upgrades(
-            TokioIo::new(stream),
+            TokioIo::new(Opening::new(stream, self.connections.head_timeout)),
             TowerToHyperService::new(service),
         );
         tokio::pin!(connection);

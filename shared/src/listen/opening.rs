@@ -17,7 +17,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection whose reads fail after a while, unless it has begun with the whole preface of
 /// HTTP/2 or with something else.
-pub(super) struct Opening<S> {
+#[derive(Debug)]
+pub struct Opening<S> {
     stream: S,
     /// Bytes of the preface that have come.
     matched: usize,
@@ -26,7 +27,8 @@ pub(super) struct Opening<S> {
 }
 
 impl<S> Opening<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
+    /// Gives `stream` this time.
+    pub fn new(stream: S, limit: Duration) -> Self {
         Self {
             stream,
             matched: 0,

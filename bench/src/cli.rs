@@ -18,6 +18,7 @@ Examples:
   pantelegraph demo                              the main job in ten seconds
   pantelegraph demo --image photo.jpg --delay 1s the scenario of the report, with your image
   pantelegraph bench path                        each transport as a ratio to raw TCP
+  pantelegraph bench http2 --output report.html  what HTTP/2 promises, measured
   pantelegraph users demo                        gRPC in all of its modes, in some seconds
 
 The daemons are pantelegraph-transmitter and pantelegraph-receiver.
@@ -55,6 +56,33 @@ pub(crate) enum Bench {
     /// Throughput, CPU time and latency of each transport on the loopback path, with all checks
     /// on, as ratios to raw TCP measured in the same rounds.
     Path(PathOptions),
+    /// What HTTP/2 and gRPC promise, shown on the user service beside HTTP/1.1: connections and
+    /// streams, multiplexing, header compression, both directions at once, the modes, flow control,
+    /// cancellation, deadlines, and the cost of decoding. Starts its own server, on free ports.
+    #[command(after_help = "\
+Examples:
+  pantelegraph bench http2                        tables and conclusions
+  pantelegraph bench http2 --output report.html   and a page with pictures
+  pantelegraph bench http2 --json > http2.json    every figure
+
+Exit codes: 0 done; 1 a promise of the protocol did not hold, or nothing was measured; 2 usage")]
+    Http2(Http2Options),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Http2Options {
+    /// Calls of each kind [default: 1000, with --quick 40]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(16..=100_000))]
+    pub(crate) calls: Option<u64>,
+    /// Writes a page with tables and pictures, which needs nothing from elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Prints every figure as JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measures little: enough to see that everything works
+    #[arg(long)]
+    pub(crate) quick: bool,
 }
 
 #[derive(Debug, Args)]

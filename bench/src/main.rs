@@ -2,6 +2,8 @@
 
 mod cli;
 mod demo;
+mod http2;
+mod http2_command;
 mod path;
 mod path_command;
 mod users_command;
@@ -27,6 +29,9 @@ fn main() -> ExitCode {
         cli::Command::Bench {
             bench: cli::Bench::Path(options),
         } => path_command::run(&options),
+        cli::Command::Bench {
+            bench: cli::Bench::Http2(options),
+        } => http2_command::run(&options),
         cli::Command::Users { users } => users_command::run(users),
         cli::Command::Completions { shell } => cli::completions(shell),
     }

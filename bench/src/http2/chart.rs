@@ -242,7 +242,7 @@ impl Chart {
             let y = self.y.place(*level);
             let line = [(x.start, y), (x.end, y)];
             chart.draw_series([PathElement::new(line, AXIS.stroke_width(2))])?;
-            let above = (x.start + (x.end - x.start) * 0.4, y + (most.1 * 0.08));
+            let above = (x.start + (x.end - x.start) * 0.1, y + (most.1 * 0.08));
             let words = Text::new(name.clone(), above, ink.clone());
             chart.draw_series([words])?;
         }

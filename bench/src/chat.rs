@@ -4,7 +4,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use shared::settings::units::ByteSize;
 use shared::telemetry::{LogFormat, Usage, say};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -20,6 +19,9 @@ use crate::cli::ChatOptions;
 
 /// Time without a message after which a client gives up.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Messages that fill the room, and what the network holds, so that who does not read is cut off.
+const TO_FILL: u64 = 40_000;
 
 /// Runs the benchmark.
 pub(crate) fn run(options: &ChatOptions) -> ExitCode {
@@ -83,6 +85,13 @@ fn words(status: &Status) -> String {
 }
 
 async fn talk(options: &ChatOptions, server: &str) -> Result<String, String> {
+    let said = options.clients * options.messages;
+    if options.stalled > 0 && said < TO_FILL {
+        return Err(format!(
+            "{said} messages do not fill the room, so nobody would be cut off: raise --clients or \
+             --messages until there are {TO_FILL}"
+        ));
+    }
     let mut connections = Vec::new();
     for _ in 0..options.connections.min(options.clients) {
         connections.push(connect(server).await?);
@@ -99,7 +108,7 @@ async fn talk(options: &ChatOptions, server: &str) -> Result<String, String> {
         stalled.push(sit(&mut connection).await?);
     }
     let total = options.clients * options.messages;
-    let text = "x".repeat(usize::try_from(options.text.0).map_err(|error| error.to_string())?);
+    let text = "x".repeat(usize::try_from(options.text).map_err(|error| error.to_string())?);
     let begin = Instant::now();
     let cpu = Usage::now().cpu;
     let mut tasks = JoinSet::new();
@@ -146,7 +155,7 @@ async fn talk(options: &ChatOptions, server: &str) -> Result<String, String> {
         "server and clients"
     };
     Ok(format!(
-        "{clients} clients on {connections} connections, {each} messages of {size} each\n\
+        "{clients} clients on {connections} connections, {each} messages of {size} bytes each\n\
          deliveries            {deliveries}: every client heard all {total} messages, each once, in the same order\n\
          time                  {took:.2?}\n\
          rate                  {rate:.0} deliveries/s\n\
@@ -215,6 +224,3 @@ async fn cut_off(stalled: Vec<Seat>, total: u64) -> u64 {
     }
     cut
 }
-
-/// The default size of a text.
-pub(crate) const TEXT: ByteSize = ByteSize(64);

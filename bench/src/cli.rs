@@ -195,7 +195,8 @@ pub(crate) struct ChatOptions {
     #[arg(long, default_value_t = 0, value_name = "N",
           value_parser = clap::value_parser!(u64).range(0..=100))]
     pub(crate) stalled: u64,
-    /// Size of a message's text
-    #[arg(long, default_value_t = crate::chat::TEXT, value_name = "SIZE")]
-    pub(crate) text: ByteSize,
+    /// Bytes of a message's text
+    #[arg(long, default_value_t = 64, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=4_096))]
+    pub(crate) text: u64,
 }

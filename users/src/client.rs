@@ -292,6 +292,14 @@ pub fn client(over: Over, server: &str, options: CallOptions) -> Result<Box<dyn 
     })
 }
 
+/// Time for making a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+
+fn http_client() -> Result<reqwest::Client, Failure> {
+    let client = reqwest::Client::builder().connect_timeout(CONNECT).build();
+    client.map_err(|error| transport(&error))
+}
+
 /// The address of a server of HTTP.
 fn base(server: &str) -> Result<url::Url, Failure> {
     let wrong = |why: String| {

@@ -66,7 +66,7 @@ impl Axis {
 
     fn new(label: &str, scale: Scale) -> Self {
         let label = match scale {
-            Scale::Log => format!("{label} (each step is tenfold)"),
+            Scale::Log => format!("{label}, log scale"),
             _ => label.to_owned(),
         };
         Self { label, scale }
@@ -210,10 +210,14 @@ impl Chart {
             (_, true) => 84,
             (_, false) => 66,
         };
-        let (x, y) = (self.x.range(most.0), self.y.range(most.1));
+        let (mut x, y) = (self.x.range(most.0), self.y.range(most.1));
+        if matches!(self.y.scale, Scale::Names(_)) {
+            // Room for the figures behind the bars.
+            x.end *= 1.25;
+        }
         let mut chart = ChartBuilder::on(&root)
             .margin(6)
-            .margin_right(18)
+            .margin_right(30)
             .x_label_area_size(46)
             .y_label_area_size(left)
             .build_cartesian_2d(x.clone(), y)?;
@@ -238,7 +242,7 @@ impl Chart {
             let y = self.y.place(*level);
             let line = [(x.start, y), (x.end, y)];
             chart.draw_series([PathElement::new(line, AXIS.stroke_width(2))])?;
-            let above = (x.start + (x.end - x.start) * 0.4, y + (most.1 * 0.08));
+            let above = (x.start + (x.end - x.start) * 0.1, y + (most.1 * 0.08));
             let words = Text::new(name.clone(), above, ink.clone());
             chart.draw_series([words])?;
         }
@@ -290,17 +294,9 @@ impl Chart {
                 for (name, value) in bars {
                     let (_, y) = at(0.0, *name);
                     let end = self.x.place(*value).max(x.end * 0.006);
-                    let is_long = end > x.end * 0.75;
-                    let place = match is_long {
-                        true => (x.start + (x.end - x.start) * 0.01, y + 0.14),
-                        false => (end + (x.end - x.start) * 0.01, y + 0.14),
-                    };
-                    let figure = self.figure(*value);
-                    let style = match is_long {
-                        true => ink.clone().color(&plotters::style::WHITE),
-                        false => ink.clone(),
-                    };
-                    chart.draw_series([Text::new(figure, place, style)])?;
+                    let place = (end + (x.end - x.start) * 0.01, y + 0.14);
+                    let figure = Text::new(self.figure(*value), place, ink.clone());
+                    chart.draw_series([figure])?;
                 }
             }
         }

@@ -93,7 +93,7 @@ fn part(rows: &[Row]) -> Part {
     let grpc = || rows.iter().filter(|row| row.http2_streams.is_some());
     let connections = |rows: &mut dyn Iterator<Item = &Row>| {
         let all: Vec<String> = rows.map(|row| number(row.tcp_connections as u64)).collect();
-        all.join(" and ")
+        all.join(", and ")
     };
     let concurrent = rows.iter().filter(|row| row.http2_streams.is_none()).nth(1);
     let rest = connections(&mut concurrent.into_iter());

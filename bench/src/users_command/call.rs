@@ -23,7 +23,16 @@ enum Problem {
     Usage(String),
     /// The call failed.
     Failed(Failure),
+    /// Nobody reads the answers any more (`| head`): no failure.
+    Unread,
+    /// The answers cannot be written.
+    Output(std::io::Error),
+    /// Ctrl-C before the answer.
+    Interrupted,
 }
+
+/// What a shell expects of a program that SIGINT ended: 128 + 2.
+const INTERRUPTED: u8 = 130;
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
@@ -45,17 +54,31 @@ pub(crate) fn run(call: Call, how: &How) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Whoever follows or chats ends it so; what was answered has been printed.
+    let has_no_end = matches!(
+        call,
+        Call::ListUsers { follow: true, .. } | Call::Chat { count: None, .. }
+    );
     let done = runtime.block_on(async {
         tokio::select! {
             done = make(call, how) => done,
-            // Whoever follows or chats ends it so; what was answered has been printed.
-            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = tokio::signal::ctrl_c() => match has_no_end {
+                true => Ok(()),
+                false => Err(Problem::Interrupted),
+            },
         }
     });
     // A read of standard input cannot be given up.
     runtime.shutdown_background();
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Problem::Unread) => ExitCode::SUCCESS,
+        Err(Problem::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(Problem::Output(error)) => {
+            say(format_args!(
+                "pantelegraph users call: the answer cannot be written: {error}"
+            ));
+            ExitCode::FAILURE
+        }
         Err(Problem::Usage(words)) => {
             say(format_args!("pantelegraph users call: {words}"));
             ExitCode::from(2)
@@ -81,7 +104,7 @@ async fn make(call: Call, how: &How) -> Result<(), Problem> {
     let client = client.map_err(|failure| Problem::Usage(failure.message))?;
     let show = Show(how.output);
     match call {
-        Call::GetUser { id } => show.one(&client.get_user(id).await?),
+        Call::GetUser { id } => show.one(&client.get_user(id).await?)?,
         Call::CreateUser {
             name,
             email,
@@ -94,7 +117,7 @@ async fn make(call: Call, how: &How) -> Result<(), Problem> {
                 age,
                 roles,
             };
-            show.one(&client.create_user(draft).await?);
+            show.one(&client.create_user(draft).await?)?;
         }
         Call::ListUsers {
             limit,
@@ -107,7 +130,7 @@ async fn make(call: Call, how: &How) -> Result<(), Problem> {
         }
         Call::BatchCreateUsers(source) => {
             let users = read(&source).map_err(Problem::Usage)?;
-            show.one(&client.batch_create_users(users).await?);
+            show.one(&client.batch_create_users(users).await?)?;
         }
         Call::StreamUsers { source, after_all } => {
             let users = read(&source).map_err(Problem::Usage)?;
@@ -124,7 +147,7 @@ async fn make(call: Call, how: &How) -> Result<(), Problem> {
             code,
         } => show.one(&Echoed {
             payload: client.echo(payload, delay, code).await?,
-        }),
+        })?,
     }
     Ok(())
 }
@@ -158,10 +181,10 @@ async fn chat(
         while left != Some(0)
             && let Some(message) = heard.next().await
         {
-            show.one(&message?);
+            show.one(&message?)?;
             left = left.map(|left| left - 1);
         }
-        Ok::<_, Failure>(())
+        Ok::<_, Problem>(())
     };
     tokio::select! {
         spoken = speak => spoken?,
@@ -238,22 +261,25 @@ pub(super) fn invented(number: u32) -> Draft {
 struct Show(Output);
 
 impl Show {
-    fn one<A: Answer>(self, answer: &A) {
+    fn one<A: Answer>(self, answer: &A) -> Result<(), Problem> {
         let line = match self.0 {
             Output::Text => answer.text(),
             Output::Json => json(answer),
         };
-        // A reader that has gone (`| head`) is no failure.
         let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        let written = writeln!(out, "{line}").and_then(|()| out.flush());
+        written.map_err(|error| match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Problem::Unread,
+            _ => Problem::Output(error),
+        })
     }
 
     async fn all<A: Answer>(
         self,
         mut answers: impl Stream<Item = Result<A, Failure>> + Unpin,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Problem> {
         while let Some(answer) = answers.next().await {
-            self.one(&answer?);
+            self.one(&answer?)?;
         }
         Ok(())
     }

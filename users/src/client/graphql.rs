@@ -18,7 +18,7 @@ use url::Url;
 use super::rest::draft_json;
 use super::{
     Answers, BatchAnswer, CallOptions, Chat, ChatVoice, Client, Failure, Over, StreamAnswer,
-    StreamResult, UserAnswer, base, transport,
+    StreamResult, UserAnswer, base, http_client, transport,
 };
 use crate::refusal::{Code, Violation};
 use crate::user::Draft;
@@ -48,7 +48,7 @@ impl GraphqlClient {
         let mut url = base(server)?;
         url.set_path("/graphql");
         Ok(Self {
-            http: reqwest::Client::new(),
+            http: http_client()?,
             url,
             options,
         })
@@ -335,7 +335,11 @@ impl Client for GraphqlClient {
             async move {
                 let result = match client.create_user(user).await {
                     Ok(user) => StreamResult::Created(user),
-                    Err(failure) if failure.code == Code::Unavailable => return Err(failure),
+                    Err(failure)
+                        if matches!(failure.code, Code::Unavailable | Code::DeadlineExceeded) =>
+                    {
+                        return Err(failure);
+                    }
                     Err(failure) => StreamResult::Refused(failure),
                 };
                 let sequence = index as u64 + 1;

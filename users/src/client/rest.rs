@@ -14,7 +14,7 @@ use url::Url;
 
 use super::{
     Answers, BatchAnswer, CallOptions, Chat, ChatVoice, Client, Failure, Over, StreamAnswer,
-    StreamResult, UserAnswer, base, transport,
+    StreamResult, UserAnswer, base, http_client, transport,
 };
 use crate::refusal::{Code, Violation};
 use crate::user::Draft;
@@ -39,7 +39,7 @@ impl RestClient {
     pub fn new(server: &str, options: CallOptions) -> Result<Self, Failure> {
         options.authorization()?;
         Ok(Self {
-            http: reqwest::Client::new(),
+            http: http_client()?,
             base: base(server)?,
             options,
         })
@@ -58,7 +58,11 @@ impl RestClient {
             Some(value) => request.header(http::header::AUTHORIZATION, value),
             None => request,
         };
-        let response = request.send().await.map_err(|error| transport(&error))?;
+        // Of a stream, the head has to come in time.
+        let sent = tokio::time::timeout(self.options.deadline, request.send()).await;
+        let response = sent
+            .map_err(|_| Failure::new(Code::DeadlineExceeded, "no answer came in time"))?
+            .map_err(|error| transport(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }

@@ -206,6 +206,42 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_are_not_valid_yet_or_never_end_are_refused() {
+        let key = TokenKey::new(&[7; 32]).unwrap();
+        let access = Access::new(Some(key.clone()));
+        hmac_sha256::install();
+        let with = |header: &Header, claims: serde_json::Value| {
+            let signed = EncodingKey::from_secret(&key.0);
+            let token = jsonwebtoken::encode(header, &claims, &signed).unwrap();
+            answer(&access, Some(&format!("Bearer {token}")))
+        };
+        let header = Header::new(Algorithm::HS256);
+        let claims = |more: serde_json::Value| {
+            let mut claims = serde_json::json!({"sub": "ada", "scope": "admin"});
+            let more = more.as_object().unwrap().clone();
+            claims.as_object_mut().unwrap().extend(more);
+            claims
+        };
+        let good = claims(serde_json::json!({ "exp": FAR }));
+        assert_eq!(with(&header, good.clone()), "allowed");
+        let early = claims(serde_json::json!({ "exp": FAR, "nbf": FAR - 1 }));
+        assert_eq!(
+            with(&header, early),
+            "UNAUTHENTICATED: Token is not valid yet"
+        );
+        let endless = claims(serde_json::json!({}));
+        assert_eq!(
+            with(&header, endless),
+            "UNAUTHENTICATED: Token must have an expiry (exp)"
+        );
+        let critical = Header {
+            crit: Some(vec!["more".to_owned()]),
+            ..header
+        };
+        assert!(with(&critical, good).starts_with("UNAUTHENTICATED: "));
+    }
+
+    #[test]
     fn a_server_without_a_key_gives_admin_to_nobody() {
         let access = Access::default();
         assert!(answer(&access, Some("Bearer x")).starts_with("PERMISSION_DENIED: "));

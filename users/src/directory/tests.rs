@@ -254,3 +254,14 @@ async fn a_damaged_user_is_named() {
     let error = Directory::open(&path, 2).unwrap_err().to_string();
     assert!(error.contains("user 3"), "{error}");
 }
+
+#[test]
+fn what_is_no_file_is_refused() {
+    for path in [":memory:", ""] {
+        assert!(Directory::open(Path::new(path), MANY).is_err(), "{path:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("file:x?mode=memory");
+    Directory::open(&odd, MANY).unwrap();
+    assert!(odd.is_file(), "a path is a path");
+}

@@ -167,6 +167,12 @@ impl Pieces {
             .unwrap()?;
         Some(String::from_utf8(piece.unwrap().to_vec()).unwrap())
     }
+
+    /// Waits for the body to break off.
+    async fn breaks(&mut self) {
+        let piece = tokio::time::timeout(PATIENCE, self.0.next()).await;
+        piece.unwrap().unwrap().unwrap_err();
+    }
 }
 
 /// A body that must not be read.

@@ -471,3 +471,129 @@ async fn a_body_that_is_too_large_is_answered_not_cut_off() {
     }
     server.stop().await;
 }
+
+/// Asks for a WebSocket as a page of `origin` would.
+async fn open_socket(
+    server: &Server,
+    origin: &str,
+) -> Result<tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>, u16> {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    use tokio_tungstenite::tungstenite::{Error, handshake::client::Request};
+    let url = format!("ws://{}/graphql", server.http_address);
+    let mut request: Request = url.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("origin", origin.parse().unwrap());
+    headers.insert(
+        "sec-websocket-protocol",
+        HeaderValue::from_static("graphql-transport-ws"),
+    );
+    let stream = tokio::net::TcpStream::connect(server.http_address)
+        .await
+        .unwrap();
+    match tokio_tungstenite::client_async(request, stream).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(response)) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn foreign_pages_open_no_websocket() {
+    let server = start(Config {
+        origins: vec!["https://app.example".parse().unwrap()],
+        ..Config::default()
+    })
+    .await;
+    assert_eq!(
+        open_socket(&server, "https://evil.example").await.err(),
+        Some(403)
+    );
+    assert_eq!(open_socket(&server, "null").await.err(), Some(403));
+    assert!(open_socket(&server, "https://app.example").await.is_ok());
+    let own = format!("http://{}", server.http_address);
+    assert!(open_socket(&server, &own).await.is_ok());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_websocket_counts_as_a_connection_and_is_waited_for() {
+    let mut config = Config::default();
+    config.connections.max = 1;
+    let server = start(config).await;
+    let own = format!("http://{}", server.http_address);
+    let mut socket = open_socket(&server, &own).await.unwrap();
+    // The only place is taken: the next one is let in when it is free.
+    let http = reqwest::Client::new();
+    let url = format!("{own}/healthz");
+    let mut waiting = tokio::spawn(http.get(url).send());
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(early.is_err(), "a second connection was served");
+    socket.close(None).await.unwrap();
+    within("the end of the socket", async {
+        while let Some(Ok(_)) = socket.next().await {}
+    })
+    .await;
+    assert!(
+        within("a place", waiting)
+            .await
+            .unwrap()
+            .unwrap()
+            .status()
+            .is_success()
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_gives_its_place_up() {
+    let mut config = Config::default();
+    config.connections.max = 1;
+    config.connections.head_timeout = Duration::from_millis(200);
+    let server = start(config).await;
+    for (address, over) in [
+        (server.grpc_address, Over::Grpc),
+        (server.http_address, Over::Rest),
+    ] {
+        let silent = tokio::net::TcpStream::connect(address).await.unwrap();
+        let client = caller(&server, over, None);
+        let user = within("a place", client.get_user(1)).await.unwrap();
+        assert_eq!(user.user_id, 1);
+        drop(silent);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn answers_that_are_held_back_and_strings_of_an_echo_have_bounds() {
+    let server = start(Config {
+        limits: crate::service::Limits {
+            max_message_size: 4_096,
+            ..crate::service::Limits::default()
+        },
+        ..Config::default()
+    })
+    .await;
+    let client = caller(&server, Over::Grpc, None);
+    let strings = client
+        .echo(vec![String::new(); 1_000], None, 0)
+        .await
+        .unwrap_err();
+    assert_eq!(strings.code, Code::ResourceExhausted);
+    for over in [Over::Grpc, Over::Rest] {
+        let client = caller(&server, over, None);
+        let drafts = stream::iter((0..2_000).map(|_| draft("", "NO")));
+        let answers = client.stream_users(drafts.boxed(), true).await;
+        let last = match answers {
+            Err(failure) => failure.code,
+            Ok(answers) => match answers.collect::<Vec<_>>().await.pop().unwrap() {
+                Err(failure) => failure.code,
+                Ok(answer) => match answer.result {
+                    StreamResult::Refused(failure) => failure.code,
+                    StreamResult::Created(user) => panic!("{user:?}"),
+                },
+            },
+        };
+        assert_eq!(last, Code::ResourceExhausted, "{over}");
+    }
+    server.stop().await;
+}

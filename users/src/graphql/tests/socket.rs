@@ -220,10 +220,15 @@ async fn the_end_of_the_server_ends_subscriptions_and_closes() {
     let mut ended = HashMap::new();
     for _ in 0..2 {
         let message = client.message().await;
-        ended.insert(message["id"].to_string(), message["type"].clone());
+        assert_eq!(message["type"], "error", "{message}");
+        let code = message["payload"][0]["extensions"]["code"].clone();
+        ended.insert(message["id"].to_string(), code);
     }
     assert_eq!(ended.len(), 2);
-    assert!(ended.values().all(|kind| kind == "complete"), "{ended:?}");
+    assert!(
+        ended.values().all(|code| code == "UNAVAILABLE"),
+        "{ended:?}"
+    );
     let words = "the server is stopping".to_owned();
     assert_eq!(client.hear().await, Heard::Close(1001, words));
 }

@@ -140,7 +140,8 @@ async fn what_follows_sees_later_users_and_ends_with_the_server() {
     server.post("/users", &ada()).await;
     assert_eq!(parse(&users.next().await.unwrap())["user_id"], 6);
     server.service.stop.cancel();
-    assert_eq!(users.next().await, None);
+    // Broken off, not ended: there may have been more.
+    users.breaks().await;
     let answer = server
         .ask(request("GET", path, &headers, Body::empty()))
         .await;
@@ -181,7 +182,7 @@ async fn events_of_users_begin_where_the_client_says() {
     let (_, id, user) = event(&news.next().await.unwrap());
     assert_eq!((id.as_str(), &user["user_id"]), ("6", &json!(6)));
     server.service.stop.cancel();
-    assert_eq!(news.next().await, None);
+    stopping(&mut news).await;
     problem(server.get("/users/events").await, 503).await;
     problem(server.get("/users/events?after=x").await, 400).await;
     let bad = request(
@@ -216,8 +217,16 @@ async fn everybody_hears_what_is_said() {
     drop(one);
     let mut three = Pieces::of(server.get("/chat/events").await);
     server.service.stop.cancel();
-    assert_eq!(two.next().await, None);
-    assert_eq!(three.next().await, None);
+    stopping(&mut two).await;
+    stopping(&mut three).await;
+}
+
+/// The server says that it stops, and nothing more.
+async fn stopping(events: &mut Pieces) {
+    let last = events.next().await.unwrap();
+    assert!(last.starts_with("event: error\n"), "{last}");
+    assert!(last.contains("UNAVAILABLE"), "{last}");
+    assert_eq!(events.next().await, None);
 }
 
 #[tokio::test]

@@ -198,7 +198,7 @@ fn grpc_router<H: tonic_health::pb::health_server::Health>(
             tracing::error!(panic = words(&panic), "a call panicked");
             grpc::refused(&Refusal::Internal).into_http::<Body>()
         }))
-        .layer(shared::calls::HonourDeadlineLayer::default())
+        .layer(shared::calls::HonourDeadlineLayer)
         .layer(ObserveLayer)
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(cors(origins))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use shared::calls::{Caller, Counts, Methods, Options, Targets};
+use shared::calls::{BalanceOptions, Caller, Counts, Methods, Options, Targets};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -41,9 +41,15 @@ impl GrpcClient {
     /// When that is no address.
     pub fn new(servers: &str, options: CallOptions) -> Result<Self, Failure> {
         let authorization = options.authorization()?;
-        let mut call_options = Options::default();
-        call_options.deadline = options.deadline;
-        call_options.balance.health_service = wire::SERVICE.to_owned();
+        let balance = BalanceOptions {
+            health_service: wire::SERVICE.to_owned(),
+            ..BalanceOptions::default()
+        };
+        let call_options = Options {
+            deadline: options.deadline,
+            balance,
+            ..Options::default()
+        };
         Self::with(servers, call_options, authorization)
     }
 

@@ -21,6 +21,8 @@ use crate::console;
 
 /// The configuration, below the repository.
 const SHIPPED: &str = "deploy/envoy/users.yaml";
+/// A log that did not grow for this time, while calls are made all the time, has been read.
+const SETTLE: Duration = Duration::from_millis(300);
 /// Time for Envoy to start, and to notice something.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Who call at the same time.
@@ -157,7 +159,20 @@ fn drain(load: &mut Load<'_>, one: Server, two: Server) -> Result<()> {
             !stopping.is_finished(),
             "the server had stopped before Envoy left it"
         );
-        let left = calls.all();
+        // The log is read in passing, and lines of calls from before may still be on their way.
+        let mut left = calls.all();
+        loop {
+            thread::sleep(SETTLE);
+            let now = calls.all();
+            if now == left {
+                break;
+            }
+            ensure!(
+                !stopping.is_finished(),
+                "calls came to a server until it stopped, although Envoy had left it"
+            );
+            left = now;
+        }
         let end = stopping.join();
         anyhow::Ok((left, end))
     })?;

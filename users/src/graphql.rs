@@ -2,7 +2,7 @@
 //! trying them out, all at `/graphql`.
 //!
 //! HTTP is served as "GraphQL over HTTP" has it, WebSocket as the subprotocol `graphql-transport-ws`
-//! does. Every request passes [`gate::Gate`], which looks at the document before anything costly
+//! does. Every request passes `gate::Gate`, which looks at the document before anything costly
 //! is done with it.
 
 mod document;

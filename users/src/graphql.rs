@@ -47,5 +47,6 @@ fn routes_with(service: Arc<Service>, socket: SocketOptions) -> Router {
     Router::new()
         .route("/graphql", get(http::get).post(http::post))
         .route("/graphql/schema", get(http::schema))
+        .method_not_allowed_fallback(http::method)
         .with_state(Arc::new(face))
 }

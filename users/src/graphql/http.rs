@@ -10,7 +10,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::LengthLimitError;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -110,6 +110,14 @@ pub(super) async fn get(State(face): State<Arc<Face>>, request: Request) -> Resp
         return response;
     }
     reply.answer(&face.gate.execute(prepared).await)
+}
+
+/// The answer to a method that an address does not know, as clients of this face expect errors. The
+/// router adds which it knows.
+pub(super) async fn method(method: Method, headers: HeaderMap) -> Response {
+    let words = format!("{method} means nothing here; the header allow says what does");
+    let answer = Answer::refused(refused(Code::InvalidArgument, words));
+    Reply::new(&headers).with(StatusCode::METHOD_NOT_ALLOWED, &answer)
 }
 
 /// The schema as text.

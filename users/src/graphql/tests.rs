@@ -283,6 +283,21 @@ async fn get_is_for_queries_only() {
 }
 
 #[tokio::test]
+async fn other_methods_are_refused_with_an_error_of_this_face() {
+    let router = router();
+    for path in ["/graphql", "/graphql/schema"] {
+        let request = Request::delete(path).body(Body::empty()).unwrap();
+        let (response, body) = send(&router, request).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert!(response.headers().contains_key(header::ALLOW));
+        let answer = serde_json::from_slice(&body).unwrap();
+        let (code, words) = error(&answer);
+        assert_eq!(code, "INVALID_ARGUMENT");
+        assert!(words.contains("DELETE"), "{words}");
+    }
+}
+
+#[tokio::test]
 async fn answers_are_of_the_kind_that_is_asked_for() {
     let router = router();
     let accept = "text/html;q=0.5, application/graphql-response+json";

@@ -288,16 +288,24 @@ impl Build {
     }
 
     fn run(self, root: &Path, programs: &[&str]) -> Result<()> {
-        let (what, args): (&str, &[&str]) = match self {
-            Self::Release => ("release programs", &["--release"]),
-            Self::Checked => ("programs with their assertions", &[]),
-            Self::Sabotaged => (
-                "programs that can break their promises",
-                &[
-                    "--features",
-                    "pantelegraph-receiver/sabotage,pantelegraph-transmitter/sabotage",
-                ],
-            ),
+        // Which features of a dependency are compiled depends on everything that is built with it. What is shipped
+        // is built by itself; for the others cargo takes what the tests have made, and compiles no dependency again.
+        let as_for_tests = ["--workspace", "--bins", "--tests"].map(str::to_owned);
+        let (what, args) = match self {
+            Self::Release => {
+                let programs = programs.iter().map(|program| format!("--package={program}"));
+                let mut args = vec!["--release".to_owned()];
+                args.extend(programs);
+                ("release programs", args)
+            }
+            Self::Checked => ("programs with their assertions", as_for_tests.to_vec()),
+            Self::Sabotaged => {
+                let stations = programs.iter().map(|program| format!("{program}/sabotage"));
+                let stations = stations.collect::<Vec<_>>().join(",");
+                let mut args = as_for_tests.to_vec();
+                args.push(format!("--features={stations}"));
+                ("programs that can break their promises", args)
+            }
         };
         console::begin(format_args!("building the {what}"));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -305,7 +313,6 @@ impl Build {
             .current_dir(root)
             .args(["build", "--locked"])
             .args(args)
-            .args(programs.iter().flat_map(|program| ["--package", program]))
             .status()
             .context("cargo cannot be run")?;
         ensure!(status.success(), "the programs do not build");

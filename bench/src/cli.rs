@@ -1,5 +1,6 @@
 //! The command line of `pantelegraph`.
 
+pub(crate) mod keys;
 pub(crate) mod users;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ Examples:
   pantelegraph bench path                        each transport as a ratio to raw TCP
   pantelegraph bench http2 --output report.html  what HTTP/2 promises, measured
   pantelegraph users demo                        gRPC in all of its modes, in some seconds
+  pantelegraph keys init                         a private CA; then keys issue, keys token
 
 The daemons are pantelegraph-transmitter and pantelegraph-receiver.
 
@@ -44,6 +46,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         users: users::Users,
     },
+    /// A private CA and tokens: who is let in.
+    Keys(keys::Keys),
     /// Prints a completion script for a shell.
     Completions {
         /// bash, elvish, fish, powershell or zsh

@@ -5,6 +5,7 @@ mod cli;
 mod demo;
 mod http2;
 mod http2_command;
+mod keys_command;
 mod path;
 mod path_command;
 mod users_command;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             bench: cli::Bench::Http2(options),
         } => http2_command::run(&options),
         cli::Command::Users { users } => users_command::run(users),
+        cli::Command::Keys(keys) => keys_command::run(&keys),
         cli::Command::Completions { shell } => cli::completions(shell),
     }
 }

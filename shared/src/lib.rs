@@ -13,6 +13,7 @@ pub mod listen;
 pub mod receipt;
 pub mod report;
 pub mod sabotage;
+pub mod security;
 pub mod settings;
 pub mod telemetry;
 pub mod wire;

@@ -1,0 +1,284 @@
+//! Certificates for stations.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+};
+use shared::security::identity::{Role, StationId, check_name};
+use shared::telemetry::say;
+use time::OffsetDateTime;
+use x509_parser::extensions::GeneralName;
+
+use super::authority::{self, Authority, BACKDATED, date, hex, later};
+use super::folder::{self, Existing, Folder, Readers, failed, read, write};
+use super::{KeysError, print, revoke};
+use crate::cli::keys::{Issue, Renew};
+
+/// What a certificate says.
+struct Subject {
+    station: StationId,
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
+/// Makes a certificate with a new private key.
+pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysError> {
+    let authority = Authority::open(folder)?;
+    let name = match (&options.station, options.name.first()) {
+        (Some(name), _) | (None, Some(name)) => name,
+        (None, None) => return Err(KeysError::Request("which station? give its name".to_owned())),
+    };
+    let subject = Subject {
+        station: station(&authority, options.role, name)?,
+        names: options.name.clone(),
+        addresses: options.ip.clone(),
+    };
+    if options.role == Role::Receiver && subject.names.is_empty() && subject.addresses.is_empty() {
+        return Err(KeysError::Request(
+            "a receiver is dialled by a name or an address, and its certificate has to have it; give \
+             --name or --ip"
+                .to_owned(),
+        ));
+    }
+    let own = folder.station(name);
+    let key_path = own.join("key.pem");
+    if key_path.exists() && !options.force {
+        return Err(KeysError::Exists(key_path));
+    }
+    let now = OffsetDateTime::from(SystemTime::now());
+    let until = end(&authority, now, options.valid)?;
+    let key = KeyPair::generate()?;
+    let signed = sign(&authority, &subject, &key, until)?;
+    folder::make(&own)?;
+    let existing = Existing::replaced(options.force);
+    write(&key_path, key.serialize_pem().as_bytes(), Readers::Owner, existing)?;
+    keep(folder, &authority, &own, &signed)?;
+    print(&format!(
+        "{} until {}, number {}\n{}",
+        subject.station,
+        date(until),
+        signed.serial,
+        settings(options.role, &own)
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn station(authority: &Authority, role: Role, name: &str) -> Result<StationId, KeysError> {
+    if Folder::is_taken(name) {
+        let words = format!("{name:?} is the name of something else in this folder; choose another");
+        return Err(KeysError::Request(words));
+    }
+    StationId::new(&authority.trust_domain, role, name).map_err(KeysError::Request)
+}
+
+/// The settings that a station needs.
+fn settings(role: Role, own: &Path) -> String {
+    let own = own.display();
+    match role {
+        Role::Receiver => format!(
+            "\n  pantelegraph-receiver --tls-cert {own}/cert.pem --tls-key {own}/key.pem \\\n      \
+             --tls-client-ca {own}/ca.pem\n"
+        ),
+        Role::Transmitter => format!(
+            "\n  pantelegraph-transmitter --to https://... --tls-ca {own}/ca.pem \\\n      \
+             --tls-cert {own}/cert.pem --tls-key {own}/key.pem\n"
+        ),
+        Role::Reader | Role::Admin | Role::Gateway => format!(
+            "\n  curl --cacert {own}/ca.pem --cert {own}/cert.pem --key {own}/key.pem https://...\n"
+        ),
+    }
+}
+
+/// Until when a certificate is valid: not longer than the CA.
+fn end(
+    authority: &Authority,
+    now: OffsetDateTime,
+    valid: std::time::Duration,
+) -> Result<OffsetDateTime, KeysError> {
+    if authority.until <= now {
+        return Err(KeysError::Request(format!(
+            "the CA has expired ({}); make a new one with `pantelegraph keys init` in another folder",
+            date(authority.until)
+        )));
+    }
+    let until = later(now, valid)?;
+    if until > authority.until {
+        say(format_args!(
+            "pantelegraph keys: not longer than the CA, which is valid until {}",
+            date(authority.until)
+        ));
+    }
+    Ok(until.min(authority.until))
+}
+
+/// A signed certificate.
+struct Signed {
+    pem: String,
+    serial: String,
+}
+
+fn sign(
+    authority: &Authority,
+    subject: &Subject,
+    key: &impl PublicKeyData,
+    until: OffsetDateTime,
+) -> Result<Signed, KeysError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    // Longer common names are against RFC 5280, appendix A.1; nobody goes by them.
+    let common: String = subject.station.name.chars().take(64).collect();
+    params.distinguished_name.push(DnType::CommonName, common);
+    let uri = SanType::URI(subject.station.to_string().as_str().try_into()?);
+    params.subject_alt_names.push(uri);
+    for name in &subject.names {
+        let name = SanType::DnsName(name.as_str().try_into()?);
+        params.subject_alt_names.push(name);
+    }
+    let addresses = subject.addresses.iter().copied();
+    params.subject_alt_names.extend(addresses.map(SanType::IpAddress));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // A station that only dials is nobody whom one could dial.
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if !subject.names.is_empty() || !subject.addresses.is_empty() {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    params.use_authority_key_identifier_extension = true;
+    params.not_before = OffsetDateTime::from(SystemTime::now()) - BACKDATED;
+    params.not_after = until;
+    let serial = authority::serial()?;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    let certificate = params.signed_by(key, &authority.issuer)?;
+    Ok(Signed {
+        pem: certificate.pem(),
+        serial: hex(&serial),
+    })
+}
+
+/// Writes a certificate: first among those that were issued, so that what is in use can be revoked.
+fn keep(
+    folder: &Folder,
+    authority: &Authority,
+    own: &Path,
+    signed: &Signed,
+) -> Result<(), KeysError> {
+    folder::make(&folder.issued())?;
+    let issued = folder.issued().join(format!("{}.pem", signed.serial));
+    write(&issued, signed.pem.as_bytes(), Readers::All, Existing::Keep)?;
+    write(&own.join("ca.pem"), authority.pem.as_bytes(), Readers::All, Existing::Replace)?;
+    write(&own.join("cert.pem"), signed.pem.as_bytes(), Readers::All, Existing::Replace)
+}
+
+/// Makes new certificates for stations that have one.
+pub(super) fn renew(folder: &Folder, options: &Renew) -> Result<ExitCode, KeysError> {
+    let authority = Authority::open(folder)?;
+    let revoked = revoke::Revoked::open(folder)?;
+    let stations = match options.all {
+        true => stations(folder)?,
+        false => options.stations.clone(),
+    };
+    let now = OffsetDateTime::from(SystemTime::now());
+    for name in &stations {
+        check_name(name).map_err(KeysError::Request)?;
+        let own = folder.station(name);
+        let path = own.join("cert.pem");
+        let present = Present::read(&path)?;
+        if let Some(within) = options.within
+            && present.until > later(now, within)?
+        {
+            continue;
+        }
+        if revoked.has(&present.serial) && !options.new_key {
+            if options.all {
+                say(format_args!("pantelegraph keys: {name} is revoked and stays so"));
+                continue;
+            }
+            return Err(KeysError::Request(format!(
+                "{name} is revoked, perhaps because its key is known to others; renew it with --new-key"
+            )));
+        }
+        let until = end(&authority, now, options.valid)?;
+        let signed = match options.new_key {
+            true => {
+                let key = KeyPair::generate()?;
+                let signed = sign(&authority, &present.subject, &key, until)?;
+                let (path, text) = (own.join("key.pem"), key.serialize_pem());
+                write(&path, text.as_bytes(), Readers::Owner, Existing::Replace)?;
+                signed
+            }
+            // The private key may be elsewhere by now, where it should be.
+            false => sign(&authority, &present.subject, &present.key, until)?,
+        };
+        keep(folder, &authority, &own, &signed)?;
+        let Subject { station, .. } = &present.subject;
+        print(&format!("{station} until {}, number {}\n", date(until), signed.serial));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Names of all stations that have a certificate.
+fn stations(folder: &Folder) -> Result<Vec<String>, KeysError> {
+    let fail = |source| failed(folder.path(), source);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder.path()).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        if let Ok(name) = entry.file_name().into_string()
+            && entry.path().join("cert.pem").exists()
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The certificate that a station has.
+struct Present {
+    subject: Subject,
+    key: SubjectPublicKeyInfo,
+    until: OffsetDateTime,
+    serial: Vec<u8>,
+}
+
+impl Present {
+    fn read(path: &Path) -> Result<Self, KeysError> {
+        let content = |problem: &str| KeysError::Content {
+            path: path.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let text = read(path)?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes())
+            .map_err(|_| content("is no certificate in PEM"))?;
+        let certificate = authority::parse(&pem).ok_or_else(|| content("is no certificate"))?;
+        let station = authority::uris(&certificate).find_map(|uri| uri.parse().ok());
+        let (mut names, mut addresses) = (Vec::new(), Vec::new());
+        let all = certificate.subject_alternative_name().ok().flatten();
+        for name in all.iter().flat_map(|all| &all.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => names.push((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            subject: Subject {
+                station: station.ok_or_else(|| content("names no station"))?,
+                names,
+                addresses,
+            },
+            key: SubjectPublicKeyInfo::from_der(certificate.public_key().raw)?,
+            until: certificate.validity().not_after.to_datetime(),
+            serial: certificate.raw_serial().to_vec(),
+        })
+    }
+}
+
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}

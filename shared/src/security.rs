@@ -1,0 +1,14 @@
+//! Who gets in, and what they may do: for the pair and the user service alike.
+//!
+//! A caller shows a certificate or a token; [`access`] makes a [`Caller`](access::Caller) of it or says
+//! why not. What is kept secret is a [`Secret`].
+
+pub mod access;
+pub mod identity;
+mod secret;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(feature = "tokens")]
+pub mod tokens;
+
+pub use secret::Secret;

@@ -7,6 +7,8 @@ pub mod chunk;
 pub mod clock;
 pub mod digest;
 pub mod disk;
+#[cfg(feature = "door")]
+pub mod door;
 pub mod image;
 pub mod lifecycle;
 pub mod listen;

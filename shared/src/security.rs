@@ -5,6 +5,8 @@
 
 pub mod access;
 pub mod identity;
+#[cfg(all(feature = "tls", feature = "tokens"))]
+pub mod policy;
 mod secret;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -1,0 +1,340 @@
+//! Places, and who leaves for others. No sockets here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{Bounds, network};
+
+/// Everybody who has a place.
+#[derive(Debug)]
+pub struct Guests {
+    bounds: Bounds,
+    table: Mutex<Table>,
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Numbers in the order in which things happen.
+    next: u64,
+    guests: HashMap<u64, Guest>,
+    /// Without a request yet, the oldest first.
+    newcomers: BTreeSet<u64>,
+    /// With nothing to do, the longest first: by the number of the moment when that began.
+    idle: BTreeMap<u64, u64>,
+    /// Places of each peer.
+    peers: HashMap<IpAddr, BTreeSet<u64>>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    peer: IpAddr,
+    state: State,
+    gone: CancellationToken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Newcomer,
+    Busy(u32),
+    Idle(u64),
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Crowd {
+    /// This peer has all that it may have, and all are busy.
+    #[error("it has too many connections; raise the setting max-connections-per-peer")]
+    OfPeer,
+    /// All places are taken by those who are busy.
+    #[error("all connections are busy")]
+    OfAll,
+}
+
+impl Guests {
+    /// Nobody yet.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            table: Mutex::default(),
+            left: Notify::new(),
+        }
+    }
+
+    /// A place for a newcomer from `address`; somebody else may lose one.
+    ///
+    /// # Errors
+    /// When nobody would give way.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Crowd> {
+        let peer = network(address);
+        let mut table = self.table.lock();
+        let of_peer = table.peers.get(&peer).map_or(0, BTreeSet::len);
+        if of_peer >= self.bounds.per_peer {
+            let leaving = table.spare_of(peer).ok_or(Crowd::OfPeer)?;
+            table.send_away(leaving);
+        } else if table.newcomers.len() >= self.bounds.newcomers || table.guests.len() >= self.bounds.connections {
+            let leaving = table.spare().ok_or(Crowd::OfAll)?;
+            table.send_away(leaving);
+        }
+        let number = table.tick();
+        let gone = CancellationToken::new();
+        table.newcomers.insert(number);
+        table.peers.entry(peer).or_default().insert(number);
+        table.guests.insert(
+            number,
+            Guest {
+                peer,
+                state: State::Newcomer,
+                gone: gone.clone(),
+            },
+        );
+        drop(table);
+        Ok(Place(Arc::new(Seat {
+            guests: Arc::clone(self),
+            number,
+            gone,
+        })))
+    }
+
+    /// Resolves when somebody leaves after this call.
+    pub fn left(&self) -> impl Future<Output = ()> + '_ {
+        let mut left = Box::pin(self.left.notified());
+        left.as_mut().enable();
+        left
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.table.lock().guests.len()
+    }
+}
+
+impl Table {
+    fn tick(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Who leaves first.
+    fn spare(&self) -> Option<u64> {
+        let newcomer = self.newcomers.first();
+        newcomer.or_else(|| self.idle.values().next()).copied()
+    }
+
+    /// Who of this peer leaves first.
+    fn spare_of(&self, peer: IpAddr) -> Option<u64> {
+        let numbers = self.peers.get(&peer)?;
+        let rank = |number: &&u64| match self.guests.get(*number)?.state {
+            State::Newcomer => Some((0, **number)),
+            State::Idle(since) => Some((1, since)),
+            State::Busy(_) => None,
+        };
+        let ranked = numbers.iter().filter_map(|number| Some((rank(&number)?, *number)));
+        ranked.min().map(|(_, number)| number)
+    }
+
+    fn send_away(&mut self, number: u64) {
+        if let Some(guest) = self.remove(number) {
+            guest.gone.cancel();
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Guest> {
+        let guest = self.guests.remove(&number)?;
+        self.newcomers.remove(&number);
+        if let State::Idle(since) = guest.state {
+            self.idle.remove(&since);
+        }
+        if let Some(of_peer) = self.peers.get_mut(&guest.peer) {
+            of_peer.remove(&number);
+            if of_peer.is_empty() {
+                self.peers.remove(&guest.peer);
+            }
+        }
+        Some(guest)
+    }
+
+    fn begin(&mut self, number: u64) {
+        let Some(guest) = self.guests.get_mut(&number) else {
+            return;
+        };
+        match guest.state {
+            State::Busy(count) => guest.state = State::Busy(count + 1),
+            before => {
+                guest.state = State::Busy(1);
+                self.newcomers.remove(&number);
+                if let State::Idle(since) = before {
+                    self.idle.remove(&since);
+                }
+            }
+        }
+    }
+
+    /// One request less; whether nothing is left to do.
+    fn end(&mut self, number: u64) -> bool {
+        let now = self.tick();
+        let Some(guest) = self.guests.get_mut(&number) else {
+            return false;
+        };
+        match guest.state {
+            State::Busy(count) if count > 1 => {
+                guest.state = State::Busy(count - 1);
+                false
+            }
+            State::Busy(_) => {
+                guest.state = State::Idle(now);
+                self.idle.insert(now, number);
+                true
+            }
+            State::Newcomer | State::Idle(_) => false,
+        }
+    }
+}
+
+/// A connection's place. It is free again when the last copy is gone.
+#[derive(Debug, Clone)]
+pub struct Place(Arc<Seat>);
+
+#[derive(Debug)]
+struct Seat {
+    guests: Arc<Guests>,
+    number: u64,
+    gone: CancellationToken,
+}
+
+impl Place {
+    /// Is cancelled when the connection has to leave for others.
+    pub fn gone(&self) -> &CancellationToken {
+        &self.0.gone
+    }
+
+    /// A request of it has been let in: until what this returns is dropped, it has something to do.
+    pub fn begin(&self) -> InFlight {
+        self.0.guests.table.lock().begin(self.0.number);
+        InFlight(self.clone())
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.guests.table.lock().remove(self.number).is_some() {
+            self.guests.left.notify_waiters();
+        }
+    }
+}
+
+/// A request that has been let in.
+#[derive(Debug)]
+pub struct InFlight(Place);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let Place(seat) = &self.0;
+        if seat.guests.table.lock().end(seat.number) {
+            // It could give way now.
+            seat.guests.left.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn guests(connections: usize, per_peer: usize, newcomers: usize) -> Arc<Guests> {
+        Arc::new(Guests::new(Bounds {
+            connections,
+            per_peer,
+            newcomers,
+            handshake: Duration::from_secs(10),
+        }))
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn has_left(place: &Place) -> bool {
+        place.gone().is_cancelled()
+    }
+
+    #[test]
+    fn a_crowd_of_newcomers_sends_its_own_away() {
+        let guests = guests(100, 100, 3);
+        let honest = guests.enter(address(1)).unwrap();
+        let busy = honest.begin();
+        let crowd: Vec<_> = (0..50).map(|_| guests.enter(address(1)).unwrap()).collect();
+        assert!(!has_left(&honest));
+        let gone = crowd.iter().filter(|place| has_left(place)).count();
+        assert_eq!((gone, guests.count()), (47, 4));
+        assert!(has_left(&crowd[0]) && !has_left(&crowd[49]), "the oldest leave");
+        // It has been through, so it is no newcomer when it has nothing to do either.
+        drop(busy);
+        let _more: Vec<_> = (0..10).map(|_| guests.enter(address(2)).unwrap()).collect();
+        assert!(!has_left(&honest));
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_idle_leave_and_the_busy_stay() {
+        let guests = guests(2, 100, 100);
+        let (first, second) = (guests.enter(address(1)).unwrap(), guests.enter(address(2)).unwrap());
+        let busy = (first.begin(), second.begin());
+        assert_eq!(guests.enter(address(3)).unwrap_err(), Crowd::OfAll);
+        drop(busy.1);
+        let third = guests.enter(address(3)).unwrap();
+        assert!(has_left(&second) && !has_left(&first));
+        drop(second);
+        let _third = third.begin();
+        assert_eq!(guests.enter(address(4)).unwrap_err(), Crowd::OfAll);
+        drop(first);
+        drop(busy.0);
+        assert!(guests.enter(address(4)).is_ok());
+    }
+
+    #[test]
+    fn a_peer_has_its_share_and_others_theirs() {
+        let guests = guests(100, 2, 100);
+        let places = [guests.enter(address(1)).unwrap(), guests.enter(address(1)).unwrap()];
+        let busy = places.each_ref().map(Place::begin);
+        assert_eq!(guests.enter(address(1)).unwrap_err(), Crowd::OfPeer);
+        assert!(guests.enter(address(2)).is_ok());
+        drop(busy);
+        assert!(guests.enter(address(1)).is_ok());
+        assert!(has_left(&places[0]) && !has_left(&places[1]), "the one that is idle for longest");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_peer() {
+        let guests = guests(100, 1, 100);
+        let of = |text: &str| guests.enter(text.parse().unwrap());
+        let first = of("2001:db8:1:2::1").unwrap();
+        let _busy = first.begin();
+        assert_eq!(of("2001:db8:1:2:ffff::9").unwrap_err(), Crowd::OfPeer);
+        assert!(of("2001:db8:1:3::1").is_ok());
+        let mapped = of("::ffff:192.0.2.1").unwrap();
+        let _mapped = mapped.begin();
+        assert_eq!(of("192.0.2.1").unwrap_err(), Crowd::OfPeer);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_hears_of_those_who_leave() {
+        let guests = guests(1, 1, 1);
+        let place = guests.enter(address(1)).unwrap();
+        let busy = place.begin();
+        let left = guests.left();
+        drop(busy);
+        left.await;
+        let left = guests.left();
+        drop(place);
+        left.await;
+        assert_eq!(guests.count(), 0);
+    }
+}

@@ -8,6 +8,8 @@ pub mod identity;
 #[cfg(all(feature = "tls", feature = "tokens"))]
 pub mod policy;
 mod secret;
+#[cfg(all(feature = "tls", feature = "tokens"))]
+pub mod settings;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "tokens")]

@@ -289,20 +289,25 @@ impl Build {
 
     fn run(self, root: &Path, programs: &[&str]) -> Result<()> {
         // Which features of a dependency are compiled depends on everything that is built with it. What is shipped
-        // is built by itself; for the others cargo takes what the tests have made, and compiles no dependency again.
-        let as_for_tests = ["--workspace", "--bins", "--tests"].map(str::to_owned);
+        // is built by itself. For the others cargo takes what it has made for the tests, and compiles no dependency
+        // again, if it is asked for a test too: the smallest.
+        let bins = programs.iter().map(|program| format!("--bin={program}"));
+        let as_for_tests = ["--workspace", "--test=tidy"].map(str::to_owned);
+        let as_for_tests: Vec<_> = as_for_tests.into_iter().chain(bins).collect();
         let (what, args) = match self {
             Self::Release => {
-                let programs = programs.iter().map(|program| format!("--package={program}"));
+                let programs = programs
+                    .iter()
+                    .map(|program| format!("--package={program}"));
                 let mut args = vec!["--release".to_owned()];
                 args.extend(programs);
                 ("release programs", args)
             }
-            Self::Checked => ("programs with their assertions", as_for_tests.to_vec()),
+            Self::Checked => ("programs with their assertions", as_for_tests),
             Self::Sabotaged => {
                 let stations = programs.iter().map(|program| format!("{program}/sabotage"));
                 let stations = stations.collect::<Vec<_>>().join(",");
-                let mut args = as_for_tests.to_vec();
+                let mut args = as_for_tests;
                 args.push(format!("--features={stations}"));
                 ("programs that can break their promises", args)
             }

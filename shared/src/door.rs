@@ -209,7 +209,12 @@ impl Door {
             return Ok((visitor, None));
         };
         let accepted = tls.accept(stream, within).await?;
-        let protocol = accepted.stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        let protocol = accepted
+            .stream
+            .get_ref()
+            .1
+            .alpn_protocol()
+            .map(<[u8]>::to_vec);
         let visitor = Visitor {
             stream: Stream::encrypted(Opening::new(accepted.stream, within)),
             peer: Arc::new(Peer {
@@ -251,7 +256,10 @@ impl Log {
         let mut lines = self.lines.lock();
         if lines.0.elapsed() >= SPAN {
             if lines.1 > LINES {
-                tracing::warn!(more = lines.1 - LINES, "connections were turned away, without a line for each");
+                tracing::warn!(
+                    more = lines.1 - LINES,
+                    "connections were turned away, without a line for each"
+                );
             }
             *lines = (Instant::now(), 0);
         }

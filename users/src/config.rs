@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use shared::security::tokens::TokenKey;
 use shared::settings::address::parse_listener;
 use shared::settings::units::{ByteSize, duration_within, number_within, size_within};
 use shared::settings::{self, Values};
 use shared::telemetry::LogFormat;
 
-use crate::access::{Access, TokenKey};
+use crate::access::Access;
 use crate::chat::RoomOptions;
 use crate::origin::Origin;
 use crate::service::Limits;
@@ -127,7 +128,9 @@ impl Config {
                     duration_within(Duration::from_millis(100)..=DAY),
                 ),
             },
-            access: Access::new(values.optional("token-key-file", token_key)),
+            access: Access::new(
+                values.list("token-key-file", |path| TokenKey::read(Path::new(path))),
+            ),
             origins: values.list("cors-origin", str::parse),
             stopping: Stopping {
                 drain_delay: values.required("drain-delay", duration_within(Duration::ZERO..=DAY)),
@@ -148,10 +151,4 @@ fn file(text: &str) -> Result<PathBuf, String> {
         return Err("a path cannot contain a zero byte".to_owned());
     }
     Ok(PathBuf::from(text))
-}
-
-/// The key in a file; white space at its end, which editors add, does not count.
-fn token_key(text: &str) -> Result<TokenKey, String> {
-    let bytes = std::fs::read(Path::new(text)).map_err(|error| format!("{text}: {error}"))?;
-    TokenKey::new(bytes.trim_ascii_end()).map_err(|problem| format!("{text}: {problem}"))
 }

@@ -84,8 +84,8 @@ pub enum Refusal {
     #[error("{0}")]
     TooSlow(String),
     /// Nobody knows who calls.
-    #[error("{0}")]
-    Unauthenticated(&'static str),
+    #[error(transparent)]
+    Unauthenticated(#[from] shared::security::access::Unknown),
     /// The caller may not do this.
     #[error("{0}")]
     Forbidden(String),

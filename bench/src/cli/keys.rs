@@ -131,7 +131,11 @@ pub(crate) struct Issue {
 #[derive(Debug, Args)]
 pub(crate) struct Renew {
     /// Names of stations
-    #[arg(value_name = "STATION", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_name = "STATION",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     pub(crate) stations: Vec<String>,
     /// All stations
     #[arg(long)]
@@ -179,12 +183,7 @@ pub(crate) struct Token {
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: String,
     /// What it allows: upload, read, admin
-    #[arg(
-        long,
-        required = true,
-        value_delimiter = ',',
-        value_name = "SCOPE"
-    )]
+    #[arg(long, required = true, value_delimiter = ',', value_name = "SCOPE")]
     pub(crate) scope: Vec<Scope>,
     /// How long it is valid
     #[arg(long, default_value = "30d", value_name = "DURATION", value_parser = parse_duration)]

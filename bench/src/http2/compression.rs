@@ -2,9 +2,10 @@
 
 use http::{Method, header};
 use serde::Serialize;
+use shared::security::Secret;
+use shared::security::tokens::TokenKey;
 use shared::telemetry::chain;
 use tonic::metadata::MetadataValue;
-use users::access::TokenKey;
 use users::wire::proto::GetUserRequest;
 
 use super::chart::{Axis, Chart, Marks, Series};
@@ -43,8 +44,8 @@ impl Row {
 /// What each call says of itself beside what the protocol needs: a token that is always the same,
 /// and the place of the call in a trace, which is always another.
 fn said(call: usize) -> Result<[(&'static str, String); 2], String> {
-    let key = TokenKey::new(b"a key of 32 bytes for this alone")?;
-    let token = key.token("bench", "users", 4_000_000_000);
+    let key = TokenKey::from_secret(Secret::new(b"a key of 32 bytes for this alone".to_vec()))?;
+    let token = key.token("bench", "users", 4_000_000_000)?;
     // Spread over all digits, as the ids of real traces are.
     let id = (call as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
     let trace = format!("00-{id:032x}-{:016x}-01", (id >> 17) as u64);

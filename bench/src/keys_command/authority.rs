@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use shared::security::identity::{Role, StationId};
@@ -48,7 +48,11 @@ pub(super) fn init(folder: &Folder, options: &Init) -> Result<ExitCode, KeysErro
     let serial = serial()?;
     let mut params = CertificateParams::default();
     // Two CAs of one domain are told apart by it.
-    let name = format!("Pantelegraph CA {} {}", options.trust_domain, &hex(&serial)[..8]);
+    let name = format!(
+        "Pantelegraph CA {} {}",
+        options.trust_domain,
+        &hex(&serial)[..8]
+    );
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     let domain = format!("spiffe://{}", options.trust_domain);
@@ -59,8 +63,18 @@ pub(super) fn init(folder: &Folder, options: &Init) -> Result<ExitCode, KeysErro
     params.not_after = later(now, options.valid)?;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     let certificate = params.self_signed(&key)?;
-    write(&folder.authority_key(), key.serialize_pem().as_bytes(), Readers::Owner, existing)?;
-    write(&folder.authority(), certificate.pem().as_bytes(), Readers::All, Existing::Replace)?;
+    write(
+        &folder.authority_key(),
+        key.serialize_pem().as_bytes(),
+        Readers::Owner,
+        existing,
+    )?;
+    write(
+        &folder.authority(),
+        certificate.pem().as_bytes(),
+        Readers::All,
+        Existing::Replace,
+    )?;
     let authority = Authority::open(folder)?;
     authority.write_revoked(folder, Vec::new(), 1)?;
     token_keys(folder, options.tokens, existing)?;
@@ -97,15 +111,30 @@ fn token_keys(
     match algorithm {
         TokenAlgorithm::Eddsa => {
             let key = KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
-            write(&folder.token_key(), key.serialize_pem().as_bytes(), Readers::Owner, existing)?;
+            write(
+                &folder.token_key(),
+                key.serialize_pem().as_bytes(),
+                Readers::Owner,
+                existing,
+            )?;
             let public = key.public_key_pem();
-            write(&folder.token_public(), public.as_bytes(), Readers::All, Existing::Replace)
+            write(
+                &folder.token_public(),
+                public.as_bytes(),
+                Readers::All,
+                Existing::Replace,
+            )
         }
         TokenAlgorithm::Hs256 => {
             let secret = format!("{}\n", hex(&random::<32>()?));
             // One that an earlier CA left goes with another key.
             let _ = std::fs::remove_file(folder.token_public());
-            write(&folder.token_key(), secret.as_bytes(), Readers::Owner, existing)
+            write(
+                &folder.token_key(),
+                secret.as_bytes(),
+                Readers::Owner,
+                existing,
+            )
         }
     }
 }
@@ -128,7 +157,9 @@ impl Authority {
         let key = KeyPair::from_pem(&read(&folder.authority_key())?)?;
         let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
             .map_err(|_| content("is no certificate in PEM"))?;
-        let certificate = parsed.parse_x509().map_err(|_| content("is no certificate"))?;
+        let certificate = parsed
+            .parse_x509()
+            .map_err(|_| content("is no certificate"))?;
         let trust_domain = uris(&certificate)
             .find_map(|uri| uri.strip_prefix("spiffe://"))
             .ok_or_else(|| content("names no trust domain (spiffe://DOMAIN)"))?
@@ -161,7 +192,12 @@ impl Authority {
             key_identifier_method: KeyIdMethod::Sha256,
         };
         let pem = list.signed_by(&self.issuer)?.pem()?;
-        write(&folder.revoked(), pem.as_bytes(), Readers::All, Existing::Replace)
+        write(
+            &folder.revoked(),
+            pem.as_bytes(),
+            Readers::All,
+            Existing::Replace,
+        )
     }
 }
 
@@ -185,7 +221,9 @@ pub(super) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<It
 /// Random bytes.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], KeysError> {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| KeysError::Random)?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| KeysError::Random)?;
     Ok(bytes)
 }
 
@@ -206,7 +244,9 @@ pub(super) fn later(now: OffsetDateTime, by: Duration) -> Result<OffsetDateTime,
     let by = time::Duration::try_from(by).ok();
     let later = by.and_then(|by| now.checked_add(by));
     later.filter(|time| *time > now).ok_or_else(|| {
-        KeysError::Request("--valid must be more than nothing, and end before the year 9999".to_owned())
+        KeysError::Request(
+            "--valid must be more than nothing, and end before the year 9999".to_owned(),
+        )
     })
 }
 
@@ -214,10 +254,16 @@ pub(super) fn later(now: OffsetDateTime, by: Duration) -> Result<OffsetDateTime,
 pub(super) fn date(time: OffsetDateTime) -> String {
     let time = time.to_offset(time::UtcOffset::UTC);
     let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", time.hour(), time.minute())
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02} UTC",
+        time.hour(),
+        time.minute()
+    )
 }
 
 /// A certificate in PEM, taken apart.
 pub(super) fn parse(pem: &Pem) -> Option<X509Certificate<'_>> {
-    X509Certificate::from_der(&pem.contents).ok().map(|(_, certificate)| certificate)
+    X509Certificate::from_der(&pem.contents)
+        .ok()
+        .map(|(_, certificate)| certificate)
 }

@@ -115,7 +115,15 @@ impl Folder {
 
     /// Names that are taken by what is not a station.
     pub(super) fn is_taken(name: &str) -> bool {
-        ["ca.pem", "ca.key", "revoked.pem", "token.key", "token.pub", "issued"].contains(&name)
+        [
+            "ca.pem",
+            "ca.key",
+            "revoked.pem",
+            "token.key",
+            "token.pub",
+            "issued",
+        ]
+        .contains(&name)
     }
 }
 
@@ -129,7 +137,10 @@ pub(super) fn failed(path: &Path, source: io::Error) -> KeysError {
 
 /// Makes a folder that only its owner may look into.
 pub(super) fn make(path: &Path) -> Result<(), KeysError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
     made.map_err(|source| failed(path, source))
 }
 
@@ -193,7 +204,10 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"one");
         write(&path, b"three", Readers::Owner, Existing::Replace).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use shared::security::identity::{Role, StationId, check_name};
 use shared::telemetry::say;
@@ -32,7 +32,11 @@ pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysEr
     let authority = Authority::open(folder)?;
     let name = match (&options.station, options.name.first()) {
         (Some(name), _) | (None, Some(name)) => name,
-        (None, None) => return Err(KeysError::Request("which station? give its name".to_owned())),
+        (None, None) => {
+            return Err(KeysError::Request(
+                "which station? give its name".to_owned(),
+            ));
+        }
     };
     let subject = Subject {
         station: station(&authority, options.role, name)?,
@@ -57,7 +61,12 @@ pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysEr
     let signed = sign(&authority, &subject, &key, until)?;
     folder::make(&own)?;
     let existing = Existing::replaced(options.force);
-    write(&key_path, key.serialize_pem().as_bytes(), Readers::Owner, existing)?;
+    write(
+        &key_path,
+        key.serialize_pem().as_bytes(),
+        Readers::Owner,
+        existing,
+    )?;
     keep(folder, &authority, &own, &signed)?;
     print(&format!(
         "{} until {}, number {}\n{}",
@@ -71,7 +80,8 @@ pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysEr
 
 fn station(authority: &Authority, role: Role, name: &str) -> Result<StationId, KeysError> {
     if Folder::is_taken(name) {
-        let words = format!("{name:?} is the name of something else in this folder; choose another");
+        let words =
+            format!("{name:?} is the name of something else in this folder; choose another");
         return Err(KeysError::Request(words));
     }
     StationId::new(&authority.trust_domain, role, name).map_err(KeysError::Request)
@@ -141,12 +151,16 @@ fn sign(
         params.subject_alt_names.push(name);
     }
     let addresses = subject.addresses.iter().copied();
-    params.subject_alt_names.extend(addresses.map(SanType::IpAddress));
+    params
+        .subject_alt_names
+        .extend(addresses.map(SanType::IpAddress));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     // A station that only dials is nobody whom one could dial.
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     if !subject.names.is_empty() || !subject.addresses.is_empty() {
-        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        params
+            .extended_key_usages
+            .push(ExtendedKeyUsagePurpose::ServerAuth);
     }
     params.use_authority_key_identifier_extension = true;
     params.not_before = OffsetDateTime::from(SystemTime::now()) - BACKDATED;
@@ -170,8 +184,18 @@ fn keep(
     folder::make(&folder.issued())?;
     let issued = folder.issued().join(format!("{}.pem", signed.serial));
     write(&issued, signed.pem.as_bytes(), Readers::All, Existing::Keep)?;
-    write(&own.join("ca.pem"), authority.pem.as_bytes(), Readers::All, Existing::Replace)?;
-    write(&own.join("cert.pem"), signed.pem.as_bytes(), Readers::All, Existing::Replace)
+    write(
+        &own.join("ca.pem"),
+        authority.pem.as_bytes(),
+        Readers::All,
+        Existing::Replace,
+    )?;
+    write(
+        &own.join("cert.pem"),
+        signed.pem.as_bytes(),
+        Readers::All,
+        Existing::Replace,
+    )
 }
 
 /// Makes new certificates for stations that have one.
@@ -195,7 +219,9 @@ pub(super) fn renew(folder: &Folder, options: &Renew) -> Result<ExitCode, KeysEr
         }
         if revoked.has(&present.serial) && !options.new_key {
             if options.all {
-                say(format_args!("pantelegraph keys: {name} is revoked and stays so"));
+                say(format_args!(
+                    "pantelegraph keys: {name} is revoked and stays so"
+                ));
                 continue;
             }
             return Err(KeysError::Request(format!(
@@ -216,7 +242,11 @@ pub(super) fn renew(folder: &Folder, options: &Renew) -> Result<ExitCode, KeysEr
         };
         keep(folder, &authority, &own, &signed)?;
         let Subject { station, .. } = &present.subject;
-        print(&format!("{station} until {}, number {}\n", date(until), signed.serial));
+        print(&format!(
+            "{station} until {}, number {}\n",
+            date(until),
+            signed.serial
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -280,5 +310,6 @@ impl Present {
 
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }

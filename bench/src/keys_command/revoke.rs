@@ -29,8 +29,7 @@ impl Revoked {
             problem: "is no list of revoked certificates (X509 CRL)".to_owned(),
         };
         let text = read(&path)?;
-        let (_, pem) =
-            x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| content())?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| content())?;
         let (_, list) =
             CertificateRevocationList::from_der(&pem.contents).map_err(|_| content())?;
         let entries = list.iter_revoked_certificates().map(|entry| {
@@ -58,9 +57,13 @@ pub(super) fn revoke(folder: &Folder, options: &Revoke) -> Result<ExitCode, Keys
     let issued = issued(folder)?;
     let mut wanted = BTreeSet::new();
     for name in &options.stations {
-        let mut of_station = issued.iter().filter(|issued| issued.station.as_ref() == Some(name)).peekable();
+        let mut of_station = issued
+            .iter()
+            .filter(|issued| issued.station.as_ref() == Some(name))
+            .peekable();
         if of_station.peek().is_none() {
-            let words = format!("nothing was issued to {name:?}; `pantelegraph keys show` has all names");
+            let words =
+                format!("nothing was issued to {name:?}; `pantelegraph keys show` has all names");
             return Err(KeysError::Request(words));
         }
         wanted.extend(of_station.map(|issued| issued.serial.clone()));
@@ -68,7 +71,9 @@ pub(super) fn revoke(folder: &Folder, options: &Revoke) -> Result<ExitCode, Keys
     for serial in &options.serial {
         let serial = serial.replace(':', "").to_ascii_lowercase();
         let Some(found) = issued.iter().find(|issued| hex(&issued.serial) == serial) else {
-            let words = format!("no certificate has the number {serial}; `pantelegraph keys show --all` has them");
+            let words = format!(
+                "no certificate has the number {serial}; `pantelegraph keys show --all` has them"
+            );
             return Err(KeysError::Request(words));
         };
         wanted.insert(found.serial.clone());
@@ -77,20 +82,30 @@ pub(super) fn revoke(folder: &Folder, options: &Revoke) -> Result<ExitCode, Keys
     let mut text = String::new();
     for serial in wanted {
         let is_new = !revoked.has(&serial);
-        let words = if is_new { "revoked" } else { "was revoked before" };
+        let words = if is_new {
+            "revoked"
+        } else {
+            "was revoked before"
+        };
         text.push_str(&format!("{} {words}\n", hex(&serial)));
         if is_new {
             revoked.entries.push((serial, now));
         }
     }
-    let entries = revoked.entries.into_iter().map(|(serial, time)| RevokedCertParams {
-        serial_number: SerialNumber::from_slice(&serial),
-        revocation_time: time,
-        reason_code: None,
-        invalidity_date: None,
-    });
+    let entries = revoked
+        .entries
+        .into_iter()
+        .map(|(serial, time)| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&serial),
+            revocation_time: time,
+            reason_code: None,
+            invalidity_date: None,
+        });
     authority.write_revoked(folder, entries.collect(), revoked.number + 1)?;
-    text.push_str(&format!("copy {} to the receivers (--tls-crl)\n", folder.revoked().display()));
+    text.push_str(&format!(
+        "copy {} to the receivers (--tls-crl)\n",
+        folder.revoked().display()
+    ));
     print(&text);
     Ok(ExitCode::SUCCESS)
 }
@@ -120,8 +135,7 @@ fn issued(folder: &Folder) -> Result<Vec<Issued>, KeysError> {
             path: path.clone(),
             problem: "is no certificate in PEM".to_owned(),
         };
-        let (_, pem) =
-            x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| content())?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| content())?;
         let certificate = authority::parse(&pem).ok_or_else(content)?;
         let id = authority::uris(&certificate)
             .find_map(|uri| uri.parse::<shared::security::identity::StationId>().ok());

@@ -125,7 +125,10 @@ fn certificates(
         let Some(certificate) = authority::parse(&pem) else {
             return Err(content());
         };
-        let (from, until) = (certificate.validity().not_before, certificate.validity().not_after);
+        let (from, until) = (
+            certificate.validity().not_before,
+            certificate.validity().not_after,
+        );
         let (from, until) = (from.to_datetime(), until.to_datetime());
         let serial = certificate.raw_serial();
         let state = if revoked.is_some_and(|revoked| revoked.has(serial)) {
@@ -193,11 +196,21 @@ fn lines(rows: &[Row]) -> String {
 fn table(rows: &[Row]) -> String {
     let colour = std::io::stdout().is_terminal();
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["station", "dialled as", "state", "valid until", "days", "number"]);
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "station",
+        "dialled as",
+        "state",
+        "valid until",
+        "days",
+        "number",
+    ]);
     for row in rows {
         let station = row.subject.parse::<StationId>();
-        let station = station.map_or_else(|_| row.subject.clone(), |id| format!("{} {}", id.role, id.name));
+        let station = station.map_or_else(
+            |_| row.subject.clone(),
+            |id| format!("{} {}", id.role, id.name),
+        );
         let state = Cell::new(format!("{:?}", row.state).to_lowercase());
         let state = match row.state {
             _ if !colour => state,

@@ -13,7 +13,8 @@ use crate::cli::keys::Token;
 
 /// Makes a token.
 pub(super) fn token(folder: &Folder, options: &Token) -> Result<ExitCode, KeysError> {
-    label(&options.subject).map_err(|problem| KeysError::Request(format!("--subject: {problem}")))?;
+    label(&options.subject)
+        .map_err(|problem| KeysError::Request(format!("--subject: {problem}")))?;
     let path = options.key.clone().unwrap_or_else(|| folder.token_key());
     if !path.exists() {
         return Err(KeysError::Request(format!(
@@ -22,12 +23,18 @@ pub(super) fn token(folder: &Folder, options: &Token) -> Result<ExitCode, KeysEr
         )));
     }
     let key = TokenKey::read(&path).map_err(KeysError::Request)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let expires = now.checked_add(options.expires).map(|time| time.as_secs());
-    let expires = expires.filter(|_| options.expires.as_secs() > 0).ok_or_else(|| {
-        KeysError::Request("--expires must be at least a second".to_owned())
-    })?;
-    let scopes = options.scope.iter().copied().fold(Scopes::NONE, Scopes::with);
+    let expires = expires
+        .filter(|_| options.expires.as_secs() > 0)
+        .ok_or_else(|| KeysError::Request("--expires must be at least a second".to_owned()))?;
+    let scopes = options
+        .scope
+        .iter()
+        .copied()
+        .fold(Scopes::NONE, Scopes::with);
     let token = key.sign(&NewToken {
         subject: &options.subject,
         audience: Some(&options.audience),
@@ -41,7 +48,12 @@ pub(super) fn token(folder: &Folder, options: &Token) -> Result<ExitCode, KeysEr
     match &options.output {
         None => print(&text),
         Some(path) => {
-            write(path, text.as_bytes(), Readers::Owner, Existing::replaced(options.force))?;
+            write(
+                path,
+                text.as_bytes(),
+                Readers::Owner,
+                Existing::replaced(options.force),
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
+use shared::security::Secret;
+use shared::security::tokens::TokenKey;
 use shared::telemetry::{LogFormat, say};
-use users::access::{Access, TokenKey};
+use users::access::Access;
 use users::client::{
     CallOptions, Chat, Client, Failure, Over, StreamAnswer, StreamResult, UserAnswer, client,
 };
@@ -131,7 +133,7 @@ fn scene(
 async fn start() -> Result<(Server, TokenKey), Wrong> {
     let key = key().map_err(|error| format!("no key can be made: {error}"))?;
     let config = Config {
-        access: Access::new(Some(key.clone())),
+        access: Access::new(vec![key.clone()]),
         ..Config::default()
     };
     let listeners = Listeners::open(&config)
@@ -147,7 +149,7 @@ fn key() -> Result<TokenKey, String> {
     source
         .read_exact(&mut bytes)
         .map_err(|error| error.to_string())?;
-    TokenKey::new(&bytes)
+    TokenKey::from_secret(Secret::new(bytes.to_vec()))
 }
 
 async fn tour(scene: &Scene) -> Result<(), Wrong> {

@@ -77,7 +77,9 @@ impl Guests {
         if of_peer >= self.bounds.per_peer {
             let leaving = table.spare_of(peer).ok_or(Crowd::OfPeer)?;
             table.send_away(leaving);
-        } else if table.newcomers.len() >= self.bounds.newcomers || table.guests.len() >= self.bounds.connections {
+        } else if table.newcomers.len() >= self.bounds.newcomers
+            || table.guests.len() >= self.bounds.connections
+        {
             let leaving = table.spare().ok_or(Crowd::OfAll)?;
             table.send_away(leaving);
         }
@@ -134,7 +136,9 @@ impl Table {
             State::Idle(since) => Some((1, since)),
             State::Busy(_) => None,
         };
-        let ranked = numbers.iter().filter_map(|number| Some((rank(&number)?, *number)));
+        let ranked = numbers
+            .iter()
+            .filter_map(|number| Some((rank(&number)?, *number)));
         ranked.min().map(|(_, number)| number)
     }
 
@@ -275,7 +279,10 @@ mod tests {
         assert!(!has_left(&honest));
         let gone = crowd.iter().filter(|place| has_left(place)).count();
         assert_eq!((gone, guests.count()), (47, 4));
-        assert!(has_left(&crowd[0]) && !has_left(&crowd[49]), "the oldest leave");
+        assert!(
+            has_left(&crowd[0]) && !has_left(&crowd[49]),
+            "the oldest leave"
+        );
         // It has been through, so it is no newcomer when it has nothing to do either.
         drop(busy);
         let _more: Vec<_> = (0..10).map(|_| guests.enter(address(2)).unwrap()).collect();
@@ -285,7 +292,10 @@ mod tests {
     #[test]
     fn when_all_places_are_taken_the_idle_leave_and_the_busy_stay() {
         let guests = guests(2, 100, 100);
-        let (first, second) = (guests.enter(address(1)).unwrap(), guests.enter(address(2)).unwrap());
+        let (first, second) = (
+            guests.enter(address(1)).unwrap(),
+            guests.enter(address(2)).unwrap(),
+        );
         let busy = (first.begin(), second.begin());
         assert_eq!(guests.enter(address(3)).unwrap_err(), Crowd::OfAll);
         drop(busy.1);
@@ -302,13 +312,19 @@ mod tests {
     #[test]
     fn a_peer_has_its_share_and_others_theirs() {
         let guests = guests(100, 2, 100);
-        let places = [guests.enter(address(1)).unwrap(), guests.enter(address(1)).unwrap()];
+        let places = [
+            guests.enter(address(1)).unwrap(),
+            guests.enter(address(1)).unwrap(),
+        ];
         let busy = places.each_ref().map(Place::begin);
         assert_eq!(guests.enter(address(1)).unwrap_err(), Crowd::OfPeer);
         assert!(guests.enter(address(2)).is_ok());
         drop(busy);
         assert!(guests.enter(address(1)).is_ok());
-        assert!(has_left(&places[0]) && !has_left(&places[1]), "the one that is idle for longest");
+        assert!(
+            has_left(&places[0]) && !has_left(&places[1]),
+            "the one that is idle for longest"
+        );
     }
 
     #[test]

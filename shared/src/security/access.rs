@@ -78,7 +78,11 @@ impl Scopes {
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let has = |scope: &Scope| self.0 & 1 << *scope as u8 != 0;
-        let words: Vec<_> = Scope::ALL.iter().filter(|scope| has(scope)).map(|scope| scope.key()).collect();
+        let words: Vec<_> = Scope::ALL
+            .iter()
+            .filter(|scope| has(scope))
+            .map(|scope| scope.key())
+            .collect();
         f.write_str(&words.join(" "))
     }
 }
@@ -284,8 +288,16 @@ mod tests {
         let scopes = Scopes::parse("read openid  upload");
         assert_eq!(scopes.to_string(), "upload read");
         assert!(scopes.allow(Scope::Read) && !scopes.allow(Scope::Admin));
-        assert!(Scope::ALL.into_iter().all(|scope| Scopes::parse("admin").allow(scope)));
-        assert!(!Scope::ALL.into_iter().any(|scope| Scopes::parse("reader Admin").allow(scope)));
+        assert!(
+            Scope::ALL
+                .into_iter()
+                .all(|scope| Scopes::parse("admin").allow(scope))
+        );
+        assert!(
+            !Scope::ALL
+                .into_iter()
+                .any(|scope| Scopes::parse("reader Admin").allow(scope))
+        );
     }
 
     #[test]

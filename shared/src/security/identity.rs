@@ -66,9 +66,7 @@ impl FromStr for Role {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = Self::ALL.into_iter().find(|role| role.key() == text);
         known.ok_or_else(|| {
-            format!(
-                "unknown role {text:?}; use transmitter, receiver, reader, admin or gateway"
-            )
+            format!("unknown role {text:?}; use transmitter, receiver, reader, admin or gateway")
         })
     }
 }
@@ -95,7 +93,8 @@ impl StationId {
     /// # Errors
     /// When the domain or the name has characters that an id cannot have.
     pub fn new(trust_domain: &str, role: Role, name: &str) -> Result<Self, String> {
-        let of_domain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+        let of_domain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
         if trust_domain.is_empty()
             || trust_domain.len() > LONGEST_DOMAIN
             || !trust_domain.bytes().all(of_domain)
@@ -166,7 +165,10 @@ mod tests {
     fn ids_are_read_as_they_are_written() {
         for role in Role::ALL {
             let id = StationId::new("cameras.example", role, "cam-1").unwrap();
-            assert_eq!(id.to_string(), format!("spiffe://cameras.example/{role}/cam-1"));
+            assert_eq!(
+                id.to_string(),
+                format!("spiffe://cameras.example/{role}/cam-1")
+            );
             assert_eq!(id.to_string().parse(), Ok(id));
         }
     }

@@ -128,8 +128,14 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_where_nothing_is_set() {
-        assert_eq!(answer(&policy(false, false), &HeaderMap::new(), None), "anyone");
-        assert_eq!(answer(&policy(false, false), &token("cam-1"), None), "anyone");
+        assert_eq!(
+            answer(&policy(false, false), &HeaderMap::new(), None),
+            "anyone"
+        );
+        assert_eq!(
+            answer(&policy(false, false), &token("cam-1"), None),
+            "anyone"
+        );
     }
 
     #[test]
@@ -151,8 +157,14 @@ mod tests {
         }
         let certificates = policy(false, true);
         assert_eq!(answer(&certificates, &none, None), "missing-certificate");
-        let nameless = Certificate { station: None, ..camera.clone() };
-        assert_eq!(answer(&certificates, &none, Some(&nameless)), "nameless-certificate");
+        let nameless = Certificate {
+            station: None,
+            ..camera.clone()
+        };
+        assert_eq!(
+            answer(&certificates, &none, Some(&nameless)),
+            "nameless-certificate"
+        );
         let gateway = certificates.admit(&none, Some(&gateway)).unwrap();
         assert!(gateway.may(Scope::Read).is_err() && gateway.may(Scope::Upload).is_err());
     }
@@ -160,13 +172,19 @@ mod tests {
     #[test]
     fn certificates_that_nobody_has_checked_say_nothing() {
         let camera = certificate(Role::Transmitter, "cam-1");
-        assert_eq!(answer(&policy(true, false), &HeaderMap::new(), Some(&camera)), "missing-token");
+        assert_eq!(
+            answer(&policy(true, false), &HeaderMap::new(), Some(&camera)),
+            "missing-token"
+        );
     }
 
     #[test]
     fn two_tokens_are_none() {
         let mut headers = token("cam-1");
         headers.append(header::AUTHORIZATION, "Bearer x".parse().unwrap());
-        assert_eq!(answer(&policy(true, false), &headers, None), "unreadable-token");
+        assert_eq!(
+            answer(&policy(true, false), &headers, None),
+            "unreadable-token"
+        );
     }
 }

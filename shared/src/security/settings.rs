@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::tokens::{TokenKey, Tokens};
 use super::tls::{ClientAuth, ServerFiles};
+use super::tokens::{TokenKey, Tokens};
 use crate::settings::{Setting, Values};
 
 /// Settings of a server.
@@ -66,9 +66,8 @@ pub static CLIENT: &[Setting] = &[
         "PEM. `pantelegraph keys` makes certificates. A new one is shown on the next connection.",
     ),
     Setting::value("tls-key", "FILE", "The private key to it"),
-    Setting::value("token-file", "FILE", "Show the token in this file").long(
-        "It is read for each connection, so that it can be exchanged.",
-    ),
+    Setting::value("token-file", "FILE", "Show the token in this file")
+        .long("It is read for each connection, so that it can be exchanged."),
 ];
 
 /// What a server asks of its callers.
@@ -99,7 +98,10 @@ impl ServerSettings {
             _ => Err(format!("{text:?} is unknown; use required or optional")),
         });
         needs(values, &[("tls-cert", "tls-key"), ("tls-key", "tls-cert")]);
-        needs(values, &[("tls-client-ca", "tls-cert"), ("tls-crl", "tls-client-ca")]);
+        needs(
+            values,
+            &[("tls-client-ca", "tls-cert"), ("tls-crl", "tls-client-ca")],
+        );
         if values.is_on_command_line("tls-client-auth") {
             needs(values, &[("tls-client-auth", "tls-client-ca")]);
         }
@@ -124,7 +126,11 @@ impl ServerSettings {
             insecure: values.flag("insecure"),
         };
         let has_tls = values.is_given("tls-cert");
-        if !has_tls && !has_keys && !settings.insecure && values.is_known(&["insecure", "tls-cert", "token-key-file"]) {
+        if !has_tls
+            && !has_keys
+            && !settings.insecure
+            && values.is_known(&["insecure", "tls-cert", "token-key-file"])
+        {
             for (setting, address) in listeners {
                 if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
                     let problem = format!(
@@ -150,7 +156,8 @@ impl ServerSettings {
             return Vec::new();
         }
         let open = open.join(" and ");
-        let asks = self.tokens.is_some() || self.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let asks =
+            self.tokens.is_some() || self.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
         let mut warnings = Vec::new();
         if !asks {
             warnings.push(format!(
@@ -170,8 +177,12 @@ impl ServerSettings {
 /// Settings that mean nothing without another one.
 fn needs(values: &mut Values, pairs: &[(&'static str, &'static str)]) {
     for (setting, other) in pairs {
-        if values.is_given(setting) && !values.is_given(other) && values.is_known(&[setting, other]) {
-            values.mistake(setting, &format!("means nothing without --{other}; give both"));
+        if values.is_given(setting) && !values.is_given(other) && values.is_known(&[setting, other])
+        {
+            values.mistake(
+                setting,
+                &format!("means nothing without --{other}; give both"),
+            );
         }
     }
 }

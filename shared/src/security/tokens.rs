@@ -86,7 +86,8 @@ impl TokenKey {
     /// # Errors
     /// When it is another kind of key.
     pub fn parse(content: Secret) -> Result<Self, String> {
-        let other = || "this is not an Ed25519 key; make one with `pantelegraph keys init`".to_owned();
+        let other =
+            || "this is not an Ed25519 key; make one with `pantelegraph keys init`".to_owned();
         let bytes = content.reveal();
         if !bytes.starts_with(b"-----BEGIN ") {
             return Self::from_secret(content);
@@ -115,6 +116,21 @@ impl TokenKey {
     /// The name of its algorithm (RFC 7518; RFC 8037).
     pub fn algorithm(&self) -> &'static str {
         name(self.algorithm)
+    }
+
+    /// A token for `subject` with these scopes that expires at `expires`, seconds since 1970.
+    ///
+    /// # Errors
+    /// When this is a public key.
+    pub fn token(&self, subject: &str, scope: &str, expires: u64) -> Result<String, String> {
+        self.sign(&NewToken {
+            subject,
+            audience: None,
+            scope,
+            not_before: None,
+            issued: None,
+            expires,
+        })
     }
 
     /// A signed token.
@@ -261,7 +277,9 @@ impl Tokens {
         }
         let Claims { sub, exp, scope } = token.claims;
         Ok(Identity {
-            name: sub.filter(|name| !name.is_empty()).ok_or(Unknown::NoSubject)?,
+            name: sub
+                .filter(|name| !name.is_empty())
+                .ok_or(Unknown::NoSubject)?,
             scopes: Scopes::parse(&scope),
             until: UNIX_EPOCH.checked_add(Duration::from_secs(exp)),
         })
@@ -276,7 +294,9 @@ fn algorithm(token: &str) -> Result<String, Unknown> {
         alg: String,
     }
     let head = token.split('.').next().unwrap_or_default();
-    let head = BASE64_URL_SAFE_NO_PAD.decode(head).map_err(|_| Unknown::Unreadable)?;
+    let head = BASE64_URL_SAFE_NO_PAD
+        .decode(head)
+        .map_err(|_| Unknown::Unreadable)?;
     let head: Head = serde_json::from_slice(&head).map_err(|_| Unknown::Unreadable)?;
     Ok(head.alg)
 }

@@ -43,13 +43,14 @@ static USERS: &[Setting] = &[
         "SQLite; made with five users when it is not there. One server has it at a time. A user is in \
          it, synced, before the answer says so.",
     ),
-    Setting::value(
+    Setting::list(
         "token-key-file",
         "FILE",
         "Tokens are signed with the key in this file",
     )
     .long(
-        "At least 32 bytes. Tokens are JSON Web Tokens (HS256) with an expiry, given as \
+        "A secret of at least 32 bytes (HS256), or an Ed25519 key in PEM, for which the public half is \
+         enough. Several keys count side by side. Tokens are JSON Web Tokens with an expiry, given as \
          `authorization: Bearer ...`. The role admin is given only by callers whose token has the \
          scope admin; without a key, by nobody.",
     ),

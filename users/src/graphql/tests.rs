@@ -13,20 +13,26 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::access::{Access, TokenKey};
+use crate::access::Access;
 use crate::chat::{Room, RoomOptions};
 use crate::directory::Directory;
 use crate::service::{Limits, Service};
+use shared::security::Secret;
+use shared::security::tokens::TokenKey;
 
 use super::routes;
 
 const FAR: u64 = 4_000_000_000;
 
+fn key() -> TokenKey {
+    TokenKey::from_secret(Secret::new(vec![7; 32])).unwrap()
+}
+
 fn service_with(limits: Limits, room: RoomOptions, max_users: usize) -> Arc<Service> {
     Arc::new(Service {
         directory: Arc::new(Directory::in_memory(max_users)),
         room: Arc::new(Room::new(room)),
-        access: Access::new(Some(TokenKey::new(&[7; 32]).unwrap())),
+        access: Access::new(vec![key()]),
         limits,
         draining: CancellationToken::new(),
         stop: CancellationToken::new(),
@@ -227,7 +233,7 @@ async fn several_users_are_created_all_or_none() {
 #[tokio::test]
 async fn admin_needs_a_token_in_the_header() {
     let router = router();
-    let token = |scope: &str| TokenKey::new(&[7; 32]).unwrap().token("ada", scope, FAR);
+    let token = |scope: &str| key().token("ada", scope, FAR).unwrap();
     let admin = json!({ "query": CREATE, "variables": { "input": input("Ada", &["admin"]) } });
     let answer = call(&router, admin.clone()).await;
     assert_eq!(error(&answer), ("UNAUTHENTICATED", "Missing token"));

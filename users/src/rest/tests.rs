@@ -17,10 +17,12 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::access::{Access, TokenKey};
+use crate::access::Access;
 use crate::chat::{Room, RoomOptions};
 use crate::directory::Directory;
 use crate::service::{Limits, Service};
+use shared::security::Secret;
+use shared::security::tokens::TokenKey;
 
 /// What tests wait for at most; far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,17 +44,19 @@ fn service() -> Arc<Service> {
     Arc::new(Service {
         directory: Arc::new(Directory::in_memory(8)),
         room: Arc::new(Room::new(room)),
-        access: Access::new(Some(TokenKey::new(&KEY).unwrap())),
+        access: Access::new(vec![key()]),
         limits: limits(),
         draining: Default::default(),
         stop: Default::default(),
     })
 }
 
+fn key() -> TokenKey {
+    TokenKey::from_secret(Secret::new(KEY.to_vec())).unwrap()
+}
+
 fn token(scope: &str) -> String {
-    let token = TokenKey::new(&KEY)
-        .unwrap()
-        .token("ada", scope, 4_000_000_000);
+    let token = key().token("ada", scope, 4_000_000_000).unwrap();
     format!("Bearer {token}")
 }
 

@@ -8,11 +8,13 @@ use tonic_health::pb::health_check_response::ServingStatus as Serving;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::access::{Access, TokenKey};
+use crate::access::Access;
 use crate::client::{CallOptions, Client, Failure, Over, StreamResult, client};
 use crate::refusal::Code;
 use crate::user::Draft;
 use crate::wire::SERVICE;
+use shared::security::Secret;
+use shared::security::tokens::TokenKey;
 
 /// Far more than anything here takes; only a test that hangs ends by it.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -25,12 +27,12 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 fn key() -> TokenKey {
-    TokenKey::new(&[7; 32]).unwrap()
+    TokenKey::from_secret(Secret::new(vec![7; 32])).unwrap()
 }
 
 async fn start(config: Config) -> Server {
     let config = Config {
-        access: Access::new(Some(key())),
+        access: Access::new(vec![key()]),
         ..config
     };
     let listeners = Listeners::open(&config).await.unwrap();
@@ -156,7 +158,7 @@ async fn every_status_is_reached_over_every_face() {
             let failure: Failure = answer.map(|_: crate::client::UserAnswer| ()).unwrap_err();
             (failure.code, failure.message)
         };
-        let token = |scope: &str, expires| Some(key().token("test", scope, expires));
+        let token = |scope: &str, expires| Some(key().token("test", scope, expires).unwrap());
         let with = |token| caller(&server, over, token);
         let admin = || draft("Root", "admin");
         assert!(client.get_user(1).await.is_ok());

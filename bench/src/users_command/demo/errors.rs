@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use shared::security::access::Scope;
 use tokio::net::TcpListener;
-use users::access::ADMIN_SCOPE;
 use users::client::{CallOptions, DEFAULT_DEADLINE, Failure, client};
 use users::refusal::Code;
 use users::user::{ADMIN, Draft};
@@ -150,7 +150,7 @@ async fn permission_denied(scene: &Scene) -> Result<Row, Wrong> {
     const FAR: u64 = 4_000_000_000;
     let provoked = "CreateUser with the role admin, token without its scope";
     let token = match (&scene.key, &scene.token) {
-        (Some(key), _) => key.token("demo", "read", FAR),
+        (Some(key), _) => key.token("demo", "read", FAR)?,
         (None, Some(token)) => token.clone(),
         // A server without a key refuses it so, too; one with a key does not know it.
         (None, None) => "none".to_owned(),
@@ -176,7 +176,7 @@ async fn unauthenticated(scene: &Scene) -> Result<Row, Wrong> {
         missing,
     )?;
     if let Some(key) = &scene.key {
-        let expired = key.token("demo", ADMIN_SCOPE, 1);
+        let expired = key.token("demo", Scope::Admin.key(), 1)?;
         let client = scene.client(Some(expired), DEFAULT_DEADLINE)?;
         let answer = client.create_user(admin()).await;
         match answer {

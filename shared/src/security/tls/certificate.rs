@@ -22,7 +22,9 @@ impl Certificate {
     /// Reads a certificate; `None` when it is none.
     pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
         let parsed = EndEntityCert::try_from(certificate).ok()?;
-        let mut ids = parsed.valid_uri_names().filter(|name| name.starts_with("spiffe://"));
+        let mut ids = parsed
+            .valid_uri_names()
+            .filter(|name| name.starts_with("spiffe://"));
         // Exactly one (X509-SVID, section 2): with several, nobody knows who it is.
         let station = match (ids.next(), ids.next()) {
             (Some(id), None) => id.parse().ok(),

@@ -26,8 +26,15 @@ pub struct ClientFiles {
 
 impl ClientFiles {
     fn look(&self) -> Vec<Look> {
-        let own = self.own.iter().flat_map(|(certificate, key)| [certificate, key]);
-        self.ca.iter().chain(own).map(|path| Look::at(path)).collect()
+        let own = self
+            .own
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        self.ca
+            .iter()
+            .chain(own)
+            .map(|path| Look::at(path))
+            .collect()
     }
 }
 
@@ -113,13 +120,20 @@ impl ClientTls {
         let config = tokio::task::spawn_blocking(move || this.config()).await?;
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
         let connector = TlsConnector::from(config);
-        let connecting = connector.with_alpn(vec![protocol.to_vec()]).connect(name, stream);
-        let stream = connecting.await.map_err(|error| self.explain(host, error))?;
+        let connecting = connector
+            .with_alpn(vec![protocol.to_vec()])
+            .connect(name, stream);
+        let stream = connecting
+            .await
+            .map_err(|error| self.explain(host, error))?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let shown = chain.first().and_then(Certificate::read);
-        let station = shown.as_ref().and_then(|certificate| certificate.station.as_ref());
+        let station = shown
+            .as_ref()
+            .and_then(|certificate| certificate.station.as_ref());
         if let Some(station) = station.filter(|station| !roles.contains(&station.role)) {
-            let words = format!("{host} shows the certificate of {station}, which has another role");
+            let words =
+                format!("{host} shows the certificate of {station}, which has another role");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
         }
         Ok((stream, shown))
@@ -127,7 +141,10 @@ impl ClientTls {
 
     fn explain(&self, host: &str, error: io::Error) -> io::Error {
         use CertificateError as E;
-        let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        let Some(inner) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Error>())
+        else {
             return error;
         };
         let words = match inner {
@@ -141,12 +158,16 @@ impl ClientTls {
                      --tls-ca"
                 ),
             },
-            Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. }) => format!(
-                "the certificate that is shown is not for {host}; dial a name that is in it, or issue one \
+            Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. }) => {
+                format!(
+                    "the certificate that is shown is not for {host}; dial a name that is in it, or issue one \
                  with --name or --ip {host}"
-            ),
+                )
+            }
             Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => {
-                format!("the certificate of {host} has expired; renew it there, and compare the clocks")
+                format!(
+                    "the certificate of {host} has expired; renew it there, and compare the clocks"
+                )
             }
             Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. }) => {
                 format!("the certificate of {host} is not valid yet; compare the clocks")

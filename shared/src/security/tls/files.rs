@@ -39,7 +39,8 @@ fn words(path: &Path, error: &pem::Error, what: &str) -> TlsError {
 
 /// The certificates in a file, that of the station first.
 pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = found.map_err(|error| words(path, &error, "certificate"))?;
     if found.is_empty() {
         return Err(words(path, &pem::Error::NoItemsFound, "certificate"));
@@ -68,7 +69,10 @@ pub(super) fn system_roots() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        let why = found.errors.first().map_or_else(|| "no certificates".to_owned(), ToString::to_string);
+        let why = found
+            .errors
+            .first()
+            .map_or_else(|| "no certificates".to_owned(), ToString::to_string);
         return Err(TlsError::NoRoots(why));
     }
     Ok(roots)

@@ -64,7 +64,9 @@ impl Refused {
 
     /// What an error of a handshake means.
     pub(super) fn from_io(error: &io::Error) -> Self {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        let inner = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Error>());
         match (inner, error.kind()) {
             (Some(error), _) => Self::from_rustls(error),
             (

@@ -44,7 +44,10 @@ impl ServerFiles {
         let clients = self.clients.iter();
         let others = clients.flat_map(|clients| [Some(&clients.ca), clients.revoked.as_ref()]);
         let own = [Some(&self.certificate), Some(&self.key)];
-        own.into_iter().chain(others).flatten().map(PathBuf::as_path)
+        own.into_iter()
+            .chain(others)
+            .flatten()
+            .map(PathBuf::as_path)
     }
 
     fn look(&self) -> Vec<Look> {
@@ -160,7 +163,11 @@ impl ServerTls {
     ///
     /// # Errors
     /// When the client is not let in.
-    pub async fn accept<S>(self: &Arc<Self>, stream: S, within: Duration) -> Result<Accepted<S>, Refused>
+    pub async fn accept<S>(
+        self: &Arc<Self>,
+        stream: S,
+        within: Duration,
+    ) -> Result<Accepted<S>, Refused>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -189,9 +196,15 @@ impl ServerTls {
     fn watch_over(self: &Arc<Self>, chain: &[CertificateDer<'_>]) -> Ended {
         let token = CancellationToken::new();
         if chain.is_empty() {
-            return Ended { server: None, token };
+            return Ended {
+                server: None,
+                token,
+            };
         }
-        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let chain = chain
+            .iter()
+            .map(|certificate| certificate.clone().into_owned())
+            .collect();
         let mut open = self.open.lock();
         let number = open.next;
         open.next += 1;
@@ -329,10 +342,12 @@ fn load(files: &ServerFiles, protocols: &[Vec<u8>]) -> Result<Loaded, TlsError> 
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| TlsError::File {
-        path: files.key.clone(),
-        problem: format!("does not go with {}: {error}", files.certificate.display()),
-    })?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|error| TlsError::File {
+            path: files.key.clone(),
+            problem: format!("does not go with {}: {error}", files.certificate.display()),
+        })?;
     protocols.clone_into(&mut config.alpn_protocols);
     // Otherwise the device at the other end chooses, for which it matters more.
     config.ignore_client_order = !suites::has_aes();

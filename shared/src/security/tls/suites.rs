@@ -11,12 +11,14 @@ use rustls::crypto::{CryptoProvider, ring};
 pub(super) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     let hardware = has_aes();
-    provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 if hardware => 2,
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => 0,
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => 1,
-        _ => 3,
-    });
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| match suite.suite() {
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 if hardware => 2,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => 0,
+            CipherSuite::TLS13_AES_128_GCM_SHA256 => 1,
+            _ => 3,
+        });
     Arc::new(provider)
 }
 
@@ -26,7 +28,10 @@ pub(super) fn has_aes() -> bool {
     return std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
     return std::arch::is_aarch64_feature_detected!("aes");
-    #[allow(unreachable_code, reason = "other processors have none, or none that can be asked for")]
+    #[allow(
+        unreachable_code,
+        reason = "other processors have none, or none that can be asked for"
+    )]
     false
 }
 
@@ -36,7 +41,11 @@ mod tests {
 
     #[test]
     fn the_fast_cipher_comes_first() {
-        let suites: Vec<_> = provider().cipher_suites.iter().map(|suite| suite.suite()).collect();
+        let suites: Vec<_> = provider()
+            .cipher_suites
+            .iter()
+            .map(|suite| suite.suite())
+            .collect();
         assert_eq!(suites.len(), 3, "TLS 1.3 only");
         let first = if has_aes() {
             CipherSuite::TLS13_AES_128_GCM_SHA256

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,7 +40,9 @@ impl World {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let certificate = params.self_signed(&key).unwrap();
@@ -62,13 +64,19 @@ impl World {
         let mut params = CertificateParams::default();
         let id = format!("spiffe://test/{role}/{name}");
         if !special.no_id {
-            params.subject_alt_names.push(SanType::URI(id.as_str().try_into().unwrap()));
+            params
+                .subject_alt_names
+                .push(SanType::URI(id.as_str().try_into().unwrap()));
         }
         let dns = format!("{name}.test");
-        params.subject_alt_names.push(SanType::DnsName(dns.as_str().try_into().unwrap()));
+        params
+            .subject_alt_names
+            .push(SanType::DnsName(dns.as_str().try_into().unwrap()));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         if !special.only_server {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ClientAuth);
         }
         params.not_before = now() - DAY + special.from.unwrap_or_default();
         params.not_after = match special.expired {
@@ -123,7 +131,12 @@ impl World {
     }
 
     fn client_with(&self, ca: PathBuf, name: Option<&str>) -> Arc<ClientTls> {
-        let own = name.map(|name| (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key"))));
+        let own = name.map(|name| {
+            (
+                self.path(&format!("{name}.pem")),
+                self.path(&format!("{name}.key")),
+            )
+        });
         ClientTls::open(ClientFiles { ca: Some(ca), own }).unwrap()
     }
 }
@@ -135,7 +148,10 @@ fn replace(path: &Path, content: &[u8]) {
     fs::rename(part, path).unwrap();
 }
 
-type Met = (Result<Accepted<tokio::io::DuplexStream>, Refused>, std::io::Result<ClientStream<tokio::io::DuplexStream>>);
+type Met = (
+    Result<Accepted<tokio::io::DuplexStream>, Refused>,
+    std::io::Result<ClientStream<tokio::io::DuplexStream>>,
+);
 
 /// Both shake hands.
 async fn meet(server: &Arc<ServerTls>, client: &Arc<ClientTls>, host: &str) -> Met {
@@ -161,7 +177,11 @@ async fn a_station_is_known_by_its_certificate() {
     let certificate = accepted.certificate.as_ref().unwrap();
     let station = certificate.station.as_ref().unwrap();
     assert_eq!(station.to_string(), "spiffe://test/transmitter/cam-1");
-    let left = certificate.until.unwrap().duration_since(std::time::SystemTime::now()).unwrap();
+    let left = certificate
+        .until
+        .unwrap()
+        .duration_since(std::time::SystemTime::now())
+        .unwrap();
     assert!(left > 29 * DAY && left <= 30 * DAY, "{left:?}");
     connected.write_all(b"image").await.unwrap();
     connected.flush().await.unwrap();
@@ -173,15 +193,34 @@ async fn a_station_is_known_by_its_certificate() {
 #[tokio::test]
 async fn whoever_should_not_come_in_is_told_apart() {
     let world = World::new("ca");
-    let late = Special { expired: true, ..Special::default() };
+    let late = Special {
+        expired: true,
+        ..Special::default()
+    };
     world.station(Role::Transmitter, "late", late);
-    let early = Special { from: Some(2 * DAY), ..Special::default() };
+    let early = Special {
+        from: Some(2 * DAY),
+        ..Special::default()
+    };
     world.station(Role::Transmitter, "early", early);
-    let revoked = Special { serial: 7, ..Special::default() };
-    world.station(Role::Transmitter, "revoked", revoked);
-    let server_only = Special { only_server: true, ..Special::default() };
+    let withdrawn = Special {
+        serial: 7,
+        ..Special::default()
+    };
+    world.station(Role::Transmitter, "withdrawn", withdrawn);
+    let server_only = Special {
+        only_server: true,
+        ..Special::default()
+    };
     world.station(Role::Transmitter, "server-only", server_only);
-    world.station(Role::Transmitter, "good", Special { serial: 8, ..Special::default() });
+    world.station(
+        Role::Transmitter,
+        "good",
+        Special {
+            serial: 8,
+            ..Special::default()
+        },
+    );
     world.revoke(&[7]);
     let other = World::new("other ca");
     other.station(Role::Transmitter, "stranger", Special::default());
@@ -193,23 +232,39 @@ async fn whoever_should_not_come_in_is_told_apart() {
         (world.client(Some("good")), "let in"),
         (world.client(Some("late")), "expired-certificate"),
         (world.client(Some("early")), "early-certificate"),
-        (world.client(Some("revoked")), "revoked-certificate"),
+        (world.client(Some("withdrawn")), "revoked-certificate"),
         (world.client(Some("server-only")), "bad-certificate"),
         (world.client(None), "missing-certificate"),
-        (other.client_with(ours.clone(), Some("stranger")), "unknown-issuer"),
-        (namesake.client_with(ours.clone(), Some("namesake")), "unknown-issuer"),
+        (
+            other.client_with(ours.clone(), Some("stranger")),
+            "unknown-issuer",
+        ),
+        (
+            namesake.client_with(ours.clone(), Some("namesake")),
+            "unknown-issuer",
+        ),
     ] {
         assert_eq!(refusal(&server, &client).await, expected);
     }
     let optional = ServerTls::open(world.server_files(true), &[H2]).unwrap();
     assert_eq!(refusal(&optional, &world.client(None)).await, "let in");
-    assert_eq!(refusal(&optional, &world.client(Some("revoked"))).await, "revoked-certificate");
+    assert_eq!(
+        refusal(&optional, &world.client(Some("withdrawn"))).await,
+        "revoked-certificate"
+    );
 }
 
 #[tokio::test]
 async fn without_an_id_nobody_is_named() {
     let world = World::new("ca");
-    world.station(Role::Transmitter, "cam-1", Special { no_id: true, ..Special::default() });
+    world.station(
+        Role::Transmitter,
+        "cam-1",
+        Special {
+            no_id: true,
+            ..Special::default()
+        },
+    );
     let (accepted, _) = meet(&world.server(), &world.client(Some("cam-1")), "gw.test").await;
     assert_eq!(accepted.unwrap().certificate.unwrap().station, None);
 }
@@ -227,7 +282,11 @@ async fn a_client_tells_what_is_wrong_with_the_server() {
     let wrong_name = words(&client, "other.test").await;
     assert!(wrong_name.contains("not for other.test"), "{wrong_name}");
     let other = World::new("other ca");
-    let wrong_ca = words(&world.client_with(other.path("ca.pem"), Some("cam-1")), "gw.test").await;
+    let wrong_ca = words(
+        &world.client_with(other.path("ca.pem"), Some("cam-1")),
+        "gw.test",
+    )
+    .await;
     assert!(wrong_ca.contains("not signed by the CA in"), "{wrong_ca}");
     let no_name = words(&client, "not a name").await;
     assert!(no_name.contains("no name"), "{no_name}");
@@ -252,7 +311,10 @@ async fn plain_text_and_silence_are_told_apart() {
     let server = world.server();
     let (here, mut there) = tokio::io::duplex(1 << 10);
     there.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    assert_eq!(server.accept(here, DAY).await.unwrap_err(), Refused::PlainText);
+    assert_eq!(
+        server.accept(here, DAY).await.unwrap_err(),
+        Refused::PlainText
+    );
     let (here, there) = tokio::io::duplex(1 << 10);
     drop(there);
     assert_eq!(server.accept(here, DAY).await.unwrap_err(), Refused::Gone);
@@ -281,18 +343,44 @@ async fn renewed_certificates_are_shown_to_the_next() {
     assert_eq!(serial().await, ("4000".to_owned(), "4000".to_owned()));
     assert!(matches!(server.reload(), Ok(Reloaded::Unchanged)));
     // The certificate comes before its key: for a moment they do not go together.
-    let (old, key) = (fs::read(world.path("gw.pem")).unwrap(), fs::read(world.path("gw.key")).unwrap());
-    world.station(Role::Receiver, "gw", Special { serial: 1, ..Special::default() });
+    let (old, key) = (
+        fs::read(world.path("gw.pem")).unwrap(),
+        fs::read(world.path("gw.key")).unwrap(),
+    );
+    world.station(
+        Role::Receiver,
+        "gw",
+        Special {
+            serial: 1,
+            ..Special::default()
+        },
+    );
     let new = fs::read(world.path("gw.pem")).unwrap();
     let new_key = fs::read(world.path("gw.key")).unwrap();
     replace(&world.path("gw.key"), &key);
-    assert!(server.reload().unwrap_err().to_string().contains("does not go with"));
+    assert!(
+        server
+            .reload()
+            .unwrap_err()
+            .to_string()
+            .contains("does not go with")
+    );
     assert_eq!(serial().await.0, "4000", "the old one goes on to count");
     replace(&world.path("gw.key"), &new_key);
     let reloaded = server.reload().unwrap();
-    assert!(matches!(reloaded, Reloaded::Changed { ended: 0, .. }), "{reloaded:?}");
+    assert!(
+        matches!(reloaded, Reloaded::Changed { ended: 0, .. }),
+        "{reloaded:?}"
+    );
     assert_eq!(serial().await.0, "4001");
-    world.station(Role::Transmitter, "cam-1", Special { serial: 2, ..Special::default() });
+    world.station(
+        Role::Transmitter,
+        "cam-1",
+        Special {
+            serial: 2,
+            ..Special::default()
+        },
+    );
     assert_eq!(serial().await.1, "4002");
     assert_ne!(old, new);
 }
@@ -302,17 +390,33 @@ async fn connections_of_the_revoked_end_and_others_stay() {
     let world = World::new("ca");
     world.revoke(&[]);
     for (name, serial) in [("cam-1", 1), ("cam-2", 2)] {
-        world.station(Role::Transmitter, name, Special { serial, ..Special::default() });
+        world.station(
+            Role::Transmitter,
+            name,
+            Special {
+                serial,
+                ..Special::default()
+            },
+        );
     }
     let server = world.server();
     let (first, _first) = meet(&server, &world.client(Some("cam-1")), "gw.test").await;
     let (second, _second) = meet(&server, &world.client(Some("cam-2")), "gw.test").await;
     let (first, second) = (first.unwrap(), second.unwrap());
     world.revoke(&[1]);
-    assert!(matches!(server.reload(), Ok(Reloaded::Changed { ended: 1, .. })));
+    assert!(matches!(
+        server.reload(),
+        Ok(Reloaded::Changed { ended: 1, .. })
+    ));
     assert!(first.ended.token().is_cancelled() && !second.ended.token().is_cancelled());
-    assert_eq!(refusal(&server, &world.client(Some("cam-1"))).await, "revoked-certificate");
-    assert_eq!(refusal(&server, &world.client(Some("cam-2"))).await, "let in");
+    assert_eq!(
+        refusal(&server, &world.client(Some("cam-1"))).await,
+        "revoked-certificate"
+    );
+    assert_eq!(
+        refusal(&server, &world.client(Some("cam-2"))).await,
+        "let in"
+    );
     drop(first);
     assert_eq!(server.review(), 0);
 }
@@ -328,10 +432,16 @@ fn files_that_cannot_be_used_are_named() {
     let missing = words(&|files| files.certificate = world.path("none.pem"));
     assert!(missing.contains("none.pem: No such file"), "{missing}");
     let swapped = words(&|files| files.key = files.certificate.clone());
-    assert!(swapped.contains("gw.pem: there is no private key in it"), "{swapped}");
+    assert!(
+        swapped.contains("gw.pem: there is no private key in it"),
+        "{swapped}"
+    );
     fs::write(world.path("empty"), "").unwrap();
     let empty = words(&|files| files.clients.as_mut().unwrap().ca = world.path("empty"));
-    assert!(empty.contains("empty: there is no certificate in it"), "{empty}");
+    assert!(
+        empty.contains("empty: there is no certificate in it"),
+        "{empty}"
+    );
     let list = words(&|files| files.clients.as_mut().unwrap().revoked = Some(world.path("ca.pem")));
     assert!(list.contains("list of revoked"), "{list}");
 }

@@ -46,7 +46,11 @@ fn both_kinds_of_key_sign_and_check() {
 #[test]
 fn the_public_half_checks_and_does_not_sign() {
     let tokens = Tokens::new(vec![pem(PUBLIC)], None);
-    assert!(tokens.check(&pem(PRIVATE).sign(&claims(FAR)).unwrap()).is_ok());
+    assert!(
+        tokens
+            .check(&pem(PRIVATE).sign(&claims(FAR)).unwrap())
+            .is_ok()
+    );
     assert!(pem(PUBLIC).sign(&claims(FAR)).is_err());
 }
 
@@ -54,7 +58,10 @@ fn the_public_half_checks_and_does_not_sign() {
 fn a_public_key_is_no_secret() {
     // The well-known confusion: an HMAC with the bytes of a public key.
     let public = pem(PUBLIC);
-    for bytes in [public.checking.reveal().to_vec(), PUBLIC.trim_ascii_end().as_bytes().to_vec()] {
+    for bytes in [
+        public.checking.reveal().to_vec(),
+        PUBLIC.trim_ascii_end().as_bytes().to_vec(),
+    ] {
         let forged = TokenKey::from_secret(Secret::new(bytes)).unwrap();
         let forged = forged.sign(&claims(FAR)).unwrap();
         let tokens = Tokens::new(vec![public.clone()], None);
@@ -66,11 +73,20 @@ fn a_public_key_is_no_secret() {
 fn each_fault_has_its_reason() {
     let key = secret(7);
     assert_eq!(check(&key, &claims(1)), Err(Unknown::Expired));
-    let early = NewToken { not_before: Some(FAR - 1), ..claims(FAR) };
+    let early = NewToken {
+        not_before: Some(FAR - 1),
+        ..claims(FAR)
+    };
     assert_eq!(check(&key, &early), Err(Unknown::NotYetValid));
-    let other = NewToken { audience: Some("elsewhere"), ..claims(FAR) };
+    let other = NewToken {
+        audience: Some("elsewhere"),
+        ..claims(FAR)
+    };
     assert_eq!(check(&key, &other), Err(Unknown::Audience));
-    let nobody = NewToken { subject: "", ..claims(FAR) };
+    let nobody = NewToken {
+        subject: "",
+        ..claims(FAR)
+    };
     assert_eq!(check(&key, &nobody), Err(Unknown::NoSubject));
     let tokens = Tokens::new(vec![key.clone()], None);
     let foreign = secret(8).sign(&claims(FAR)).unwrap();
@@ -79,7 +95,8 @@ fn each_fault_has_its_reason() {
         assert_eq!(tokens.check(garbage), Err(Unknown::Unreadable), "{garbage}");
     }
     // {"alg":"none"} . {"sub":"ada","exp":4000000000,"scope":"admin"} .
-    let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEiLCJleHAiOjQwMDAwMDAwMDAsInNjb3BlIjoiYWRtaW4ifQ.";
+    let none =
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEiLCJleHAiOjQwMDAwMDAwMDAsInNjb3BlIjoiYWRtaW4ifQ.";
     assert_eq!(tokens.check(none), Err(Unknown::Algorithm("HS256")));
 }
 
@@ -95,7 +112,10 @@ fn what_no_expiry_or_unknown_extensions_say_is_refused() {
     let header = Header::new(Algorithm::HS256);
     let endless = sign(&header, serde_json::json!({"sub": "ada"}));
     assert_eq!(tokens.check(&endless), Err(Unknown::NoExpiry));
-    let critical = Header { crit: Some(vec!["more".to_owned()]), ..header };
+    let critical = Header {
+        crit: Some(vec!["more".to_owned()]),
+        ..header
+    };
     let critical = sign(&critical, serde_json::json!({"sub": "ada", "exp": FAR}));
     assert_eq!(tokens.check(&critical), Err(Unknown::Critical));
 }
@@ -105,8 +125,13 @@ fn an_audience_that_is_set_must_be_named() {
     let key = secret(7);
     let tokens = Tokens::new(vec![key.clone()], Some("gw".to_owned()));
     let with = |audience| {
-        let claims = NewToken { audience, ..claims(FAR) };
-        tokens.check(&key.sign(&claims).unwrap()).map(|identity| identity.name)
+        let claims = NewToken {
+            audience,
+            ..claims(FAR)
+        };
+        tokens
+            .check(&key.sign(&claims).unwrap())
+            .map(|identity| identity.name)
     };
     assert_eq!(with(Some("gw")), Ok("cam-1".to_owned()));
     assert_eq!(with(Some(AUDIENCE)), Err(Unknown::Audience));
@@ -128,10 +153,17 @@ fn headers_are_bearer_and_a_token() {
     let tokens = Tokens::new(vec![key.clone()], None);
     let token = key.sign(&claims(FAR)).unwrap();
     for scheme in ["Bearer", "bearer", "BEARER"] {
-        assert!(tokens.check_header(format!("{scheme} {token}").as_bytes()).is_ok());
+        assert!(
+            tokens
+                .check_header(format!("{scheme} {token}").as_bytes())
+                .is_ok()
+        );
     }
     for value in [token.as_str(), "Bearer", "Bearer ", "Basic eDp5", "\u{fc}"] {
-        assert_eq!(tokens.check_header(value.as_bytes()), Err(Unknown::NotBearer));
+        assert_eq!(
+            tokens.check_header(value.as_bytes()),
+            Err(Unknown::NotBearer)
+        );
     }
 }
 
@@ -140,6 +172,7 @@ fn keys_are_long_enough_and_not_shown() {
     let short = TokenKey::from_secret(Secret::new(vec![1; 31]));
     assert!(short.unwrap_err().contains("31 bytes"));
     assert_eq!(format!("{:?}", secret(b'k')), "TokenKey(HS256, ***)");
-    let rsa = "-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJB\n-----END PUBLIC KEY-----";
+    let rsa =
+        "-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJB\n-----END PUBLIC KEY-----";
     assert!(TokenKey::parse(Secret::new(rsa.as_bytes().to_vec())).is_err());
 }

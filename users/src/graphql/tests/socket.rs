@@ -15,7 +15,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::super::routes_with;
 use super::super::socket::SocketOptions;
 use super::{FAR, input, service, service_with};
-use crate::access::{Credentials, TokenKey};
+use crate::access::Credentials;
 use crate::chat::{RoomOptions, Saying};
 use crate::service::{Limits, Service};
 use crate::user::Draft;
@@ -238,7 +238,7 @@ async fn mutations_use_the_token_of_the_introduction() {
     let query = "mutation ($input: CreateUserInput!) { createUser(input: $input) { userId } }";
     let payload = json!({ "query": query, "variables": { "input": input("Ada", &["admin"]) } });
     let subscribe = json!({ "id": "m", "type": "subscribe", "payload": payload });
-    let token = TokenKey::new(&[7; 32]).unwrap().token("ada", "admin", FAR);
+    let token = super::key().token("ada", "admin", FAR).unwrap();
     for name in ["authorization", "Authorization"] {
         let mut client = Client::raw(service(), SocketOptions::default()).await;
         client

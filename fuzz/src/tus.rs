@@ -11,6 +11,7 @@ use axum::body::Body;
 use http::{HeaderName, HeaderValue, Method, Request};
 use http_body_util::BodyExt;
 use pantelegraph_receiver::endpoint::rest::writing_routes;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::rig::{Rig, run as run_to_end};
@@ -27,7 +28,7 @@ pub fn run(data: &[u8]) {
 
 async fn converse(data: &[u8]) {
     let rig = Rig::new();
-    let router = writing_routes(Arc::clone(&rig.intake));
+    let router = writing_routes(Arc::clone(&rig.intake), TaskTracker::new());
     let mut upload = String::new();
     let mut rest = data;
     for _ in 0..MOST {

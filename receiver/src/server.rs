@@ -113,7 +113,7 @@ pub struct Receiver {
     _lock: Option<DataLock>,
 }
 
-/// Time for connections that were cut to leave.
+/// Time for connections that were cut to leave, and then for what they leave to be kept.
 const CUTTING: Duration = Duration::from_millis(500);
 
 /// Time between looks for room in the store.
@@ -181,7 +181,7 @@ impl Receiver {
                 draining: stop.clone(),
             };
             let router = http::reading_routes(state)
-                .merge(rest::writing_routes(Arc::clone(&intake)))
+                .merge(rest::writing_routes(Arc::clone(&intake), tasks.clone()))
                 .merge(rest::websocket_route(sockets.clone()));
             tasks.spawn(acceptor.http(listener, http::with_problems(router)));
         }
@@ -228,6 +228,7 @@ impl Receiver {
             // They have nothing to wait for any more.
             let _ = tokio::time::timeout(CUTTING, self.tasks.wait()).await;
         }
+        let deadline = deadline.max(tokio::time::Instant::now() + CUTTING);
         if tokio::time::timeout_at(deadline, self.intake.close())
             .await
             .is_err()

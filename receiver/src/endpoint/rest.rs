@@ -18,14 +18,15 @@ use axum::routing::{get, post, put as put_method};
 use shared::chunk::Segments;
 use shared::clock::UnixNanos;
 use shared::receipt::{Reject, RejectReason};
+use tokio_util::task::TaskTracker;
 
 use super::metered;
 use crate::budget::Holder;
 use crate::intake::Intake;
 use crate::problem::Problem;
 
-/// Routes that bring something in.
-pub fn writing_routes(intake: Arc<Intake>) -> Router {
+/// Routes that bring something in. `tasks` owns what outlives its request.
+pub fn writing_routes(intake: Arc<Intake>, tasks: TaskTracker) -> Router {
     let account_limit = axum::extract::DefaultBodyLimit::max(MAX_ACCOUNT);
     let metered = axum::middleware::from_fn_with_state(Arc::clone(&intake), metered::whole_body);
     let losses_limit = axum::extract::DefaultBodyLimit::max(MAX_LOSS_REPORT);
@@ -38,7 +39,7 @@ pub fn writing_routes(intake: Arc<Intake>) -> Router {
         )
         .route(LOSSES, post(losses).layer(losses_limit).layer(metered))
         .with_state(Arc::clone(&intake))
-        .merge(tus::routes(intake))
+        .merge(tus::routes(intake, tasks))
         .route_layer(axum::middleware::from_fn(sum::summed))
 }
 

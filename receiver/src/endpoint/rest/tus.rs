@@ -41,6 +41,7 @@ use axum::routing::any;
 use shared::clock::UnixNanos;
 use shared::image::ImageId;
 use shared::receipt::{Receipt, Reject, RejectReason};
+use tokio_util::task::TaskTracker;
 
 use super::body;
 use crate::catalog::Verdict;
@@ -72,11 +73,12 @@ impl Target {
     }
 }
 
-/// Routes of the uploads.
-pub(super) fn routes(intake: Arc<Intake>) -> Router {
+/// Routes of the uploads. `tasks` owns what outlives its request.
+pub(super) fn routes(intake: Arc<Intake>, tasks: TaskTracker) -> Router {
     let ttl = intake.limits().partial_ttl;
     let tus = Tus {
         intake,
+        tasks,
         table: Arc::new(Table::new(ttl)),
     };
     Router::new()
@@ -98,6 +100,7 @@ async fn upload(State(tus): State<Tus>, Path(id): Path<String>, request: Request
 #[derive(Clone)]
 struct Tus {
     intake: Arc<Intake>,
+    tasks: TaskTracker,
     table: Arc<Table>,
 }
 

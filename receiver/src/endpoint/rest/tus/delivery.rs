@@ -39,11 +39,11 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// Runs in a task of its own: whatever happens to the connection, and with it to the request's
-    /// handler, what has come ends up with the intake.
+    /// handler, what has come ends up with the intake. Whoever stops the receiver waits for it.
     pub(super) async fn detached(self, body: &mut Body) -> Result<Progress, Refusal> {
         let mut moved = std::mem::take(body);
         let (tus, id, named) = (self.tus.clone(), self.upload.meta().id, self.named);
-        let task = tokio::spawn(async move {
+        let task = self.tus.tasks.clone().spawn(async move {
             let progress = self.run(&mut moved).await;
             if progress.is_err() && !named {
                 tus.intake.forget(id).await;

@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use shared::image::ImageId;
 use shared::receipt::Receipt;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::endpoint::http::with_problems;
@@ -27,6 +28,8 @@ const BYTES: &str = "application/offset+octet-stream";
 /// A receiver that speaks tus.
 struct Station {
     rig: Rig,
+    /// What outlives its request.
+    tasks: TaskTracker,
     router: Router,
 }
 
@@ -44,8 +47,9 @@ impl Station {
 
     fn with(change: impl FnOnce(&mut Parts)) -> Self {
         let rig = Rig::with(change);
-        let router = with_problems(super::routes(rig.intake.clone()));
-        Self { rig, router }
+        let tasks = TaskTracker::new();
+        let router = with_problems(super::routes(rig.intake.clone(), tasks.clone()));
+        Self { rig, tasks, router }
     }
 
     /// A request as it is.

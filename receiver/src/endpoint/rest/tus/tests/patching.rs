@@ -62,7 +62,10 @@ async fn head_tells_of_a_stored_image_after_the_upload_is_forgotten() {
     let path = station.create(bytes.len(), &[]).await;
     station.patch(&path, 0, bytes.clone()).await;
     // As after a restart.
-    let router = super::with_problems(super::super::routes(station.rig.intake.clone()));
+    let router = super::with_problems(super::super::routes(
+        station.rig.intake.clone(),
+        station.tasks.clone(),
+    ));
     let station = Station { router, ..station };
     let answer = station.head(&path).await;
     assert_eq!(

@@ -151,6 +151,7 @@ pub fn status_of(reason: RejectReason) -> StatusCode {
         | RejectReason::Empty => StatusCode::UNPROCESSABLE_ENTITY,
         RejectReason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         RejectReason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        RejectReason::Forbidden => StatusCode::FORBIDDEN,
     }
 }
 

@@ -129,11 +129,12 @@ pub enum RejectReason {
     Unavailable = 17,
     Superseded = 18,
     Internal = 19,
+    Forbidden = 20,
 }
 
 impl RejectReason {
     /// All reasons.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Truncated,
         Self::Overflow,
         Self::ChunkChecksum,
@@ -153,6 +154,7 @@ impl RejectReason {
         Self::Unavailable,
         Self::Superseded,
         Self::Internal,
+        Self::Forbidden,
     ];
 
     /// The word in JSON, labels and problem types, for example `digest-mismatch`.
@@ -177,6 +179,7 @@ impl RejectReason {
             Self::Unavailable => "unavailable",
             Self::Superseded => "superseded",
             Self::Internal => "internal",
+            Self::Forbidden => "forbidden",
         }
     }
 
@@ -202,6 +205,7 @@ impl RejectReason {
             Self::Unavailable => "the receiver cannot take it just now",
             Self::Superseded => "a newer upload of the image took over",
             Self::Internal => "the receiver failed",
+            Self::Forbidden => "the caller may not bring this in",
         }
     }
 
@@ -218,6 +222,7 @@ impl RejectReason {
                 | Self::Unavailable
                 | Self::Superseded
                 | Self::Internal
+                | Self::Forbidden
         )
     }
 }

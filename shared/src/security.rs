@@ -4,11 +4,12 @@
 //! why not. What is kept secret is a [`Secret`].
 
 pub mod access;
+pub mod bearer;
 pub mod identity;
 #[cfg(all(feature = "tls", feature = "tokens"))]
 pub mod policy;
 mod secret;
-#[cfg(all(feature = "tls", feature = "tokens"))]
+#[cfg(feature = "tls")]
 pub mod settings;
 #[cfg(feature = "tls")]
 pub mod tls;

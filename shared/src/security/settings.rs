@@ -3,7 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::Secret;
+use super::bearer::Bearer;
+use super::tls::ClientFiles;
+#[cfg(feature = "tokens")]
 use super::tls::{ClientAuth, ServerFiles};
+#[cfg(feature = "tokens")]
 use super::tokens::{TokenKey, Tokens};
 use crate::settings::{Setting, Values};
 
@@ -45,15 +50,24 @@ pub static SERVER: &[Setting] = &[
          them.",
     ),
     Setting::value(
+        "token-key",
+        "KEY",
+        "Such a key itself, where there is no file for it",
+    )
+    .secret(),
+    Setting::value(
         "token-audience",
         "NAME",
         "Tokens have to be for NAME [default: pantelegraph, or not said]",
     ),
-    Setting::flag(
-        "insecure",
-        "Listen beyond this machine although everybody gets in",
-    ),
+    INSECURE,
 ];
+
+/// The setting by which an operator says that an open listener is meant.
+pub const INSECURE: Setting = Setting::flag(
+    "insecure",
+    "Listen beyond this machine although everybody gets in",
+);
 
 /// Settings of a client.
 pub static CLIENT: &[Setting] = &[
@@ -66,11 +80,74 @@ pub static CLIENT: &[Setting] = &[
         "PEM. `pantelegraph keys` makes certificates. A new one is shown on the next connection.",
     ),
     Setting::value("tls-key", "FILE", "The private key to it"),
+    Setting::value(
+        "tls-crl",
+        "FILE",
+        "Certificates in this list are revoked, those of servers too",
+    )
+    .long("PEM. It is read anew when it changes."),
     Setting::value("token-file", "FILE", "Show the token in this file")
         .long("It is read for each connection, so that it can be exchanged."),
+    Setting::value(
+        "token",
+        "TOKEN",
+        "The token itself, where there is no file for it",
+    )
+    .secret(),
 ];
 
+/// What a client shows, and whom it trusts.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSettings {
+    /// Its certificates.
+    pub tls: ClientFiles,
+    /// Its token.
+    pub token: Option<Bearer>,
+}
+
+impl ClientSettings {
+    /// Reads [`CLIENT`]. What is wrong is noted in `values`.
+    pub fn from_values(values: &mut Values) -> Self {
+        let ca = values.optional("tls-ca", file);
+        let certificate = values.optional("tls-cert", file);
+        let key = values.optional("tls-key", file);
+        let revoked = values.optional("tls-crl", file);
+        needs(values, &[("tls-cert", "tls-key"), ("tls-key", "tls-cert")]);
+        needs(values, &[("tls-crl", "tls-ca")]);
+        if values.keep_strongest(&["token-file", "token"]).len() > 1 {
+            values.mistake("token-file", "there is --token already; give one of them");
+        }
+        let from_file = values.optional("token-file", |text| Bearer::file(file(text)?));
+        let itself = values.optional("token", |text| Bearer::value(secret(text)));
+        Self {
+            tls: ClientFiles {
+                ca,
+                own: certificate.zip(key),
+                revoked,
+            },
+            token: from_file.or(itself),
+        }
+    }
+}
+
+/// A listener's setting, and the address if it is on.
+pub type Listener = (&'static str, Option<SocketAddr>);
+
+/// Notes in `values` listeners that everybody in the network could use.
+pub fn refuse_open_listeners(values: &mut Values, listeners: &[Listener], advice: &str) {
+    for (setting, address) in listeners {
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+            let problem = format!(
+                "{address} is open to the network, and everybody in it would get in; {advice}, or --insecure if \
+                 that is meant"
+            );
+            values.mistake(setting, &problem);
+        }
+    }
+}
+
 /// What a server asks of its callers.
+#[cfg(feature = "tokens")]
 #[derive(Debug, Clone, Default)]
 pub struct ServerSettings {
     /// How it is encrypted, if it is.
@@ -81,9 +158,7 @@ pub struct ServerSettings {
     pub insecure: bool,
 }
 
-/// A listener's setting, and the address if it is on.
-pub type Listener = (&'static str, Option<SocketAddr>);
-
+#[cfg(feature = "tokens")]
 impl ServerSettings {
     /// Reads [`SERVER`]. What is wrong is noted in `values`: also a listener that everybody in the network
     /// could use.
@@ -105,9 +180,11 @@ impl ServerSettings {
         if values.is_on_command_line("tls-client-auth") {
             needs(values, &[("tls-client-auth", "tls-client-ca")]);
         }
-        let keys = values.list("token-key-file", |path| TokenKey::read(&file(path)?));
+        let mut keys = values.list("token-key-file", |path| TokenKey::read(&file(path)?));
+        keys.extend(values.optional("token-key", |text| TokenKey::parse(secret(text))));
         let audience = values.optional("token-audience", crate::settings::label);
-        if audience.is_some() {
+        let has_keys = values.is_given("token-key-file") || values.is_given("token-key");
+        if audience.is_some() && !has_keys {
             needs(values, &[("token-audience", "token-key-file")]);
         }
         let tls = certificate.zip(key).map(|(certificate, key)| ServerFiles {
@@ -119,7 +196,6 @@ impl ServerSettings {
                 optional,
             }),
         });
-        let has_keys = values.is_given("token-key-file");
         let settings = Self {
             tls,
             tokens: has_keys.then(|| Tokens::new(keys, audience)),
@@ -129,17 +205,10 @@ impl ServerSettings {
         if !has_tls
             && !has_keys
             && !settings.insecure
-            && values.is_known(&["insecure", "tls-cert", "token-key-file"])
+            && values.is_known(&["insecure", "tls-cert", "token-key-file", "token-key"])
         {
-            for (setting, address) in listeners {
-                if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
-                    let problem = format!(
-                        "{address} is open to the network, and everybody in it would get in; give --tls-cert and \
-                         --tls-client-ca, or --token-key-file (see `pantelegraph keys`), or --insecure if that is meant"
-                    );
-                    values.mistake(setting, &problem);
-                }
-            }
+            let advice = "give --tls-cert and --tls-client-ca, or --token-key-file (see `pantelegraph keys`)";
+            refuse_open_listeners(values, listeners, advice);
         }
         settings
     }
@@ -192,4 +261,8 @@ fn file(text: &str) -> Result<PathBuf, String> {
         return Err("a path cannot contain a zero byte".to_owned());
     }
     Ok(PathBuf::from(text))
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.trim().as_bytes().to_vec())
 }

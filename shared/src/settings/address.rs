@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use url::Url;
 
-/// The URL of a station, without TLS, user and fragment.
+/// The URL of a station, without user and fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StationUrl {
     /// The URL.
@@ -13,12 +13,25 @@ pub struct StationUrl {
     pub has_port: bool,
 }
 
-/// Reads the URL of a station: `http://HOST:PORT` or `ws://HOST:PORT/PATH`.
+impl StationUrl {
+    /// Whether the connection is to be encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        is_encrypted(&self.url)
+    }
+}
+
+/// Whether a URL of this scheme is to be encrypted.
+pub fn is_encrypted(url: &Url) -> bool {
+    matches!(url.scheme(), "https" | "wss")
+}
+
+/// Reads the URL of a station: `http://HOST:PORT` or `ws://HOST:PORT/PATH`, encrypted with `https` or
+/// `wss`.
 ///
 /// # Errors
 /// When it is something else.
 pub fn parse_station_url(text: &str) -> Result<StationUrl, String> {
-    let url = parse_plain_url(text, &["http", "ws"])?;
+    let url = parse_plain_url(text, &["http", "ws", "https", "wss"])?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("user and password in this address are not supported; remove them".to_owned());
     }
@@ -43,9 +56,9 @@ pub fn parse_plain_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
         return Err(format!("no scheme; begin with {first}://"));
     };
     let scheme = scheme.to_ascii_lowercase();
-    if ["https", "wss", "grpcs"].contains(&scheme.as_str()) {
+    if ["https", "wss", "grpcs"].contains(&scheme.as_str()) && !schemes.contains(&"https") {
         return Err(format!(
-            "TLS is not supported yet; use {first}:// within a trusted network"
+            "TLS is not supported for this address; use {first}:// within a trusted network"
         ));
     }
     if !schemes.contains(&scheme.as_str()) {
@@ -124,8 +137,7 @@ mod tests {
         }
         for text in [
             "host:50051",
-            "https://host",
-            "wss://host",
+            "grpcs://host",
             "ftp://host",
             "http://",
             "http:///x",
@@ -138,11 +150,6 @@ mod tests {
         ] {
             assert!(parse_station_url(text).is_err(), "{text}");
         }
-        assert!(
-            parse_station_url("https://h")
-                .unwrap_err()
-                .contains("TLS is not supported yet")
-        );
     }
 
     #[test]

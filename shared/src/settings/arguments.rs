@@ -51,7 +51,8 @@ pub(super) fn read(
     if matches.get_flag(PRINT_CONFIG) {
         values.ask_to_print();
     }
-    let given = program.settings().filter_map(|setting| {
+    let given = program.settings().filter(|setting| !setting.secret);
+    let given = given.filter_map(|setting| {
         let texts = matches.get_many::<OsString>(setting.key)?;
         Some((setting, texts.cloned().collect()))
     });
@@ -127,7 +128,15 @@ fn note(program: &'static Program, error: &clap::Error, culprit: &str, values: &
                        spaces needs quotes";
         return values.cannot_read(Mistake::at(place, problem));
     }
-    let advice = match program.nearest(key) {
+    let setting = program.setting(key);
+    if let Some(setting) = setting.filter(|setting| culprit.starts_with("--") && setting.secret) {
+        let problem = format!(
+            "is a secret, which others could read on a command line; put it into the variable {}",
+            setting.variable(program)
+        );
+        return values.fail(setting.key, Mistake::at(place, problem));
+    }
+    let advice = match program.nearest(key).filter(|setting| !setting.secret) {
         Some(setting) => format!("no such flag; did you mean --{}?", setting.key),
         None => "no such flag".to_owned(),
     };
@@ -166,6 +175,7 @@ fn command(program: &'static Program, for_completion: bool) -> Command {
     let settings = groups.flat_map(|(heading, settings)| {
         settings
             .iter()
+            .filter(|setting| !setting.secret)
             .map(move |setting| argument(setting, heading, for_completion))
     });
     let own = |name| Arg::new(name).long(name).help_heading(OWN_HEADING);

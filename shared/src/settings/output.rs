@@ -25,6 +25,16 @@ pub(super) fn after_help(program: &Program) -> String {
     for (code, meaning) in program.exit_codes {
         let _ = writeln!(text, "  {code:>3}  {meaning}");
     }
+    let mut secrets = program
+        .settings()
+        .filter(|setting| setting.secret)
+        .peekable();
+    if secrets.peek().is_some() {
+        text.push_str("\nSecrets, which have a variable and no flag:\n");
+    }
+    for setting in secrets {
+        let _ = writeln!(text, "  {}  {}", setting.variable(program), setting.help);
+    }
     text.truncate(text.trim_end().len());
     text
 }

@@ -26,7 +26,7 @@ pub struct Setting {
     pub help: &'static str,
     /// More help, or nothing.
     pub long_help: &'static str,
-    /// Whether its value is never shown.
+    /// Whether its value is never shown, nor taken from the command line.
     pub secret: bool,
 }
 
@@ -76,7 +76,8 @@ impl Setting {
         Self { long_help, ..self }
     }
 
-    /// With a value that is never shown.
+    /// With a value that is never shown, and never taken from the command line, where everybody on the
+    /// machine could read it.
     pub const fn secret(self) -> Self {
         Self {
             secret: true,

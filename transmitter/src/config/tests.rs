@@ -232,8 +232,8 @@ fn addresses_that_fit_nothing_say_what_to_write() {
             "grpc=http://h:1 or rest=http://h:1",
         ),
         ("grpc", "ws://h", "add --transport websocket"),
-        ("grpc", "https://h", "TLS is not supported yet"),
-        ("websocket", "wss://h", "TLS is not supported yet"),
+        ("grpc", "https://h", "TLS is not supported"),
+        ("websocket", "wss://h", "TLS is not supported"),
         ("grpc", "h:50051", "begin with http://"),
         ("grpc", "grpc=ws://h", "grpc needs an http:// address"),
         ("rest", "http://h:1/v1", "without one"),
@@ -321,7 +321,7 @@ fn values_out_of_range_are_mistakes() {
     }
     assert!(mistakes(&["--command", "ffmpeg 'x"])[0].contains("a quote is not closed"));
     assert!(mistakes(&["--folder", "x", "--include", "[a"])[0].contains("not a pattern"));
-    assert!(mistakes(&["--snapshot-url", "https://x"])[0].contains("TLS is not supported yet"));
+    assert!(mistakes(&["--snapshot-url", "https://x"])[0].contains("TLS is not supported"));
 }
 
 #[test]

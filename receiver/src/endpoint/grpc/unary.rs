@@ -109,6 +109,7 @@ pub(super) fn status_of(reject: &Reject) -> Status {
         RejectReason::Unavailable => Code::Unavailable,
         RejectReason::Internal => Code::Internal,
         RejectReason::Superseded => Code::Aborted,
+        RejectReason::Forbidden => Code::PermissionDenied,
         RejectReason::UnknownMessage => Code::Unimplemented,
         RejectReason::Protocol | RejectReason::UnknownImage => Code::FailedPrecondition,
         RejectReason::Truncated

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::{CertificateError, ClientConfig, Error, version};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
@@ -22,6 +22,8 @@ pub struct ClientFiles {
     pub ca: Option<PathBuf>,
     /// What this side shows: its certificate and the private key to it.
     pub own: Option<(PathBuf, PathBuf)>,
+    /// Which certificates that [`Self::ca`] has signed are revoked.
+    pub revoked: Option<PathBuf>,
 }
 
 impl ClientFiles {
@@ -33,6 +35,7 @@ impl ClientFiles {
         self.ca
             .iter()
             .chain(own)
+            .chain(&self.revoked)
             .map(|path| Look::at(path))
             .collect()
     }
@@ -172,6 +175,9 @@ impl ClientTls {
             Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. }) => {
                 format!("the certificate of {host} is not valid yet; compare the clocks")
             }
+            Error::InvalidCertificate(E::Revoked) => {
+                format!("the certificate of {host} is revoked (--tls-crl)")
+            }
             Error::InvalidMessage(_) => format!("{host} does not speak TLS at this port"),
             Error::AlertReceived(alert) => format!("{host} turned this side down: {alert:?}"),
             other => other.to_string(),
@@ -185,10 +191,18 @@ fn load(files: &ClientFiles) -> Result<ClientConfig, TlsError> {
         Some(path) => files::roots(path)?,
         None => files::system_roots()?,
     };
-    let builder = ClientConfig::builder_with_provider(suites::provider())
+    let provider = suites::provider();
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13])
-        .map_err(|error| TlsError::Unusable(error.to_string()))?
-        .with_root_certificates(roots);
+        .map_err(|error| TlsError::Unusable(error.to_string()))?;
+    let mut verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+    if let Some(path) = &files.revoked {
+        verifier = verifier.with_crls(files::lists(path)?);
+    }
+    let verifier = verifier
+        .build()
+        .map_err(|error| TlsError::Unusable(error.to_string()))?;
+    let builder = builder.with_webpki_verifier(verifier);
     let mut config = match &files.own {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {

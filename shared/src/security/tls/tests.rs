@@ -137,7 +137,12 @@ impl World {
                 self.path(&format!("{name}.key")),
             )
         });
-        ClientTls::open(ClientFiles { ca: Some(ca), own }).unwrap()
+        ClientTls::open(ClientFiles {
+            ca: Some(ca),
+            own,
+            revoked: None,
+        })
+        .unwrap()
     }
 }
 
@@ -290,6 +295,29 @@ async fn a_client_tells_what_is_wrong_with_the_server() {
     assert!(wrong_ca.contains("not signed by the CA in"), "{wrong_ca}");
     let no_name = words(&client, "not a name").await;
     assert!(no_name.contains("no name"), "{no_name}");
+}
+
+#[tokio::test]
+async fn a_client_stays_away_from_a_revoked_server() {
+    let world = World::new("ca");
+    world.revoke(&[]);
+    let client = ClientTls::open(ClientFiles {
+        ca: Some(world.path("ca.pem")),
+        own: None,
+        revoked: Some(world.path("revoked.pem")),
+    })
+    .unwrap();
+    let server = {
+        let files = ServerFiles {
+            clients: None,
+            ..world.server_files(false)
+        };
+        ServerTls::open(files, &[H2]).unwrap()
+    };
+    assert!(meet(&server, &client, "gw.test").await.1.is_ok());
+    world.revoke(&[0]);
+    let error = meet(&server, &client, "gw.test").await.1.unwrap_err();
+    assert!(error.to_string().contains("is revoked"), "{error}");
 }
 
 #[tokio::test]

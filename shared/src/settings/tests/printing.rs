@@ -46,17 +46,38 @@ fn printed_settings_read_back_as_the_same_settings() {
 #[test]
 fn secrets_and_passwords_are_never_shown() {
     let sources = Sources {
-        args: &["--token", "hunter2", "--print-config"],
-        environment: &[("PROBE_SOURCE_URL", "ftp://me:hunter3@host/x")],
+        args: &["--print-config"],
+        environment: &[
+            ("PROBE_TOKEN", "hunter2"),
+            ("PROBE_SOURCE_URL", "ftp://me:hunter3@host/x"),
+        ],
         ..Sources::default()
     };
     let text = sources.mistakes().join("\n") + &sources.values().printed().unwrap();
     assert!(!text.contains("hunter"), "{text}");
     assert!(
-        text.contains("--token *** (command line): \"***\" is too long"),
+        text.contains("PROBE_TOKEN=*** (environment): \"***\" is too long"),
         "{text}"
     );
     assert!(text.contains("ftp://me:***@host/x"), "{text}");
+}
+
+#[test]
+fn a_command_line_holds_no_secrets() {
+    for args in [&["--token", "hunter2"][..], &["--token=hunter2"]] {
+        let sources = Sources {
+            args,
+            ..Sources::default()
+        };
+        let mistakes = sources.mistakes();
+        assert_eq!(
+            mistakes,
+            [
+                "--token (command line): is a secret, which others could read on a command line; put it into \
+                 the variable PROBE_TOKEN"
+            ]
+        );
+    }
 }
 
 #[test]

@@ -103,6 +103,12 @@ impl Door {
         &self.guests
     }
 
+    /// Tells the operator of somebody who was let in and then turned away, as of the others: without a
+    /// line for each of a crowd.
+    pub fn tell(&self, words: std::fmt::Arguments<'_>) {
+        self.log.note(words);
+    }
+
     /// Hands every connection to `serve` until stopped.
     pub async fn run<F, S>(self, listener: TcpListener, tls: Option<Arc<ServerTls>>, serve: S)
     where

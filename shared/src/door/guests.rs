@@ -74,7 +74,8 @@ impl Guests {
         let peer = network(address);
         let mut table = self.table.lock();
         let of_peer = table.peers.get(&peer).map_or(0, BTreeSet::len);
-        if of_peer >= self.bounds.per_peer {
+        // Gateways on this machine bring the connections of many.
+        if of_peer >= self.bounds.per_peer && !peer.is_loopback() {
             let leaving = table.spare_of(peer).ok_or(Crowd::OfPeer)?;
             table.send_away(leaving);
         } else if table.newcomers.len() >= self.bounds.newcomers
@@ -338,6 +339,15 @@ mod tests {
         let mapped = of("::ffff:192.0.2.1").unwrap();
         let _mapped = mapped.begin();
         assert_eq!(of("192.0.2.1").unwrap_err(), Crowd::OfPeer);
+    }
+
+    #[test]
+    fn this_machine_has_no_share() {
+        let guests = guests(100, 1, 1);
+        for _ in 0..10 {
+            let place = guests.enter([127, 0, 0, 1].into()).unwrap();
+            std::mem::forget(place.begin());
+        }
     }
 
     #[tokio::test]

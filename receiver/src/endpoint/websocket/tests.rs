@@ -34,7 +34,8 @@ async fn start_holding(endpoint: Endpoint, io: DuplexStream, memory: Holder) -> 
     let buffers = Buffers::new(1 << 20, &window, Role::Server);
     let stream = buffers.metered(io, memory.clone(), false);
     let socket = buffers.socket(stream).await;
-    tokio::spawn(serve(endpoint, socket, buffers, memory))
+    let serving = async move { serve(endpoint, socket, buffers, memory, &Caller::Anyone).await };
+    tokio::spawn(serving)
 }
 
 fn message(message: ClientMessage) -> Message {

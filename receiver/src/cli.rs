@@ -58,9 +58,9 @@ pub static PROGRAM: Program = Program {
       --tls-cert gw/cert.pem --tls-key gw/key.pem --tls-client-ca gw/ca.pem \
       --data /srv/images
 
-  For those that show a token, all transports on one port:
-    pantelegraph-receiver --listen-all 0.0.0.0:8443 --tls-cert gw/cert.pem \
-      --tls-key gw/key.pem --token-key-file token.pub
+  The same with all transports on one port:
+    pantelegraph-receiver --grpc-listen off --http-listen off --listen-all 0.0.0.0:8443 \
+      --tls-cert gw/cert.pem --tls-key gw/key.pem --tls-client-ca gw/ca.pem
 
   For everybody in a network that is trusted:
     pantelegraph-receiver --grpc-listen 0.0.0.0:50051 --http-listen 0.0.0.0:8080 --insecure

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use shared::door::{self, InFlight};
 use shared::security::access::Caller;
+use tokio_util::sync::CancellationToken;
 
 /// A connection's place among those that are allowed, and in memory. It goes with the requests of the
 /// connection, because what a request turns into, a WebSocket, may outlive the HTTP connection.
@@ -27,6 +28,11 @@ impl Place {
         Self {
             inner: Arc::new((place, seat)),
         }
+    }
+
+    /// Is cancelled when the connection, and whatever it has become, has to leave.
+    pub fn gone(&self) -> CancellationToken {
+        self.inner.0.gone().clone()
     }
 
     /// A request has been let in: the connection is busy until what this returns is dropped.

@@ -54,8 +54,14 @@ pub struct Endpoint {
 const SKIPPABLE: usize = 4;
 
 /// Serves a session on a connection that a client made and whose handshake is done.
-pub async fn serve_upgraded<S>(endpoint: Endpoint, stream: S, caller: &Caller)
-where
+///
+/// It ends when `gone` is cancelled.
+pub async fn serve_upgraded<S>(
+    endpoint: Endpoint,
+    stream: S,
+    caller: &Caller,
+    gone: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
@@ -64,7 +70,8 @@ where
     let buffers = Buffers::new(limit, &window, Role::Server);
     let stream = buffers.metered(stream, memory.clone(), false);
     let socket = buffers.socket(stream).await;
-    serve(endpoint, socket, buffers, memory, caller).await;
+    let proof = Proof { caller, gone };
+    serve(endpoint, socket, buffers, memory, proof).await;
     drop(window);
 }
 
@@ -92,7 +99,11 @@ where
         .map_err(|error| error.to_string())?;
     let endpoint = endpoint.clone();
     Ok(async move {
-        serve(endpoint, socket, buffers, memory, &caller).await;
+        let proof = Proof {
+            caller: &caller,
+            gone: CancellationToken::new(),
+        };
+        serve(endpoint, socket, buffers, memory, proof).await;
         drop((window, seat));
     })
 }
@@ -192,6 +203,7 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     // Held until the session has ended.
     let place = request.extensions_mut().remove::<Place>();
     let busy = place.as_ref().map(Place::begin);
+    let gone = place.as_ref().map(Place::gone).unwrap_or_default();
     let Some(caller) = request.extensions_mut().remove::<Caller>() else {
         // Whoever has not passed the gate is not let in.
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -200,7 +212,7 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     tasks.spawn(async move {
         match upgraded.await {
             Ok(upgraded) => {
-                serve_upgraded(endpoint, TokioIo::new(upgraded), &caller).await;
+                serve_upgraded(endpoint, TokioIo::new(upgraded), &caller, gone).await;
             }
             Err(error) => tracing::debug!("websocket upgrade: {error}"),
         }
@@ -218,13 +230,20 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     response
 }
 
+/// Who is at the other end, and as long as what.
+struct Proof<'a> {
+    caller: &'a Caller,
+    /// Cancelled when that holds no more.
+    gone: CancellationToken,
+}
+
 /// Runs one session over a WebSocket, whichever side dialled.
 async fn serve<S>(
     endpoint: Endpoint,
     mut socket: WebSocketStream<MeteredStream<S>>,
     buffers: Buffers,
     memory: Holder,
-    caller: &Caller,
+    Proof { caller, gone }: Proof<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -254,6 +273,10 @@ async fn serve<S>(
             }
             () = &mut expired => {
                 break Some(Ending::Close(CloseCode::Policy, EXPIRED.to_owned()));
+            }
+            () = gone.cancelled() => {
+                let reason = "the certificate is good no more, or others need the connection's place";
+                break Some(Ending::Close(CloseCode::Policy, reason.to_owned()));
             }
             // Nobody waits for memory while holding some.
             () = memory.pressed() => {

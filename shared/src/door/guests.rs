@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bounds, network};
+use crate::security::tls::Ended;
 
 /// Everybody who has a place.
 #[derive(Debug)]
@@ -101,6 +102,7 @@ impl Guests {
             guests: Arc::clone(self),
             number,
             gone,
+            watched: OnceLock::new(),
         })))
     }
 
@@ -210,12 +212,27 @@ struct Seat {
     guests: Arc<Guests>,
     number: u64,
     gone: CancellationToken,
+    /// Watches over the client's certificate.
+    watched: OnceLock<Ended>,
 }
 
 impl Place {
-    /// Is cancelled when the connection has to leave for others.
+    /// Is cancelled when the connection has to leave: for others, or because the certificate that it
+    /// came with is good no more. Whatever the connection becomes ends then.
     pub fn gone(&self) -> &CancellationToken {
         &self.0.gone
+    }
+
+    /// Whether it has left for others.
+    pub(super) fn has_given_way(&self) -> bool {
+        let table = self.0.guests.table.lock();
+        !table.guests.contains_key(&self.0.number)
+    }
+
+    /// Watches over the certificate for as long as the place is taken.
+    pub(super) fn watch(&self, ended: Ended) {
+        // There is one handshake for each connection.
+        let _ = self.0.watched.set(ended);
     }
 
     /// A request of it has been let in: until what this returns is dropped, it has something to do.

@@ -230,6 +230,10 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     response
 }
 
+/// Unauthorized, as the registry of close codes has it
+/// (<https://www.iana.org/assignments/websocket/websocket.xhtml>).
+const UNAUTHORIZED: CloseCode = CloseCode::Library(3000);
+
 /// Who is at the other end, and as long as what.
 struct Proof<'a> {
     caller: &'a Caller,
@@ -272,11 +276,11 @@ async fn serve<S>(
                 break Some(Ending::Close(CloseCode::Again, REVOKED.to_owned()));
             }
             () = &mut expired => {
-                break Some(Ending::Close(CloseCode::Policy, EXPIRED.to_owned()));
+                break Some(Ending::Close(UNAUTHORIZED, EXPIRED.to_owned()));
             }
             () = gone.cancelled() => {
                 let reason = "the certificate is good no more, or others need the connection's place";
-                break Some(Ending::Close(CloseCode::Policy, reason.to_owned()));
+                break Some(Ending::Close(CloseCode::Again, reason.to_owned()));
             }
             // Nobody waits for memory while holding some.
             () = memory.pressed() => {

@@ -26,7 +26,7 @@ async fn sessions_end_when_their_token_does() {
             break end;
         }
     };
-    let (code, reason) = (1008, "Token expired".to_owned());
+    let (code, reason) = (3000, "Token expired".to_owned());
     assert_eq!(closed, End::Closed { code, reason });
     let goodbye = loop {
         match call.next().await {

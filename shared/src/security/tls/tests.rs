@@ -345,8 +345,7 @@ async fn plain_text_and_silence_are_told_apart() {
             .accept(here, DAY, CancellationToken::new())
             .await
             .unwrap_err(),
-        Refused::PlainText,
-        CancellationToken::new()
+        Refused::PlainText
     );
     let (here, there) = tokio::io::duplex(1 << 10);
     drop(there);
@@ -355,8 +354,7 @@ async fn plain_text_and_silence_are_told_apart() {
             .accept(here, DAY, CancellationToken::new())
             .await
             .unwrap_err(),
-        Refused::Gone,
-        CancellationToken::new()
+        Refused::Gone
     );
 }
 

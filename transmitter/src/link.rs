@@ -19,14 +19,17 @@ use crate::limiter::Limiter;
 use crate::outbox::Owed;
 
 mod body;
+mod dial;
 pub mod grpc;
 mod portions;
 pub mod rest;
 pub mod session;
+mod stream;
 mod turn;
 mod unfinished;
 pub mod websocket;
 
+pub use dial::Dialler;
 pub use turn::{Turn, Turns};
 pub use unfinished::{MAX_UNFINISHED, UnfinishedImages};
 
@@ -132,6 +135,8 @@ pub struct Identity {
     pub wire: WireCount,
     /// The receiver's clock: what all connections to it have measured.
     pub clock: SharedClock,
+    /// Makes its connections, and shows who it is.
+    pub dialler: Dialler,
 }
 
 /// Measurements of one receiver's clock, shared by the connections to it.
@@ -172,6 +177,14 @@ pub enum LinkError {
         /// What it did instead.
         problem: String,
     },
+    /// The receiver does not let this station in, until somebody mends that.
+    #[error("{address} does not let this station in: {problem}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// Why, and what to do about it.
+        problem: String,
+    },
     /// The connection was there and is gone.
     #[error("connection lost: {0}")]
     Lost(String),
@@ -186,6 +199,9 @@ pub enum DeliveryError {
     /// The connection is gone; whether the image arrived is not known.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// The receiver does not let this station in. That says nothing of the image.
+    #[error("{0}")]
+    Refused(String),
     /// The image can no longer be read.
     #[error("image cannot be read: {0}")]
     Unreadable(String),

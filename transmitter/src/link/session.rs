@@ -9,7 +9,7 @@ mod sending;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::dial::Denial;
 use super::{AGENT, Identity, LinkError};
 use crate::config::LinkOptions;
 use flow::Flow;
@@ -84,6 +85,8 @@ pub(super) struct Session {
     progress: Mutex<Instant>,
     pub(super) lost: CancellationToken,
     why_lost: Mutex<String>,
+    /// That is because the receiver does not let this station in.
+    refused: AtomicBool,
     /// The receiver has answered everything and closed its side.
     ended: CancellationToken,
     /// This side has said goodbye: nothing more is sent.
@@ -121,6 +124,7 @@ impl Session {
             progress: Mutex::new(Instant::now()),
             lost: CancellationToken::new(),
             why_lost: Mutex::default(),
+            refused: AtomicBool::new(false),
             ended: CancellationToken::new(),
             goodbye: CancellationToken::new(),
         })
@@ -128,6 +132,11 @@ impl Session {
 
     /// Says hello and waits to be welcomed, with a first look at the receiver's clock.
     pub(super) async fn greet(self: &Arc<Self>) -> Result<(), LinkError> {
+        let welcomed = self.be_welcomed().await;
+        welcomed.map_err(|error| self.refusal().unwrap_or(error))
+    }
+
+    async fn be_welcomed(self: &Arc<Self>) -> Result<(), LinkError> {
         let first_pong = self.first_pong.notified();
         // Without a welcome the transport's tasks, which hold this session, must not live on.
         let abandoned = self.lost.clone().drop_guard();
@@ -164,6 +173,19 @@ impl Session {
         let session = Arc::clone(self);
         tokio::spawn(async move { session.watch().await });
         Ok(())
+    }
+
+    /// The receiver's words, and what to do about it.
+    pub(super) fn advise(&self, denial: Denial, words: &str) -> String {
+        self.identity.dialler.advise(denial, words)
+    }
+
+    /// That the receiver does not let this station in, if that ended the session.
+    fn refusal(&self) -> Option<LinkError> {
+        self.refused.load(Ordering::Relaxed).then(|| LinkError::Refused {
+            address: self.address.clone(),
+            problem: self.why_lost.lock().clone(),
+        })
     }
 
     fn protocol(&self, problem: String) -> LinkError {
@@ -272,6 +294,9 @@ impl Session {
     }
 
     fn reason(&self) -> String {
+        if let Some(refusal) = self.refusal() {
+            return refusal.to_string();
+        }
         let why = self.why_lost.lock();
         if why.is_empty() {
             "the transport stopped".to_owned()
@@ -298,6 +323,9 @@ impl Session {
             ServerMessage::Receipt(receipt) => self.answer(receipt.image_id, Ok(receipt)),
             ServerMessage::Reject(reject) => match reject.image_id {
                 Some(id) => self.answer(id, Err(reject)),
+                None if reject.reason == RejectReason::Forbidden => {
+                    self.refuse(self.advise(Denial::Forbidden, &reject.message));
+                }
                 None if reject.reason == RejectReason::Protocol => {
                     self.lose(format!("refused by the receiver: {reject}"));
                 }
@@ -353,10 +381,20 @@ impl Session {
 
     /// The connection is of no more use.
     pub(super) fn lose(&self, reason: String) {
+        self.end_because(reason, false);
+    }
+
+    /// The receiver does not let this station in.
+    pub(super) fn refuse(&self, problem: String) {
+        self.end_because(problem, true);
+    }
+
+    fn end_because(&self, reason: String, refused: bool) {
         {
             let mut why = self.why_lost.lock();
             if why.is_empty() {
                 *why = reason;
+                self.refused.store(refused, Ordering::Relaxed);
             }
         }
         self.lost.cancel();

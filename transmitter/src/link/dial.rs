@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_receiver_is_quoted_by_what_its_answer_has() {
-        let challenge = "Bearer realm=\"x\", error=\"invalid_token\", error_description=\"Token expired\"";
+        let challenge =
+            "Bearer realm=\"x\", error=\"invalid_token\", error_description=\"Token expired\"";
         let with = HeaderMap::from_iter([(
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static(challenge),
@@ -140,7 +141,11 @@ mod tests {
         let status = StatusCode::UNAUTHORIZED;
         let none = HeaderMap::new();
         for (headers, body, words) in [
-            (&with, &b"{\"detail\":\"Missing token\"}"[..], "Missing token"),
+            (
+                &with,
+                &b"{\"detail\":\"Missing token\"}"[..],
+                "Missing token",
+            ),
             (&with, b"<html>", "Token expired"),
             (&none, b"<html>", "HTTP status 401 Unauthorized"),
         ] {

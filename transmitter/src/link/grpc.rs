@@ -25,8 +25,8 @@ use url::Url;
 
 use super::body::MessageBody;
 use super::dial::{Denial, words_of};
-use super::stream::Refusal;
 use super::session::{Session, SessionConnection, queue_length};
+use super::stream::Refusal;
 use super::{AGENT, Connection, Identity, Link, LinkError};
 use crate::config::LinkOptions;
 
@@ -124,11 +124,7 @@ struct Dialled {
     refusal: Refusal,
 }
 
-async fn dial(
-    url: &Url,
-    options: &LinkOptions,
-    identity: &Identity,
-) -> Result<Dialled, LinkError> {
+async fn dial(url: &Url, options: &LinkOptions, identity: &Identity) -> Result<Dialled, LinkError> {
     let unreachable = |problem: String| LinkError::Unreachable {
         address: url.to_string(),
         problem,

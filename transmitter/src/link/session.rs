@@ -182,10 +182,12 @@ impl Session {
 
     /// That the receiver does not let this station in, if that ended the session.
     fn refusal(&self) -> Option<LinkError> {
-        self.refused.load(Ordering::Relaxed).then(|| LinkError::Refused {
-            address: self.address.clone(),
-            problem: self.why_lost.lock().clone(),
-        })
+        self.refused
+            .load(Ordering::Relaxed)
+            .then(|| LinkError::Refused {
+                address: self.address.clone(),
+                problem: self.why_lost.lock().clone(),
+            })
     }
 
     fn protocol(&self, problem: String) -> LinkError {

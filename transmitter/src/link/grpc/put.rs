@@ -126,8 +126,9 @@ impl Connection for PutConnection {
         self.identity.limiter.take(size).await;
         let again = self.identity.unfinished.sent(id, 0, size);
         self.identity.wire.add_image_bytes(size, again);
-        let mut client =
-            proto::transfer_service_client::TransferServiceClient::new(self.dialled.channel.clone());
+        let mut client = proto::transfer_service_client::TransferServiceClient::new(
+            self.dialled.channel.clone(),
+        );
         let shown = MetadataMap::from_headers(self.dialled.shown.clone());
         let request = tonic::Request::from_parts(shown, Default::default(), request);
         let called = tokio::select! {
@@ -145,8 +146,7 @@ impl Connection for PutConnection {
         let retried = matches!(
             &answer,
             Err(DeliveryError::Lost(_) | DeliveryError::Refused(_))
-        )
-            || matches!(&answer, Err(DeliveryError::Rejected(reject)) if reject.retryable);
+        ) || matches!(&answer, Err(DeliveryError::Rejected(reject)) if reject.retryable);
         if !retried {
             self.identity.unfinished.end(id);
         }

@@ -123,11 +123,9 @@ impl RestConnection {
 
     /// No image gets in over this connection.
     fn deny(&self, denial: Denial, answer: &Answer) -> DeliveryError {
-        let words = words_of(answer.status, &answer.headers, &answer.body);
-        self.refusal
-            .set(self.identity.dialler.advise(denial, &words));
+        self.refusal.set(self.advise(denial, answer));
         self.lost.cancel();
-        self.broken(words)
+        self.broken(String::new())
     }
 
     fn broken(&self, problem: String) -> DeliveryError {
@@ -149,11 +147,23 @@ impl RestConnection {
     fn known(&self, answer: Result<Answer, String>) -> Result<Answer, LinkError> {
         let lost = |problem| self.refused().unwrap_or(LinkError::Lost(problem));
         let answer = answer.and_then(Answer::sound).map_err(lost)?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            self.deny(Denial::Unknown, &answer);
-            return Err(lost(String::new()));
+        match Denial::of(answer.status) {
+            None => Ok(answer),
+            Some(Denial::Unknown) => {
+                self.deny(Denial::Unknown, &answer);
+                Err(lost(String::new()))
+            }
+            // Of this request: images may get in all the same.
+            Some(Denial::Forbidden) => Err(LinkError::Refused {
+                address: self.address.clone(),
+                problem: self.advise(Denial::Forbidden, &answer),
+            }),
         }
-        Ok(answer)
+    }
+
+    fn advise(&self, denial: Denial, answer: &Answer) -> String {
+        let words = words_of(answer.status, &answer.headers, &answer.body);
+        self.identity.dialler.advise(denial, &words)
     }
 
     pub(super) async fn look_at_clock(&self) -> Result<(), LinkError> {

@@ -45,6 +45,7 @@ fn identity() -> Identity {
         transmitter: "test".to_owned(),
         wire: Default::default(),
         clock: Default::default(),
+        dialler: Default::default(),
     }
 }
 

@@ -12,10 +12,10 @@ use shared::telemetry::{Counted, chain};
 use shared::wire::{WEBSOCKET_PATH, WEBSOCKET_SUBPROTOCOL};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
 use super::halves::Halves;
 use super::{config, split, start};

@@ -25,6 +25,9 @@ mod portions;
 pub mod rest;
 pub mod session;
 mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
 mod turn;
 mod unfinished;
 pub mod websocket;
@@ -239,21 +242,5 @@ pub fn open(
             Arc::new(websocket::WebSocketLink::new(url, options, identity))
         }
         (Transport::Rest, _) => Arc::new(rest::RestLink::new(url, options, identity)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_error_that_will_not_pass_loses_the_image() {
-        // EMFILE and EIO.
-        for passing in [24, 5] {
-            let error = std::io::Error::from_raw_os_error(passing);
-            assert!(matches!(unreadable(error), DeliveryError::Unavailable(_)));
-        }
-        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
-        assert!(matches!(unreadable(gone), DeliveryError::Unreadable(_)));
     }
 }

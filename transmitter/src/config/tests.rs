@@ -6,6 +6,8 @@ use shared::settings::units::ByteSize;
 use super::*;
 use crate::cli::{CliError, Invocation, parse};
 
+mod security;
+
 fn read(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, CliError> {
     let args = ["pantelegraph-transmitter"]
         .iter()
@@ -211,6 +213,24 @@ fn a_url_belongs_to_the_transport_it_fits() {
             vec![to(Grpc, "http://g:1/"), to(WebSocket, "ws://w:2/v1/stream")],
         ),
         (
+            "grpc,websocket,rest",
+            "https://h",
+            vec![
+                to(Grpc, "https://h:50051/"),
+                to(WebSocket, "wss://h:8080/v1/stream"),
+                to(Rest, "https://h:8080/"),
+            ],
+        ),
+        (
+            "grpc,websocket,rest",
+            "wss://w:443,grpc=http://g,rest=https://r:443",
+            vec![
+                to(Grpc, "http://g:50051/"),
+                to(WebSocket, "wss://w/v1/stream"),
+                to(Rest, "https://r/"),
+            ],
+        ),
+        (
             "grpc,rest",
             "rest=http://r:1",
             vec![to(Grpc, "http://127.0.0.1:50051/"), to(Rest, "http://r:1/")],
@@ -232,10 +252,18 @@ fn addresses_that_fit_nothing_say_what_to_write() {
             "grpc=http://h:1 or rest=http://h:1",
         ),
         ("grpc", "ws://h", "add --transport websocket"),
-        ("grpc", "https://h", "TLS is not supported"),
-        ("websocket", "wss://h", "TLS is not supported"),
+        ("grpc", "wss://h", "add --transport websocket"),
         ("grpc", "h:50051", "begin with http://"),
-        ("grpc", "grpc=ws://h", "grpc needs an http:// address"),
+        (
+            "grpc",
+            "grpc=ws://h",
+            "needs an http:// or https:// address",
+        ),
+        (
+            "rest",
+            "rest=wss://h",
+            "needs an http:// or https:// address",
+        ),
         ("rest", "http://h:1/v1", "without one"),
         ("rest", "soap=http://h:1", "unknown transport \"soap\""),
         ("rest", "http://h:1,rest=http://h:2", "two addresses"),
@@ -251,11 +279,11 @@ fn listening_is_for_websocket_and_needs_no_address() {
     let listening = config(&["--listen", "127.0.0.1:0"]);
     assert_eq!(listening.transports, [WebSocket]);
     assert!(listening.to.is_empty());
-    assert!(mistake(&["--listen", "[::]:1", "--transport", "rest"]).contains("WebSocket only"));
-    assert!(mistake(&["--listen", "[::]:1", "--to", "ws://h"]).contains("remove it or --to"));
+    assert!(mistake(&["--listen", "[::1]:1", "--transport", "rest"]).contains("WebSocket only"));
+    assert!(mistake(&["--listen", "[::1]:1", "--to", "ws://h"]).contains("remove it or --to"));
     assert!(mistake(&["--listen", "8081"]).contains("write 127.0.0.1:8081"));
     let variables = [("TRANSMITTER_TO", "grpc=http://h:1")];
-    assert!(read(&["--file", "x", "--listen", "[::]:1"], &variables).is_ok());
+    assert!(read(&["--file", "x", "--listen", "[::1]:1"], &variables).is_ok());
 }
 
 #[test]

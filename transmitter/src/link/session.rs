@@ -1,6 +1,7 @@
 //! The session protocol as the transmitter speaks it, over any pipe of messages.
 
 mod connection;
+mod ending;
 mod flow;
 mod losses;
 mod pipe;
@@ -175,21 +176,6 @@ impl Session {
         Ok(())
     }
 
-    /// The receiver's words, and what to do about it.
-    pub(super) fn advise(&self, denial: Denial, words: &str) -> String {
-        self.identity.dialler.advise(denial, words)
-    }
-
-    /// That the receiver does not let this station in, if that ended the session.
-    fn refusal(&self) -> Option<LinkError> {
-        self.refused
-            .load(Ordering::Relaxed)
-            .then(|| LinkError::Refused {
-                address: self.address.clone(),
-                problem: self.why_lost.lock().clone(),
-            })
-    }
-
     fn protocol(&self, problem: String) -> LinkError {
         LinkError::Protocol {
             address: self.address.clone(),
@@ -295,18 +281,6 @@ impl Session {
         sent.map_err(|_| LinkError::Lost(self.reason()))
     }
 
-    fn reason(&self) -> String {
-        if let Some(refusal) = self.refusal() {
-            return refusal.to_string();
-        }
-        let why = self.why_lost.lock();
-        if why.is_empty() {
-            "the transport stopped".to_owned()
-        } else {
-            why.clone()
-        }
-    }
-
     /// A message of the receiver.
     pub(super) fn take(&self, message: ServerMessage) {
         *self.heard.lock() = Instant::now();
@@ -379,30 +353,6 @@ impl Session {
         if let Some(waiting) = self.pending.lock().remove(&id) {
             let _ = waiting.send(answer);
         }
-    }
-
-    /// The connection is of no more use.
-    pub(super) fn lose(&self, reason: String) {
-        self.end_because(reason, false);
-    }
-
-    /// The receiver does not let this station in.
-    pub(super) fn refuse(&self, problem: String) {
-        self.end_because(problem, true);
-    }
-
-    fn end_because(&self, reason: String, refused: bool) {
-        {
-            let mut why = self.why_lost.lock();
-            if why.is_empty() {
-                *why = reason;
-                self.refused.store(refused, Ordering::Relaxed);
-            }
-        }
-        self.lost.cancel();
-        self.ended.cancel();
-        self.pending.lock().clear();
-        self.told.forget();
     }
 }
 

@@ -126,12 +126,11 @@ pub fn turned_down(error: &io::Error) -> Option<String> {
         }
         A::CertificateExpired => "renew it (--tls-cert), and compare the clocks",
         A::CertificateRevoked => "get another one (--tls-cert)",
-        A::UnknownCA => "get one from a CA that it trusts (--tls-cert)",
-        A::BadCertificate
-        | A::UnsupportedCertificate
-        | A::CertificateUnknown
-        | A::DecryptError
-        | A::AccessDenied => "its log says why",
+        // A CA of the same name with another key, too.
+        A::UnknownCA | A::DecryptError => "get one from a CA that it trusts (--tls-cert)",
+        A::BadCertificate | A::UnsupportedCertificate | A::CertificateUnknown | A::AccessDenied => {
+            "its log says why"
+        }
         other => return Some(format!("it broke off the encryption: {other:?}")),
     };
     Some(format!(

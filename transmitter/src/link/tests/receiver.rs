@@ -19,8 +19,8 @@ use shared::receipt::{Durability, Receipt, ReceiptStatus, ReceiverTimeline};
 use shared::security::tls::{Accepted, ServerTls};
 use shared::wire::framing::{Deframer, Frame};
 use shared::wire::{
-    ClientMessage, EXCHANGE_PATH, Encoded, Limits, PROTOCOL_VERSION, ServerMessage, Welcome,
-    decode_client, encode_server,
+    ClientMessage, EXCHANGE_PATH, Encoded, Limits, PROTOCOL_VERSION, ServerMessage,
+    WEBSOCKET_SUBPROTOCOL, Welcome, decode_client, encode_server,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -108,10 +108,14 @@ where
     // How a connection ends is the client's to tell.
     match transport {
         Transport::WebSocket => {
+            #[allow(
+                clippy::result_large_err,
+                reason = "tungstenite's callback wants the whole response"
+            )]
             let check = |request: &upgrade::Request, response: upgrade::Response| match door
                 .admit(request.headers(), &serial)
             {
-                Ok(()) => Ok(response),
+                Ok(()) => Ok(with_protocol(response)),
                 Err(words) => Err(denied(words).map(|_| None)),
             };
             if let Ok(socket) = accept_hdr_async(stream, check).await {
@@ -132,6 +136,13 @@ where
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         }
     }
+}
+
+fn with_protocol(mut response: upgrade::Response) -> upgrade::Response {
+    let protocol = http::HeaderValue::from_static(WEBSOCKET_SUBPROTOCOL);
+    let headers = response.headers_mut();
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    response
 }
 
 fn denied(words: &str) -> Response<Bytes> {

@@ -179,7 +179,10 @@ async fn a_certificate_that_the_receiver_turns_down_is_told_of_in_words() {
                 world.client(Some("late")),
                 "down: CertificateExpired; renew it",
             ),
-            (stranger.client(Some("cam-9")), "(--tls-cert)"),
+            (
+                stranger.client(Some("cam-9")),
+                "get one from a CA that it trusts",
+            ),
         ] {
             let error = refused(&receiver, transport, client).await;
             assert!(

@@ -99,7 +99,10 @@ impl Dialler {
             (Denial::Unknown, Some(_)) => "renew the token in --token-file",
             (Denial::Unknown, None) => "show a token with --token-file",
         };
-        format!("{words}; {advice}")
+        match words.is_empty() {
+            true => format!("no reason given; {advice}"),
+            false => format!("{words}; {advice}"),
+        }
     }
 }
 

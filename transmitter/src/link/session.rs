@@ -299,7 +299,8 @@ impl Session {
             ServerMessage::Receipt(receipt) => self.answer(receipt.image_id, Ok(receipt)),
             ServerMessage::Reject(reject) => match reject.image_id {
                 Some(id) => self.answer(id, Err(reject)),
-                None if reject.reason == RejectReason::Forbidden => {
+                // Not about a report of losses, so about everything.
+                None if reject.reason == RejectReason::Forbidden && self.told.is_empty() => {
                     self.refuse(self.advise(Denial::Forbidden, &reject.message));
                 }
                 None if reject.reason == RejectReason::Protocol => {

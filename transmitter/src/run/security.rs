@@ -108,6 +108,36 @@ fn warning(until: SystemTime, now: SystemTime) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Invocation, parse};
+
+    async fn open(to: &str) -> Result<Security, RunError> {
+        let args = [
+            "x",
+            "--file",
+            "x",
+            "--tls-ca",
+            "/nowhere/ca.pem",
+            "--to",
+            to,
+        ];
+        let args = args.into_iter().map(Into::into);
+        let environment = std::collections::BTreeMap::<String, String>::new();
+        match parse(args, &environment, None) {
+            Ok(Invocation::Run(config, _)) => Security::open(&config).await,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_that_are_needed_and_no_good_are_named() {
+        assert!(open("http://127.0.0.1").await.is_ok());
+        let error = open("https://127.0.0.1").await.err().expect("no such file");
+        let words = shared::telemetry::chain(&error);
+        assert!(
+            words.starts_with("the certificates cannot be used: /nowhere/ca.pem: "),
+            "{words}"
+        );
+    }
 
     #[test]
     fn a_certificate_is_warned_of_in_time() {

@@ -91,6 +91,7 @@ impl Rig {
             transmitter: "bench".to_owned(),
             wire: WireCount::default(),
             clock: Default::default(),
+            dialler: Default::default(),
         };
         let link = transmitter::link::open(transport, url, &self.link, &identity);
         self.runtime.block_on(async {

@@ -214,21 +214,20 @@ async fn slow(address: SocketAddr, number: usize, open: &AtomicU64) -> std::io::
         1 => b"GET /v1/images HTTP/1.1\r\nHost: x\r\nX-Slow: ",
         _ => b"",
     };
-    let saying = async {
-        for byte in words.iter().chain(std::iter::repeat(&b'a')) {
-            stream.write_all(&[*byte]).await?;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        Ok(())
-    };
-    let said = if words.is_empty() {
-        let mut byte = [0];
-        stream.read(&mut byte).await.map(|_| ())
-    } else {
-        saying.await
-    };
+    let said = say(&mut stream, words).await;
     open.fetch_sub(1, Ordering::Relaxed);
     said
+}
+
+async fn say(stream: &mut TcpStream, words: &[u8]) -> std::io::Result<()> {
+    if words.is_empty() {
+        return stream.read(&mut [0]).await.map(|_| ());
+    }
+    for byte in words.iter().chain(std::iter::repeat(&b'a')) {
+        stream.write_all(&[*byte]).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 /// Asks and takes it back, as fast as it can (CVE-2023-44487). On an encrypted port it does not get as

@@ -3,6 +3,7 @@
 
 mod accept;
 mod pull;
+mod secure;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,20 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::disk::{Disk, OsDisk};
-use shared::door::{Bounds, Door, Peer};
 use shared::listen::{ListenError, listen};
 use shared::receipt::Durability;
-use shared::security::access::Denied;
-use shared::security::policy::Policy;
-use shared::security::tls::{ClientFiles, ClientTls, H2, HTTP_1_1, ServerTls, TlsError};
-use shared::settings::address::is_encrypted;
+use shared::security::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, CatalogError, sqlite::SqliteCatalog};
 use crate::config::Config;
-use crate::endpoint::gate::{Gate, Served};
+use crate::endpoint::gate::Served;
 use crate::endpoint::{grpc, http, rest, websocket};
 use crate::intake::{Intake, Parts};
 use crate::metrics::ReceiverMetrics;
@@ -130,9 +127,6 @@ pub struct Receiver {
 /// Time for connections that were cut to leave, and then for what they leave to be kept.
 const CUTTING: Duration = Duration::from_millis(500);
 
-/// Connections without a request yet, at most.
-const MAX_NEWCOMERS: usize = 512;
-
 /// Time between looks for room in the store.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -148,7 +142,7 @@ impl Receiver {
     /// # Errors
     /// When the data folder, the store or the catalogue cannot be used.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
-        let tls = Tls::open(&config)?;
+        let tls = secure::Tls::open(&config)?;
         let metrics = ReceiverMetrics::new(env!("CARGO_PKG_VERSION"));
         let (store, catalog, lock) = open(&config).await?;
         let intake = Intake::new(Parts {
@@ -178,8 +172,8 @@ impl Receiver {
             tasks: tasks.clone(),
         };
         let cut = CancellationToken::new();
-        let door = door(&config, &metrics, &stop, &cut, &tasks);
-        let gate = gate(&config, &metrics, &door);
+        let door = secure::door(&config, &metrics, &stop, &cut, &tasks);
+        let gate = secure::gate(&config, &metrics, &door);
         let budget = Arc::clone(intake.budget());
         let server_tls = tls.server.clone();
         let acceptor = accept::Acceptor::new(&config, door, server_tls, budget, stop.clone());
@@ -282,66 +276,6 @@ impl Receiver {
             tracing::warn!(%error, "the next start looks through the images of the last days");
         }
     }
-}
-
-/// What encrypts.
-struct Tls {
-    /// Connections that come in.
-    server: Option<Arc<ServerTls>>,
-    /// Those that are made to transmitters that listen.
-    client: Option<Arc<ClientTls>>,
-}
-
-impl Tls {
-    fn open(config: &Config) -> Result<Self, TlsError> {
-        let files = config.security.tls.as_ref();
-        let server = files.map(|files| ServerTls::open(files.clone(), &[H2, HTTP_1_1]));
-        let client = config.pull.iter().any(is_encrypted).then(|| {
-            // Those who sign the certificates of transmitters that come sign those of the others, too.
-            let clients = files.and_then(|files| files.clients.as_ref());
-            ClientTls::open(ClientFiles {
-                ca: clients.map(|clients| clients.ca.clone()),
-                own: files.map(|files| (files.certificate.clone(), files.key.clone())),
-                revoked: clients.and_then(|clients| clients.revoked.clone()),
-            })
-        });
-        Ok(Self {
-            server: server.transpose()?,
-            client: client.transpose()?,
-        })
-    }
-}
-
-/// Lets connections in.
-fn door(
-    config: &Config,
-    metrics: &ReceiverMetrics,
-    stop: &CancellationToken,
-    cut: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Door {
-    let limits = &config.limits;
-    let bounds = Bounds {
-        connections: limits.max_connections,
-        per_peer: config.max_connections_per_peer,
-        newcomers: (limits.max_connections / 2).clamp(1, MAX_NEWCOMERS),
-        handshake: config.handshake_timeout,
-    };
-    let metrics = metrics.clone();
-    let refused = move |reason| metrics.refused(reason);
-    Door::new(bounds, stop.clone(), cut.clone(), tasks.clone(), refused)
-}
-
-/// Lets requests in.
-fn gate(config: &Config, metrics: &ReceiverMetrics, door: &Door) -> Gate {
-    let security = &config.security;
-    let policy = Policy::new(security.tokens.clone(), security.asks_certificates());
-    let (metrics, door) = (metrics.clone(), door.clone());
-    let refusals = move |peer: &Peer, denied: &Denied| {
-        metrics.refused(denied.key());
-        door.tell(format_args!("{} is turned away: {denied}", peer.address));
-    };
-    Gate::new(policy, config.open_metrics, Arc::new(refusals))
 }
 
 /// What a receiver keeps things in. The lock is `None` when the store holds it.

@@ -259,6 +259,8 @@ fn what_only_a_receiver_needs_is_not_in_a_transmitter() {
         "async-graphql",
         "tonic-health",
         "reqwest",
+        "jsonwebtoken",
+        "rcgen",
         "rusqlite",
         "libsqlite3-sys",
         "axum",
@@ -317,6 +319,33 @@ fn files_can_be_read_in_one_sitting() {
             source.path
         );
     }
+}
+
+/// What alerts and dashboards ask for is there, by its name.
+#[test]
+fn figures_that_are_watched_exist() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let own = read("receiver/src/metrics.rs");
+    let of_transmitter = read("transmitter/src/status/metrics.rs");
+    let mut found = 0;
+    for file in [
+        "deploy/prometheus/alerts.yml",
+        "deploy/prometheus/alerts.test.yml",
+        "deploy/grafana/pantelegraph.json",
+    ] {
+        let text = read(file);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter(|word| word.starts_with("pantelegraph_")) {
+            let name = name.trim_end_matches("_bucket");
+            let exists = match name.strip_prefix("pantelegraph_transmitter_") {
+                Some(rest) => of_transmitter.contains(&format!("\"{rest}\"")),
+                None => own.contains(&format!("\"{name}\"")),
+            };
+            assert!(exists, "{file} asks for {name}");
+            found += 1;
+        }
+    }
+    assert!(found > 40, "{found}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Who may call what, for all that this receiver serves: asked once for each request, before anything
 //! is done for it.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -59,7 +60,10 @@ fn need_of_grpc(path: &str) -> Need {
 }
 
 /// Hears of those who are turned away: who, a word for figures, and why.
-pub type Refusals = dyn Fn(&Peer, &Denied) + Send + Sync;
+pub type Refusals = dyn Fn(&Peer, &'static str, &dyn fmt::Display) + Send + Sync;
+
+/// The word for pages of other origins.
+const FOREIGN: &str = "foreign-origin";
 
 /// Lets requests in, or turns them away.
 #[derive(Clone)]
@@ -91,7 +95,11 @@ impl Gate {
             Need::Scope(scope) => caller.may(scope).map(|()| caller),
             Need::Known | Need::Nothing => Ok(caller),
         });
-        admitted.inspect_err(|denied| (self.refusals)(peer, denied))
+        admitted.inspect_err(|denied| (self.refusals)(peer, denied.key(), denied))
+    }
+
+    fn tell_of_page(&self, peer: &Peer) {
+        (self.refusals)(peer, FOREIGN, &"a page of another origin asks");
     }
 }
 
@@ -148,6 +156,10 @@ impl Served {
                     }
                 }
             }
+            (_, Some(_)) if is_foreign(&request) => {
+                self.gate.tell_of_page(&peer);
+                attended(refuse_page(request.map(Body::new)).await, None)
+            }
             (_, Some(router)) => {
                 let need = need_of_http(request.method(), path, self.gate.open_metrics);
                 match self.gate.admit(&request, &peer, need) {
@@ -165,6 +177,24 @@ impl Served {
             }
             (_, None) => attended(StatusCode::NOT_FOUND.into_response(), None),
         }
+    }
+}
+
+/// Whether a page of somebody else's asks. Browsers send it without asking first what this side thinks
+/// of that: WebSockets, and POST with plain text.
+fn is_foreign<B>(request: &Request<B>) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else {
+        return false;
+    };
+    let host = request.uri().authority().map(http::uri::Authority::as_str);
+    let host = host.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
+    let page = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"));
+    match (page, host) {
+        (Some((_, page)), Some(host)) => !page.eq_ignore_ascii_case(host),
+        _ => true,
     }
 }
 
@@ -198,12 +228,26 @@ pub fn problem_of(denied: &Denied) -> Problem {
 }
 
 async fn refuse(denied: &Denied, request: Request<Body>) -> Response {
-    let (parts, mut body) = request.into_parts();
-    let mut response = problem_of(denied).about(parts.uri.path()).into_response();
+    let problem = problem_of(denied).about(request.uri().path());
+    let mut response = problem.into_response();
     if let Ok(challenge) = HeaderValue::try_from(denied.challenge()) {
         let headers = response.headers_mut();
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
+    turn_down(request, response).await
+}
+
+async fn refuse_page(request: Request<Body>) -> Response {
+    let status = StatusCode::FORBIDDEN;
+    let detail = "pages of other origins are not let in";
+    let problem = Problem::new(status, FOREIGN, "a page of another origin", detail);
+    let response = problem.about(request.uri().path()).into_response();
+    turn_down(request, response).await
+}
+
+/// Sees to the rest of a request that is not let in.
+async fn turn_down(request: Request<Body>, mut response: Response) -> Response {
+    let (parts, mut body) = request.into_parts();
     if parts.headers.contains_key(header::EXPECT) {
         body::close(&mut response);
     } else {
@@ -286,6 +330,28 @@ mod tests {
         assert_eq!(need_of_grpc("/x/Watch"), read);
         assert_eq!(need_of_grpc("/x/Exchange"), upload);
         assert_eq!(need_of_grpc("/x/Delete"), Need::Known);
+    }
+
+    #[test]
+    fn pages_of_others_are_foreign() {
+        let foreign = |origin: Option<&str>| {
+            let request = Request::get("/v1/stream").header("host", "Cam.example:8080");
+            let request = match origin {
+                Some(origin) => request.header("origin", origin),
+                None => request,
+            };
+            is_foreign(&request.body(()).unwrap())
+        };
+        assert!(!foreign(None) && !foreign(Some("http://cam.example:8080")));
+        for origin in [
+            "http://evil.example",
+            "http://cam.example",
+            "http://cam.example:8080.evil.example",
+            "null",
+            "",
+        ] {
+            assert!(foreign(Some(origin)), "{origin}");
+        }
     }
 
     #[test]

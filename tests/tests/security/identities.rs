@@ -183,6 +183,32 @@ async fn losses_and_accounts_are_told_by_those_whose_they_are() {
 }
 
 #[tokio::test]
+async fn pages_of_other_origins_stay_outside() {
+    let station = Station::start(&[]).await;
+    let page = Caller::default().with("origin", "https://evil.example");
+    assert_eq!(upgrade(&page, station.http()).await.unwrap().status, 403);
+    assert_eq!(
+        put_by_rest(&page, station.http(), "").await.unwrap().status,
+        403
+    );
+    let told = page.clone().with("content-type", "text/plain");
+    let told = told
+        .ask(station.http(), Method::POST, "/v1/losses", &b"x"[..])
+        .await
+        .unwrap();
+    assert_eq!(
+        told.json()["type"],
+        "urn:pantelegraph:problem:foreign-origin"
+    );
+    assert_eq!(
+        refused(&Caller::default(), &station, "foreign-origin").await,
+        3
+    );
+    let own = Caller::default().with("origin", &format!("http://{}", station.http()));
+    assert_eq!(upgrade(&own, station.http()).await.unwrap().status, 101);
+}
+
+#[tokio::test]
 async fn each_scope_opens_its_own_doors() {
     let site = Site::start(&[]).await;
     let station = &site.station;

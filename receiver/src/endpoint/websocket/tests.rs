@@ -1,6 +1,7 @@
 //! Sessions with clients that do not read. The clock of these tests runs only when nothing else
 //! does.
 
+use super::buffers::{READ_BUFFER, config};
 use super::*;
 use crate::intake::sample::Rig;
 use shared::clock::UnixNanos;

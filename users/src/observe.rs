@@ -16,10 +16,11 @@ use axum::body::Body;
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use shared::door::Peer;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::connection::Peer;
+use crate::access::Requester;
 use crate::refusal::Code;
 
 /// Header with the id of a call.
@@ -107,6 +108,8 @@ struct Call {
     method: http::Method,
     path: String,
     peer: Option<SocketAddr>,
+    /// Its name, once it is known.
+    caller: Option<String>,
     begin: Instant,
     received: Arc<AtomicU64>,
     sent: u64,
@@ -121,12 +124,14 @@ struct Call {
 impl Call {
     fn begin(request: &Request<Body>, id: HeaderValue) -> Self {
         let kind = request.headers().get(header::CONTENT_TYPE);
+        let peer = request.extensions().get::<Arc<Peer>>();
         let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         Self {
             id,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            peer: request.extensions().get::<Peer>().map(|peer| peer.0),
+            peer: peer.map(|peer| peer.address),
+            caller: None,
             begin: Instant::now(),
             received: Arc::default(),
             sent: 0,
@@ -139,6 +144,8 @@ impl Call {
 
     fn answered(&mut self, response: &Response<Body>) {
         self.status = Some(response.status());
+        let requester = response.extensions().get::<Requester>();
+        self.caller = requester.and_then(Requester::name).map(str::to_owned);
         self.told(response.headers());
     }
 
@@ -176,6 +183,8 @@ impl Drop for Call {
             call = %format_args!("{method}{}", self.path.escape_debug()),
             status = self.outcome(),
             peer = self.peer.map(tracing::field::display),
+            // Escaped: whoever signs tokens chooses names.
+            caller = self.caller.as_ref().map(|name| tracing::field::display(name.escape_debug())),
             ms = self.begin.elapsed().as_secs_f64() * 1_000.0,
             received = self.received.load(Ordering::Relaxed),
             sent = self.sent,

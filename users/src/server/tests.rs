@@ -8,13 +8,14 @@ use tonic_health::pb::health_check_response::ServingStatus as Serving;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::access::Access;
+use crate::access::Anonymous;
 use crate::client::{CallOptions, Client, Failure, Over, StreamResult, client};
 use crate::refusal::Code;
 use crate::user::Draft;
 use crate::wire::SERVICE;
 use shared::security::Secret;
-use shared::security::tokens::TokenKey;
+use shared::security::settings::ServerSettings;
+use shared::security::tokens::{TokenKey, Tokens};
 
 /// Far more than anything here takes; only a test that hangs ends by it.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -32,7 +33,11 @@ fn key() -> TokenKey {
 
 async fn start(config: Config) -> Server {
     let config = Config {
-        access: Access::new(vec![key()]),
+        security: ServerSettings {
+            tokens: Some(Tokens::new(vec![key()], None)),
+            ..ServerSettings::default()
+        },
+        anonymous: Anonymous::Admitted,
         ..config
     };
     let listeners = Listeners::open(&config).await.unwrap();

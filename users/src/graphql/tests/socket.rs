@@ -15,7 +15,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::super::routes_with;
 use super::super::socket::SocketOptions;
 use super::{FAR, input, service, service_with};
-use crate::access::Credentials;
+use crate::access::{Nobody, Requester};
 use crate::chat::{RoomOptions, Saying};
 use crate::service::{Limits, Service};
 use crate::user::Draft;
@@ -124,7 +124,8 @@ async fn create(service: &Service, name: &str) {
         email: "x@example.com".to_owned(),
         ..Draft::default()
     };
-    service.create(Credentials(None), draft).await.unwrap();
+    let nobody = Requester::Nobody(Nobody::ShowedInVain);
+    service.create(&nobody, draft).await.unwrap();
 }
 
 fn next(id: &str, data: Value) -> Value {

@@ -1,5 +1,9 @@
 //! Lets requests in: the same way before every face, which only says no in its own words.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

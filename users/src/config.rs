@@ -133,7 +133,9 @@ impl Config {
             },
             connections: Connections {
                 max: to_usize(values.required("max-connections", count(1_000_000))),
-                max_per_peer: to_usize(values.required("max-connections-per-peer", count(1_000_000))),
+                max_per_peer: to_usize(
+                    values.required("max-connections-per-peer", count(1_000_000)),
+                ),
                 handshake_timeout: values.required(
                     "handshake-timeout",
                     duration_within(Duration::from_millis(100)..=DAY),

@@ -26,9 +26,9 @@ use http::{Method, Uri};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::admission::{Admission, Ending, Manners, admit};
 use crate::refusal::Refusal;
 use crate::service::Service;
-use crate::admission::{Admission, Ending, Manners, admit};
 use problem::Problem;
 
 /// Its routes, and answers for paths and methods that there are none for.

@@ -26,8 +26,8 @@ use tonic_health::server::HealthReporter;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::chat::Room;
 use crate::access::Access;
+use crate::chat::Room;
 use crate::config::{Config, Stopping};
 use crate::directory::{Directory, JournalError};
 use crate::observe::{CALL_ID, ObserveLayer};

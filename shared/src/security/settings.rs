@@ -234,7 +234,11 @@ impl ServerSettings {
             ));
         }
         if self.tls.is_none() {
-            let what = if asks { "what is sent, tokens too" } else { "what is sent" };
+            let what = if asks {
+                "what is sent, tokens too"
+            } else {
+                "what is sent"
+            };
             warnings.push(format!(
                 "{open}: not encrypted; everybody on the way can read and change {what}"
             ));

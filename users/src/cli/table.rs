@@ -48,12 +48,15 @@ static CONNECTIONS: &[Setting] = &[
     ),
 ];
 
-static USERS: &[Setting] = &[
-    Setting::value("data", "FILE", "Keep the users in this file [default: in memory]").long(
-        "SQLite; made with five users when it is not there. One server has it at a time. A user is in \
+static USERS: &[Setting] = &[Setting::value(
+    "data",
+    "FILE",
+    "Keep the users in this file [default: in memory]",
+)
+.long(
+    "SQLite; made with five users when it is not there. One server has it at a time. A user is in \
          it, synced, before the answer says so.",
-    ),
-];
+)];
 
 static ANONYMOUS: &[Setting] = &[Setting::flag(
     "allow-anonymous",

@@ -38,10 +38,19 @@ fn key() -> TokenKey {
 }
 
 fn service_with(limits: Limits, room: RoomOptions, max_users: usize) -> Arc<Service> {
+    service_of(limits, room, max_users, Anonymous::Admitted)
+}
+
+fn service_of(
+    limits: Limits,
+    room: RoomOptions,
+    max_users: usize,
+    anonymous: Anonymous,
+) -> Arc<Service> {
     Arc::new(Service {
         directory: Arc::new(Directory::in_memory(max_users)),
         room: Arc::new(Room::new(room)),
-        access: access(Anonymous::Admitted),
+        access: access(anonymous),
         limits,
         draining: CancellationToken::new(),
         stop: CancellationToken::new(),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::{Extension, Json};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 
 use super::body::{self, JSON, LINES, Lines};
@@ -87,11 +87,7 @@ fn name(index: usize) -> String {
     format!("users[{index}]")
 }
 
-fn add(
-    batch: &mut Batch<'_>,
-    index: usize,
-    members: [Value; 4],
-) -> Result<(), Problem> {
+fn add(batch: &mut Batch<'_>, index: usize, members: [Value; 4]) -> Result<(), Problem> {
     let draft = value::draft(members).map_err(|violations| violations.within(&name(index)))?;
     Ok(batch.add(draft)?)
 }

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use utoipa::openapi::schema::ArrayBuilder;
-use utoipa::openapi::security::{
-    HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
-};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     Array, Components, ContentBuilder, Header, InfoBuilder, Object, ObjectBuilder, OpenApi,
     OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type,

@@ -95,8 +95,10 @@ impl Host {
                 request.extensions_mut().insert(known.clone());
                 lingering(request, &tasks)
             });
-        let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = builder.serve_connection_with_upgrades(
+            TokioIo::new(stream),
+            TowerToHyperService::new(service),
+        );
         tokio::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,

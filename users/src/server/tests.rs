@@ -1,4 +1,6 @@
+mod authority;
 mod evolution;
+mod security;
 
 use std::collections::HashSet;
 
@@ -14,7 +16,8 @@ use crate::refusal::Code;
 use crate::user::Draft;
 use crate::wire::SERVICE;
 use shared::security::Secret;
-use shared::security::settings::ServerSettings;
+use shared::security::bearer::Bearer;
+use shared::security::settings::{ClientSettings, ServerSettings};
 use shared::security::tokens::{TokenKey, Tokens};
 
 /// Far more than anything here takes; only a test that hangs ends by it.
@@ -44,6 +47,10 @@ async fn start(config: Config) -> Server {
     Server::start(config, listeners).await.unwrap()
 }
 
+fn bearer(token: String) -> Bearer {
+    Bearer::value(Secret::new(token.into_bytes())).unwrap()
+}
+
 fn address(server: &Server, over: Over) -> String {
     let address = match over {
         Over::Grpc => server.grpc_address,
@@ -55,7 +62,10 @@ fn address(server: &Server, over: Over) -> String {
 fn caller(server: &Server, over: Over, token: Option<String>) -> Box<dyn Client> {
     let options = CallOptions {
         deadline: LIMIT,
-        token,
+        security: ClientSettings {
+            token: token.map(bearer),
+            ..ClientSettings::default()
+        },
     };
     client(over, &address(server, over), options).unwrap()
 }
@@ -210,7 +220,7 @@ async fn every_status_is_reached_over_every_face() {
         );
         let hasty = CallOptions {
             deadline: Duration::from_millis(20),
-            token: None,
+            ..CallOptions::default()
         };
         let hasty = client_of(over, &address(&server, over), hasty).unwrap();
         let late = hasty.echo(Vec::new(), Some(LIMIT / 3), 0).await;

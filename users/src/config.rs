@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shared::security::settings::{Listener, ServerSettings};
+use shared::security::settings::{Listener, ServerSettings, refuse_open_listeners};
 use shared::settings::address::parse_listener;
 use shared::settings::units::{ByteSize, duration_within, number_within, size_within};
 use shared::settings::{self, Values};
@@ -111,9 +111,19 @@ impl Config {
         let size = size_within(ByteSize(1 << 10)..=ByteSize::mib(1 << 10));
         let count = |most| number_within(1..=most);
         let message = values.required("max-message-size", size);
+        let anonymous = match values.flag("allow-anonymous") {
+            true => Anonymous::Admitted,
+            false => Anonymous::Refused,
+        };
         let grpc_listen = values.required("grpc-listen", parse_listener);
         let http_listen = values.required("http-listen", parse_listener);
         let listeners = listeners(grpc_listen, http_listen);
+        let security = ServerSettings::from_values(values, &listeners);
+        if admits_strangers(&security, anonymous) && !security.insecure {
+            let known = values.is_known(&["insecure", "allow-anonymous"]);
+            let listeners = if known { &listeners[..] } else { &[] };
+            refuse_open_listeners(values, listeners, "leave --allow-anonymous out");
+        }
         Self {
             grpc_listen,
             http_listen,
@@ -147,11 +157,8 @@ impl Config {
                     duration_within(Duration::from_millis(100)..=DAY),
                 ),
             },
-            security: ServerSettings::from_values(values, &listeners),
-            anonymous: match values.flag("allow-anonymous") {
-                true => Anonymous::Admitted,
-                false => Anonymous::Refused,
-            },
+            security,
+            anonymous,
             origins: values.list("cors-origin", str::parse),
             stopping: Stopping {
                 drain_delay: values.required("drain-delay", duration_within(Duration::ZERO..=DAY)),
@@ -169,7 +176,7 @@ impl Config {
         let listeners = listeners(self.grpc_listen, self.http_listen);
         let mut warnings = self.security.warnings(&listeners);
         let is_open = |listener: &Listener| listener.1.is_some_and(|it| !it.ip().is_loopback());
-        if self.anonymous == Anonymous::Admitted && listeners.iter().any(is_open) {
+        if admits_strangers(&self.security, self.anonymous) && listeners.iter().any(is_open) {
             warnings.push(
                 "everybody who reaches this server may read and create users (--allow-anonymous)"
                     .to_owned(),
@@ -177,6 +184,14 @@ impl Config {
         }
         warnings
     }
+}
+
+/// Whether those get in who show nothing, although something is asked for.
+fn admits_strangers(security: &ServerSettings, anonymous: Anonymous) -> bool {
+    let clients = security.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+    let asks = security.tokens.is_some() || clients.is_some();
+    let needs_certificate = clients.is_some_and(|clients| !clients.optional);
+    anonymous == Anonymous::Admitted && asks && !needs_certificate
 }
 
 fn listeners(grpc: SocketAddr, http: SocketAddr) -> [Listener; 2] {

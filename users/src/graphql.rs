@@ -8,6 +8,7 @@
 mod document;
 mod error;
 mod gate;
+mod guest;
 mod http;
 mod json;
 mod playground;

@@ -41,8 +41,7 @@ Examples:
   pantelegraph users call chat --user Ada --say hello
   pantelegraph users call get-user --id 1 --server http://10.0.0.1:50051,http://10.0.0.2:50051
   pantelegraph users call list-users --follow --server dns:///users.internal:50051
-  pantelegraph users call get-user --id 1 --server https://users.internal:50051 --tls-ca ca.pem \
-    --token-file token
+  pantelegraph users call get-user --id 1 --server https://users.internal:50051 --tls-ca ca.pem
 
 Exit codes: 0 done; 1 the call failed, its code is the first word on standard error; 2 usage;
 130 Ctrl-C before the answer (0 for what has no end)")]

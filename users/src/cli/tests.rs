@@ -48,6 +48,32 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
+fn a_server_that_everybody_could_use_is_meant_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+    let key = file.to_str().unwrap();
+    let open = ["--grpc-listen", "0.0.0.0:50051"];
+    let with = |more: &[&'static str], has_key: bool| {
+        let key = ["--token-key-file", key];
+        let key = if has_key { &key[..] } else { &[] };
+        invoke(&[&open, key, more].concat())
+    };
+    let warnings = |invocation: Result<Invocation, CliError>| match invocation.unwrap() {
+        Invocation::Serve(config, _) => config.warnings().join("\n"),
+        Invocation::Print(text) => panic!("{text}"),
+    };
+    let words = with(&[], false).unwrap_err().to_string();
+    assert!(words.contains("--insecure"), "{words}");
+    assert!(warnings(with(&["--insecure"], false)).contains("everybody"));
+    assert!(!warnings(with(&[], true)).contains("everybody who"));
+    let words = with(&["--allow-anonymous"], true).unwrap_err().to_string();
+    assert!(words.contains("--allow-anonymous"), "{words}");
+    let words = warnings(with(&["--allow-anonymous", "--insecure"], true));
+    assert!(words.contains("--allow-anonymous"), "{words}");
+}
+
+#[test]
 fn a_key_is_read_from_its_file_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");

@@ -22,6 +22,7 @@ use crate::refusal::{Code, Refusal};
 
 use super::error::{refused, whole};
 use super::gate::{Answer, Call};
+use super::guest::Guest;
 use super::{Face, json, playground, socket};
 
 /// Most requests of one batch.
@@ -338,7 +339,7 @@ async fn upgrade(face: Arc<Face>, parts: &mut Parts) -> Response {
     let limit = face.service.limits.max_message_size;
     let connection = parts.extensions.get::<Connection>().cloned();
     let other = connection.as_ref().map(Connection::become_other);
-    let guest = socket::Guest::new(
+    let guest = Guest::new(
         parts.extensions.get().cloned(),
         parts.extensions.get().cloned(),
         connection,

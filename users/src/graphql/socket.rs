@@ -16,19 +16,16 @@ use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
-use shared::door::{InFlight, Peer};
-use shared::security::access::{Denied, Unknown};
+use shared::security::access::Unknown;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::StreamMap;
 
-use crate::access::{Access, Requester};
-use crate::admission::instant;
 use crate::refusal::{Code, Refusal};
 
 use super::error::{refused, whole};
 use super::gate::{Answer, Call, Event};
+use super::guest::Guest;
 use super::{Face, json};
 
 /// Its name in `sec-websocket-protocol`.
@@ -119,69 +116,6 @@ enum End {
     Close(u16, String),
     /// It is gone already, or takes nothing.
     Gone,
-}
-
-/// Who is at the other end, as far as it has said.
-pub(super) struct Guest {
-    /// `None` until it has proved who it is.
-    requester: Option<Requester>,
-    peer: Option<Arc<Peer>>,
-    connection: Option<crate::connection::Connection>,
-    /// Others do not get its place while this is there.
-    busy: Option<InFlight>,
-    /// When it has to prove anew who it is.
-    until: Option<Instant>,
-}
-
-impl Guest {
-    /// Who asked for the socket over this connection, if that is known already.
-    pub(super) fn new(
-        requester: Option<Requester>,
-        peer: Option<Arc<Peer>>,
-        connection: Option<crate::connection::Connection>,
-    ) -> Self {
-        let mut guest = Self {
-            requester: None,
-            peer,
-            connection,
-            busy: None,
-            until: None,
-        };
-        if let Some(requester) = requester {
-            guest.is(requester);
-        }
-        guest
-    }
-
-    fn is(&mut self, requester: Requester) {
-        if self.busy.is_none() {
-            self.busy = self.connection.as_ref().map(|it| it.begin());
-        }
-        self.until = requester.until().map(instant);
-        self.requester = Some(requester);
-    }
-
-    /// It introduces itself with this `authorization`, or without one.
-    fn introduces_itself(
-        &mut self,
-        access: &Access,
-        authorization: Option<&str>,
-    ) -> Result<(), Denied> {
-        if authorization.is_none() && self.requester.is_some() {
-            return Ok(());
-        }
-        let header = |text: &str| {
-            // What cannot be in a header is no token, but it was shown.
-            let value = HeaderValue::from_str(text);
-            value.unwrap_or_else(|_| HeaderValue::from_static("unreadable"))
-        };
-        let headers = authorization.map(|text| (header::AUTHORIZATION, header(text)));
-        let peer = self.peer.as_ref();
-        let certificate = peer.and_then(|peer| peer.certificate.as_ref());
-        let requester = access.admit(&HeaderMap::from_iter(headers), certificate)?;
-        self.is(requester);
-        Ok(())
-    }
 }
 
 struct Connection {

@@ -5,6 +5,9 @@ mod folder;
 mod issue;
 mod revoke;
 mod show;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
 mod token;
 
 use std::io::Write;
@@ -45,20 +48,24 @@ enum KeysError {
 
 /// Does what was asked for.
 pub(crate) fn run(keys: &Keys) -> ExitCode {
-    let done = Folder::open(&keys.dir).and_then(|folder| match &keys.command {
+    match attempt(keys) {
+        Ok(code) => code,
+        Err(error) => {
+            say(format_args!("pantelegraph keys: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn attempt(keys: &Keys) -> Result<ExitCode, KeysError> {
+    let folder = Folder::open(&keys.dir)?;
+    match &keys.command {
         KeysCommand::Init(options) => authority::init(&folder, options),
         KeysCommand::Issue(options) => issue::issue(&folder, options),
         KeysCommand::Renew(options) => issue::renew(&folder, options),
         KeysCommand::Revoke(options) => revoke::revoke(&folder, options),
         KeysCommand::Show(options) => show::show(&folder, options),
         KeysCommand::Token(options) => token::token(&folder, options),
-    });
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            say(format_args!("pantelegraph keys: {error}"));
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -148,6 +148,7 @@ async fn converse(welcome: Welcome, messages: Vec<ServerMessage>) {
         limiter: Default::default(),
         wire: Default::default(),
         clock: Default::default(),
+        dialler: Default::default(),
     };
     let (pipe, mut outgoing) = Pipe::new("receiver".to_owned(), &options, &identity);
     let sent = tokio::spawn(async move {

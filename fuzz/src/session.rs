@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pantelegraph_receiver::endpoint::session::{MAX_WAITING_REPLIES, Patience, Session};
+use pantelegraph_receiver::intake::Origin;
 use shared::chunk::Segments;
 use shared::clock::UnixNanos;
 use shared::digest::DigestAlgorithm;
 use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::Reject;
+use shared::security::access::Caller;
 use shared::wire::framing::{Deframer, Frame};
 use shared::wire::{
     Begin, Chunk, ClientMessage, Encoded, Hello, Loss, LossReport, PROTOCOL_VERSION, ServerMessage,
@@ -243,7 +245,7 @@ async fn converse(messages: Messages) {
     let memory = intake.budget().holder();
     let mut session = Session::new(
         intake,
-        Transport::Grpc,
+        Origin::new(Transport::Grpc, "", &Caller::Anyone),
         8 << 10,
         replies,
         patience,

@@ -11,6 +11,7 @@ use axum::body::Body;
 use http::{HeaderName, HeaderValue, Method, Request};
 use http_body_util::BodyExt;
 use pantelegraph_receiver::endpoint::rest::writing_routes;
+use shared::security::access::Caller;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
@@ -28,7 +29,8 @@ pub fn run(data: &[u8]) {
 
 async fn converse(data: &[u8]) {
     let rig = Rig::new();
-    let router = writing_routes(Arc::clone(&rig.intake), TaskTracker::new());
+    let router = writing_routes(Arc::clone(&rig.intake), TaskTracker::new())
+        .layer(axum::Extension(Caller::Anyone));
     let mut upload = String::new();
     let mut rest = data;
     for _ in 0..MOST {

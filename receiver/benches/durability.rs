@@ -29,6 +29,7 @@ use pantelegraph_receiver::store::memory::MemoryStore;
 use shared::digest::DigestAlgorithm;
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::Durability;
+use shared::security::access::Caller;
 use shared::settings::units::ByteSize;
 use shared::wire::Begin;
 
@@ -98,7 +99,7 @@ async fn measure(
         .map(|_| {
             let (intake, bytes, sequence) = (intake.clone(), bytes.clone(), sequence.clone());
             tokio::spawn(async move {
-                let origin = Origin::new(Transport::Grpc, "bench");
+                let origin = Origin::new(Transport::Grpc, "bench", &Caller::Anyone);
                 let mut times = Vec::new();
                 while Instant::now() < end {
                     let began = Instant::now();

@@ -30,6 +30,8 @@ pub enum Exit {
     Internal = 70,
     /// The data folder or the catalogue cannot be used.
     DataUnusable = 74,
+    /// The certificates cannot be used.
+    ConfigUnusable = 78,
 }
 
 impl Exit {
@@ -50,9 +52,18 @@ pub static PROGRAM: Program = Program {
   For transmitters on this machine, images under ./data:
     pantelegraph-receiver
 
-  For transmitters in the network, images on a disk of their own:
+  For transmitters in the network that show a certificate, images on a disk of their own
+  (`pantelegraph keys` makes the files):
     pantelegraph-receiver --grpc-listen 0.0.0.0:50051 --http-listen 0.0.0.0:8080 \
+      --tls-cert gw/cert.pem --tls-key gw/key.pem --tls-client-ca gw/ca.pem \
       --data /srv/images
+
+  The same with all transports on one port:
+    pantelegraph-receiver --grpc-listen off --http-listen off --listen-all 0.0.0.0:8443 \
+      --tls-cert gw/cert.pem --tls-key gw/key.pem --tls-client-ca gw/ca.pem
+
+  For everybody in a network that is trusted:
+    pantelegraph-receiver --grpc-listen 0.0.0.0:50051 --http-listen 0.0.0.0:8080 --insecure
 
   Only gRPC, each image decoded as a whole before its receipt:
     pantelegraph-receiver --http-listen off --verify full
@@ -75,6 +86,10 @@ pub static PROGRAM: Program = Program {
         (
             Exit::DataUnusable as u8,
             "the data folder or the catalogue in it cannot be used",
+        ),
+        (
+            Exit::ConfigUnusable as u8,
+            "the certificates cannot be used; the message says which file, and why",
         ),
     ],
 };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::receipt::Durability;
+use shared::security::settings::ServerSettings;
 use shared::settings::units::ByteSize;
 use shared::telemetry::LogFormat;
 use url::Url;
@@ -23,6 +24,16 @@ pub struct Config {
     pub grpc_listen: Option<SocketAddr>,
     /// Listener for REST, WebSocket, reports and metrics.
     pub http_listen: Option<SocketAddr>,
+    /// Listener for all of them.
+    pub listen_all: Option<SocketAddr>,
+    /// Who gets in.
+    pub security: ServerSettings,
+    /// Whether figures are for everybody.
+    pub open_metrics: bool,
+    /// Connections of one address.
+    pub max_connections_per_peer: usize,
+    /// Time for the handshake of TLS, and for the beginning of the first request.
+    pub handshake_timeout: Duration,
     /// Transmitters to dial.
     pub pull: Vec<Url>,
     /// Folder for images and catalogue.

@@ -21,6 +21,7 @@ use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Durability, Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::report::RunAccount;
+use shared::security::access::{Caller, Denied};
 use shared::wire::Event;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
@@ -50,20 +51,23 @@ pub struct Origin {
     pub transmitter: Arc<str>,
     /// The outbox that its sequence numbers count in, when it says so.
     pub outbox: Option<OutboxId>,
+    /// Who it has proved to be.
+    pub caller: Caller,
 }
 
 impl Origin {
-    /// A client of `transport` that calls itself `transmitter`.
-    pub fn new(transport: Transport, transmitter: &str) -> Self {
-        let transmitter = if transmitter.is_empty() {
-            "anonymous"
-        } else {
-            transmitter
+    /// A client of `transport` that calls itself `transmitter`; one that gives no name has that which
+    /// it has proved.
+    pub fn new(transport: Transport, transmitter: &str, caller: &Caller) -> Self {
+        let transmitter = match transmitter {
+            "" => caller.name().unwrap_or("anonymous"),
+            name => name,
         };
         Self {
             transport,
             transmitter: transmitter.into(),
             outbox: None,
+            caller: caller.clone(),
         }
     }
 
@@ -160,6 +164,37 @@ impl Intake {
         self.events.subscribe()
     }
 
+    /// Whether its sender may bring in anything under the name that it gives.
+    ///
+    /// # Errors
+    /// When it is another, or lacks the scope. The transmitter keeps the image.
+    pub fn check_sender(id: impl Into<Option<ImageId>>, origin: &Origin) -> Result<(), Reject> {
+        let allowed = origin.caller.may_upload_as(&origin.transmitter);
+        allowed.map_err(|denied| forbidden(id, &denied))
+    }
+
+    /// Whether the caller may touch an image that is here, finished or not.
+    ///
+    /// # Errors
+    /// When it is another's.
+    pub async fn check_owner(&self, id: ImageId, caller: &Caller) -> Result<(), Reject> {
+        if caller.name().is_none() {
+            return Ok(());
+        }
+        let whose = match self.unfinished.whose(id) {
+            Some(whose) => whose,
+            None => {
+                let found = self.parts.catalog.find(id).await;
+                match found.map_err(|error| catalog_failed(id, &error))? {
+                    Some(found) => found.entry.transmitter.as_str().into(),
+                    None => return Ok(()),
+                }
+            }
+        };
+        let allowed = caller.may_upload_as(&whose);
+        allowed.map_err(|denied| forbidden(id, &denied))
+    }
+
     fn check_limits(&self, meta: &ImageMeta, origin: &Origin) -> Result<(), Reject> {
         let limits = &self.parts.limits;
         let limit = |message| Err(Reject::new(meta.id, RejectReason::Limit, message));
@@ -185,11 +220,13 @@ impl Intake {
         Ok(())
     }
 
-    /// Whether what a transmitter says of a run is short enough to be kept.
+    /// Whether what a transmitter says of a run is its own, and short enough to be kept.
     ///
     /// # Errors
     /// When it is not.
-    pub fn check_account(&self, account: &RunAccount) -> Result<(), Reject> {
+    pub fn check_account(&self, account: &RunAccount, caller: &Caller) -> Result<(), Reject> {
+        let allowed = caller.may_upload_as(&account.transmitter);
+        allowed.map_err(|denied| forbidden(None, &denied))?;
         let names = [
             ("run", account.run.as_str()),
             ("transmitter", &account.transmitter),
@@ -326,7 +363,11 @@ impl Intake {
             short.run.clone_from(&meta.run);
             return self.count_rejection(&short, origin, reject);
         }
-        self.count_rejection(&short, &Origin::new(origin.transport, ""), reject)
+        self.count_rejection(
+            &short,
+            &Origin::new(origin.transport, "", &Caller::Anyone),
+            reject,
+        )
     }
 
     fn count_rejection(&self, meta: &ImageMeta, origin: &Origin, reject: Reject) -> Reject {
@@ -392,6 +433,10 @@ pub fn quarantine_reject(entry: &Entry) -> Option<Reject> {
             ..Reject::new(entry.meta.id, *reason, message.clone())
         }),
     }
+}
+
+fn forbidden(id: impl Into<Option<ImageId>>, denied: &Denied) -> Reject {
+    Reject::new(id, RejectReason::Forbidden, denied.to_string())
 }
 
 fn catalog_failed(id: impl Into<Option<ImageId>>, error: &CatalogError) -> Reject {

@@ -10,6 +10,7 @@ use pantelegraph_receiver::config::Config;
 use pantelegraph_receiver::fsck;
 use pantelegraph_receiver::server::{Listeners, Receiver, StartError};
 use shared::settings::ProcessEnvironment;
+use shared::settings::address::is_encrypted;
 use shared::telemetry::say;
 
 #[global_allocator]
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
             let exit = match error {
                 StartError::Listen(_) => Exit::ListenFailed,
                 StartError::Signals(_) => Exit::Internal,
+                StartError::Tls(_) => Exit::ConfigUnusable,
                 StartError::Data { .. } | StartError::Store(_) | StartError::Catalog(_) => {
                     Exit::DataUnusable
                 }
@@ -110,11 +112,19 @@ fn check(options: &fsck::Options, output: cli::fsck::Output) -> ExitCode {
 async fn serve(config: Config) -> Result<(), StartError> {
     let stop = shared::lifecycle::stop_on_signals().map_err(StartError::Signals)?;
     let listeners = Listeners::open(&config).await?;
-    for (name, address) in [("gRPC", config.grpc_listen), ("HTTP", config.http_listen)] {
-        if address.is_some_and(|address| !address.ip().is_loopback()) {
+    let listeners_set = [
+        ("grpc-listen", config.grpc_listen),
+        ("http-listen", config.http_listen),
+        ("listen-all", config.listen_all),
+    ];
+    for warning in config.security.warnings(&listeners_set) {
+        tracing::warn!("{warning}");
+    }
+    for url in config.pull.iter().filter(|url| !is_encrypted(url)) {
+        if config.security.asks() && !is_of_this_machine(url) {
             tracing::warn!(
-                "{name} is open to the network without encryption or authentication: anyone who \
-                 reaches it can store and read images"
+                "{url}: whoever answers there is not asked who it is, and brings images under any name; \
+                 dial wss:// instead"
             );
         }
     }
@@ -124,8 +134,10 @@ async fn serve(config: Config) -> Result<(), StartError> {
         address.map_or_else(|| "off".to_owned(), |address| address.to_string())
     };
     // Scripts wait for this line; it goes to standard output whatever the log's filter.
+    let all = receiver.all_address;
+    let all = all.map_or_else(String::new, |address| format!(", all {address}"));
     print(&format!(
-        "ready: gRPC {}, HTTP {}, data {}\n",
+        "ready: gRPC {}, HTTP {}{all}, data {}\n",
         address(receiver.grpc_address),
         address(receiver.http_address),
         data.display()
@@ -134,6 +146,15 @@ async fn serve(config: Config) -> Result<(), StartError> {
     receiver.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn is_of_this_machine(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
 }
 
 /// Prints to standard output. A reader that has gone (`| head`) is no failure.

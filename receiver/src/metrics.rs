@@ -37,6 +37,7 @@ const LOSSES: &str = "pantelegraph_losses_total";
 const GAPS: &str = "pantelegraph_sequence_gaps";
 const REUSED: &str = "pantelegraph_sequence_reused_total";
 const OWED: &str = "pantelegraph_sequence_floor_lag";
+const REFUSED: &str = "pantelegraph_refused_total";
 const BUILD: &str = "pantelegraph_build_info";
 
 /// From a small image on a local network to a large one on a bad link, in seconds.
@@ -223,6 +224,15 @@ impl ReceiverMetrics {
         counter.increment(1);
     }
 
+    /// A connection or a request was turned away because of who it came from, for this reason, of
+    /// which there are few.
+    pub fn refused(&self, reason: &'static str) {
+        let labels = vec![Label::from_static_parts("reason", reason)];
+        let key = Key::from_parts(REFUSED, labels);
+        let counter = self.inner.recorder.register_counter(&key, &METADATA);
+        counter.increment(1);
+    }
+
     /// The state of the sequence numbers now.
     pub fn integrity(&self, integrity: &Integrity) {
         self.inner.gaps.set(integrity.missing as f64);
@@ -312,6 +322,11 @@ fn describe(recorder: &PrometheusRecorder) {
             LOSSES,
             Unit::Count,
             "Images that transmitters told to be lost.",
+        ),
+        (
+            REFUSED,
+            Unit::Count,
+            "Connections and requests that were turned away because of who they came from.",
         ),
         (
             REVOKED,

@@ -10,14 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::disk::{Disk, OsDisk};
+use shared::door::{Bounds, Door, Peer};
 use shared::listen::{ListenError, listen};
 use shared::receipt::Durability;
+use shared::security::access::Denied;
+use shared::security::policy::Policy;
+use shared::security::tls::{ClientFiles, ClientTls, H2, HTTP_1_1, ServerTls, TlsError};
+use shared::settings::address::is_encrypted;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, CatalogError, sqlite::SqliteCatalog};
 use crate::config::Config;
+use crate::endpoint::gate::{Gate, Served};
 use crate::endpoint::{grpc, http, rest, websocket};
 use crate::intake::{Intake, Parts};
 use crate::metrics::ReceiverMetrics;
@@ -31,6 +37,8 @@ pub struct Listeners {
     pub grpc: Option<TcpListener>,
     /// For REST, WebSocket, reports and metrics.
     pub http: Option<TcpListener>,
+    /// For all of them.
+    pub all: Option<TcpListener>,
 }
 
 /// Threads for work that may block: files, questions to the catalogue, names of hosts. Each keeps memory
@@ -54,6 +62,9 @@ pub enum StartError {
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificates cannot be used.
+    #[error("the certificates cannot be used")]
+    Tls(#[from] TlsError),
     /// Signals cannot be caught.
     #[error("signals cannot be caught")]
     Signals(#[source] std::io::Error),
@@ -82,6 +93,7 @@ impl Listeners {
         Ok(Self {
             grpc: open_listener(config.grpc_listen, "--grpc-listen").await?,
             http: open_listener(config.http_listen, "--http-listen").await?,
+            all: open_listener(config.listen_all, "--listen-all").await?,
         })
     }
 }
@@ -102,6 +114,8 @@ pub struct Receiver {
     pub grpc_address: Option<SocketAddr>,
     /// Where HTTP is served.
     pub http_address: Option<SocketAddr>,
+    /// Where both are.
+    pub all_address: Option<SocketAddr>,
     intake: Arc<Intake>,
     store: Arc<dyn ImageStore>,
     catalog: Arc<SqliteCatalog>,
@@ -115,6 +129,9 @@ pub struct Receiver {
 
 /// Time for connections that were cut to leave, and then for what they leave to be kept.
 const CUTTING: Duration = Duration::from_millis(500);
+
+/// Connections without a request yet, at most.
+const MAX_NEWCOMERS: usize = 512;
 
 /// Time between looks for room in the store.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
@@ -131,6 +148,7 @@ impl Receiver {
     /// # Errors
     /// When the data folder, the store or the catalogue cannot be used.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
+        let tls = Tls::open(&config)?;
         let metrics = ReceiverMetrics::new(env!("CARGO_PKG_VERSION"));
         let (store, catalog, lock) = open(&config).await?;
         let intake = Intake::new(Parts {
@@ -151,6 +169,7 @@ impl Receiver {
                 .and_then(|listener| listener.local_addr().ok())
         };
         let (grpc_address, http_address) = (address(&listeners.grpc), address(&listeners.http));
+        let all_address = address(&listeners.all);
         let sockets = websocket::Endpoint {
             intake: Arc::clone(&intake),
             credit: config.link.credit.0,
@@ -159,19 +178,20 @@ impl Receiver {
             tasks: tasks.clone(),
         };
         let cut = CancellationToken::new();
+        let door = door(&config, &metrics, &stop, &cut, &tasks);
+        let gate = gate(&config, &metrics, &door);
         let budget = Arc::clone(intake.budget());
-        let acceptor =
-            accept::Acceptor::new(&config, budget, stop.clone(), cut.clone(), tasks.clone());
-        if let Some(listener) = listeners.grpc {
+        let server_tls = tls.server.clone();
+        let acceptor = accept::Acceptor::new(&config, door, server_tls, budget, stop.clone());
+        let grpc = || {
             let options = grpc::Options {
                 credit: config.link.credit.0,
                 idle_timeout: config.limits.idle_timeout,
                 tasks: tasks.clone(),
             };
-            let service = grpc::TransferService::new(Arc::clone(&intake), options, stop.clone());
-            tasks.spawn(acceptor.clone().grpc(listener, service));
-        }
-        if let Some(listener) = listeners.http {
+            grpc::TransferService::new(Arc::clone(&intake), options, stop.clone())
+        };
+        let router = {
             let state = http::ReadState {
                 catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
                 store: Arc::clone(&store),
@@ -183,10 +203,29 @@ impl Receiver {
             let router = http::reading_routes(state)
                 .merge(rest::writing_routes(Arc::clone(&intake), tasks.clone()))
                 .merge(rest::websocket_route(sockets.clone()));
-            tasks.spawn(acceptor.http(listener, http::with_problems(router)));
+            http::with_problems(router)
+        };
+        let served = [
+            (listeners.grpc, Some(grpc()), None),
+            (listeners.http, None, Some(router.clone())),
+            (listeners.all, Some(grpc()), Some(router)),
+        ];
+        for (listener, grpc, http) in served {
+            if let Some(listener) = listener {
+                let served = Served::new(gate.clone(), grpc, http);
+                tasks.spawn(acceptor.clone().run(listener, served));
+            }
+        }
+        if let Some(server) = &tls.server {
+            tasks.spawn(Arc::clone(server).watch(stop.clone()));
         }
         for url in config.pull {
-            tasks.spawn(pull::pull(url, sockets.clone()));
+            let dialled = pull::Dialled {
+                url,
+                tls: tls.client.clone(),
+                known_only: config.security.asks(),
+            };
+            tasks.spawn(pull::pull(dialled, sockets.clone()));
         }
         let (budget, stopped) = (Arc::clone(intake.budget()), stop.clone());
         tasks.spawn(async move {
@@ -197,6 +236,7 @@ impl Receiver {
         Ok(Self {
             grpc_address,
             http_address,
+            all_address,
             intake,
             store,
             catalog,
@@ -242,6 +282,66 @@ impl Receiver {
             tracing::warn!(%error, "the next start looks through the images of the last days");
         }
     }
+}
+
+/// What encrypts.
+struct Tls {
+    /// Connections that come in.
+    server: Option<Arc<ServerTls>>,
+    /// Those that are made to transmitters that listen.
+    client: Option<Arc<ClientTls>>,
+}
+
+impl Tls {
+    fn open(config: &Config) -> Result<Self, TlsError> {
+        let files = config.security.tls.as_ref();
+        let server = files.map(|files| ServerTls::open(files.clone(), &[H2, HTTP_1_1]));
+        let client = config.pull.iter().any(is_encrypted).then(|| {
+            // Those who sign the certificates of transmitters that come sign those of the others, too.
+            let clients = files.and_then(|files| files.clients.as_ref());
+            ClientTls::open(ClientFiles {
+                ca: clients.map(|clients| clients.ca.clone()),
+                own: files.map(|files| (files.certificate.clone(), files.key.clone())),
+                revoked: clients.and_then(|clients| clients.revoked.clone()),
+            })
+        });
+        Ok(Self {
+            server: server.transpose()?,
+            client: client.transpose()?,
+        })
+    }
+}
+
+/// Lets connections in.
+fn door(
+    config: &Config,
+    metrics: &ReceiverMetrics,
+    stop: &CancellationToken,
+    cut: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Door {
+    let limits = &config.limits;
+    let bounds = Bounds {
+        connections: limits.max_connections,
+        per_peer: config.max_connections_per_peer,
+        newcomers: (limits.max_connections / 2).clamp(1, MAX_NEWCOMERS),
+        handshake: config.handshake_timeout,
+    };
+    let metrics = metrics.clone();
+    let refused = move |reason| metrics.refused(reason);
+    Door::new(bounds, stop.clone(), cut.clone(), tasks.clone(), refused)
+}
+
+/// Lets requests in.
+fn gate(config: &Config, metrics: &ReceiverMetrics, door: &Door) -> Gate {
+    let security = &config.security;
+    let policy = Policy::new(security.tokens.clone(), security.asks_certificates());
+    let (metrics, door) = (metrics.clone(), door.clone());
+    let refusals = move |peer: &Peer, denied: &Denied| {
+        metrics.refused(denied.key());
+        door.tell(format_args!("{} is turned away: {denied}", peer.address));
+    };
+    Gate::new(policy, config.open_metrics, Arc::new(refusals))
 }
 
 /// What a receiver keeps things in. The lock is `None` when the store holds it.

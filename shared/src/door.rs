@@ -103,6 +103,12 @@ impl Door {
         &self.guests
     }
 
+    /// Tells the operator of somebody who was let in and then turned away, as of the others: without a
+    /// line for each of a crowd.
+    pub fn tell(&self, words: std::fmt::Arguments<'_>) {
+        self.log.note(words);
+    }
+
     /// Hands every connection to `serve` until stopped.
     pub async fn run<F, S>(self, listener: TcpListener, tls: Option<Arc<ServerTls>>, serve: S)
     where
@@ -115,26 +121,18 @@ impl Door {
             };
             let (door, tls, serve) = (self.clone(), tls.clone(), serve.clone());
             self.tasks.spawn(async move {
-                let gone = place.gone().clone();
+                let seat = place.clone();
                 let visit = async {
                     match door.shake_hands(stream, address, tls, place).await {
-                        Ok((visitor, ended)) => {
-                            let serving = serve(visitor);
-                            match ended {
-                                Some(ended) => {
-                                    ended.token().run_until_cancelled(serving).await;
-                                }
-                                None => serving.await,
-                            }
-                        }
+                        Ok(visitor) => serve(visitor).await,
                         Err(refused) => door.log.turned_away(address, refused.key(), &refused),
                     }
                 };
                 tokio::select! {
                     () = visit => {}
-                    () = gone.cancelled() => {
+                    () = seat.gone().cancelled() => if seat.has_given_way() {
                         door.log.turned_away(address, "gave-way", &"others needed its place");
-                    }
+                    },
                     () = door.cut.cancelled() => {}
                 }
             });
@@ -193,7 +191,7 @@ impl Door {
         address: SocketAddr,
         tls: Option<Arc<ServerTls>>,
         place: Place,
-    ) -> Result<(Visitor, Option<crate::security::tls::Ended>), Refused> {
+    ) -> Result<Visitor, Refused> {
         let within = self.bounds.handshake;
         let Some(tls) = tls else {
             let visitor = Visitor {
@@ -206,9 +204,10 @@ impl Door {
                 place,
                 protocol: None,
             };
-            return Ok((visitor, None));
+            return Ok(visitor);
         };
-        let accepted = tls.accept(stream, within).await?;
+        let accepted = tls.accept(stream, within, place.gone().clone()).await?;
+        place.watch(accepted.ended);
         let protocol = accepted
             .stream
             .get_ref()
@@ -225,7 +224,7 @@ impl Door {
             place,
             protocol,
         };
-        Ok((visitor, Some(accepted.ended)))
+        Ok(visitor)
     }
 }
 

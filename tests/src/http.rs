@@ -148,6 +148,13 @@ impl RawHttp {
         let _ = self.stream.get_mut().shutdown().await;
     }
 
+    /// Whether the connection ends without a byte that is an answer.
+    pub async fn gone(&mut self) -> bool {
+        let mut bytes = Vec::new();
+        let read = within("the end", self.stream.read_to_end(&mut bytes)).await;
+        read.is_err() || !bytes.starts_with(b"HTTP/")
+    }
+
     /// The next answer; `None` when the connection ends before one begins.
     ///
     /// # Panics

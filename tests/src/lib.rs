@@ -3,6 +3,8 @@
 //! Nothing here sleeps. Every wait is for an event, and has a limit that is far beyond what any
 //! machine needs, so that a defect ends in a failure rather than in a test that hangs.
 
+pub mod authority;
+pub mod caller;
 pub mod http;
 pub mod pictures;
 pub mod process;

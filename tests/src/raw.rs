@@ -12,15 +12,17 @@ use shared::chunk::{Segments, crc32c};
 use shared::digest::DigestAlgorithm;
 use shared::image::{ImageId, ImageMeta};
 use shared::receipt::{Receipt, Reject};
+use shared::security::tls::{H2, HTTP_1_1};
 use shared::wire::framing::{Deframer, Frame, prefixed_head};
 use shared::wire::{
     Begin, Chunk, ClientMessage, EXCHANGE_PATH, Encoded, Hello, PROTOCOL_VERSION, ServerMessage,
     WEBSOCKET_PATH, Welcome, decode_server, encode_client,
 };
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+use crate::caller::{Caller, Io};
 use crate::pictures::Picture;
 use crate::within;
 
@@ -51,7 +53,7 @@ enum Pipe {
         down: Incoming,
         deframer: Deframer,
     },
-    WebSocket(Box<WebSocketStream<TcpStream>>),
+    WebSocket(Box<WebSocketStream<Box<dyn Io>>>),
 }
 
 /// The whole message in one piece.
@@ -97,20 +99,28 @@ impl RawSession {
     /// # Panics
     /// When the receiver does not accept it.
     pub async fn grpc(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address)
-            .await
-            .expect("the receiver accepts");
+        Self::grpc_as(&Caller::default(), address).await
+    }
+
+    /// The same for somebody who is known.
+    ///
+    /// # Panics
+    /// When the receiver does not accept it.
+    pub async fn grpc_as(caller: &Caller, address: SocketAddr) -> Self {
+        let stream = caller.connect(address, H2).await;
+        let stream = TokioIo::new(stream.expect("the receiver accepts"));
         let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
                 .await
                 .expect("HTTP/2 begins");
         tokio::spawn(connection);
         let (up, body) = Channel::<Bytes>::new(8);
-        let request = http::Request::post(format!("http://{address}{EXCHANGE_PATH}"))
+        let mut request = http::Request::post(format!("http://{address}{EXCHANGE_PATH}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(body)
             .expect("a proper request");
+        request.headers_mut().extend(caller.headers.clone());
         let response = within("the call", sender.send_request(request))
             .await
             .expect("an answer");
@@ -128,11 +138,20 @@ impl RawSession {
     /// # Panics
     /// When the receiver does not accept it.
     pub async fn websocket(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address)
-            .await
-            .expect("the receiver accepts");
+        Self::websocket_as(&Caller::default(), address).await
+    }
+
+    /// The same for somebody who is known.
+    ///
+    /// # Panics
+    /// When the receiver does not accept it.
+    pub async fn websocket_as(caller: &Caller, address: SocketAddr) -> Self {
+        let stream = caller.connect(address, HTTP_1_1).await;
+        let stream = stream.expect("the receiver accepts");
         let url = format!("ws://{address}{WEBSOCKET_PATH}");
-        let connecting = tokio_tungstenite::client_async(url, stream);
+        let mut request = url.into_client_request().expect("a URL");
+        request.headers_mut().extend(caller.headers.clone());
+        let connecting = tokio_tungstenite::client_async(request, stream);
         let (socket, _) = within("the handshake", connecting)
             .await
             .expect("a WebSocket");
@@ -198,9 +217,17 @@ impl RawSession {
     /// # Panics
     /// When it is not.
     pub async fn hello(&mut self) -> Welcome {
+        self.hello_as("raw").await
+    }
+
+    /// The same under a name.
+    ///
+    /// # Panics
+    /// When it is not welcomed.
+    pub async fn hello_as(&mut self, transmitter: &str) -> Welcome {
         let hello = Hello {
             protocol_version: PROTOCOL_VERSION,
-            transmitter: "raw".to_owned(),
+            transmitter: transmitter.to_owned(),
             ..Hello::default()
         };
         self.send(ClientMessage::Hello(hello)).await;

@@ -200,6 +200,7 @@ impl Pair {
             transmitter: NAME.to_owned(),
             wire: WireCount::default(),
             clock: Default::default(),
+            dialler: Default::default(),
         };
         match self.tokio_listener() {
             Some(listener) => Arc::new(ListenLink::new(listener, config.link, identity)),

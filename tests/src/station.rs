@@ -140,6 +140,14 @@ impl Station {
         self.receiver.http_address.expect("HTTP is on")
     }
 
+    /// Where everything is.
+    ///
+    /// # Panics
+    /// When that is off.
+    pub fn all(&self) -> SocketAddr {
+        self.receiver.all_address.expect("it is on")
+    }
+
     /// The receiver.
     pub fn receiver(&self) -> &Receiver {
         &self.receiver

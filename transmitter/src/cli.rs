@@ -39,6 +39,8 @@ pub enum Exit {
     Outbox = 74,
     /// It was stopped while it still owed images that nothing keeps.
     StillOwed = 75,
+    /// The certificates cannot be used (`EX_CONFIG` of sysexits.h).
+    Configuration = 78,
 }
 
 impl Exit {
@@ -69,6 +71,7 @@ pub static PROGRAM: Program = Program {
 
   A camera through ffmpeg, five images a second, for receivers that dial in (--pull):
     pantelegraph-transmitter --listen 0.0.0.0:8081 --rate 5/s \
+      --tls-ca ca.pem --tls-cert tls.pem --tls-key tls.key \
       --command 'ffmpeg -loglevel error -i /dev/video0 -f image2pipe -c:v mjpeg -'
 
   What is owed while no transmitter runs; more with outbox --help:
@@ -98,6 +101,10 @@ pub static PROGRAM: Program = Program {
         (
             Exit::StillOwed as u8,
             "stopped with images still owed that were in memory only",
+        ),
+        (
+            Exit::Configuration as u8,
+            "the certificates cannot be used (--tls-ca, --tls-cert, --tls-key, --tls-crl)",
         ),
     ],
 };
@@ -142,7 +149,11 @@ pub fn parse(
     values.finish()?;
     Ok(match values.printed() {
         Some(text) => Invocation::Print(text),
-        None => Invocation::Run(Box::new(config), values.warnings().to_vec()),
+        None => {
+            let mut warnings = values.warnings().to_vec();
+            warnings.extend(config.warnings());
+            Invocation::Run(Box::new(config), warnings)
+        }
     })
 }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use shared::digest::DigestAlgorithm;
 use shared::image::Transport;
+use shared::security::settings::ClientSettings;
 use shared::settings::units::{Bandwidth, ByteSize};
 use shared::telemetry::LogFormat;
 use url::Url;
 
 mod addresses;
 mod read;
+mod security;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests;
@@ -35,6 +37,10 @@ pub struct Config {
     pub to: BTreeMap<Transport, Url>,
     /// Wait here for a receiver to dial in, instead of dialling one (WebSocket only).
     pub listen: Option<SocketAddr>,
+    /// What is shown to receivers, and which of them are trusted.
+    pub security: ClientSettings,
+    /// Listeners that everybody in the network can use are meant.
+    pub insecure: bool,
     /// How images travel.
     pub link: LinkOptions,
     /// How their digests are made.

@@ -19,14 +19,20 @@ use crate::limiter::Limiter;
 use crate::outbox::Owed;
 
 mod body;
+mod dial;
 pub mod grpc;
 mod portions;
 pub mod rest;
 pub mod session;
+mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
 mod turn;
 mod unfinished;
 pub mod websocket;
 
+pub use dial::Dialler;
 pub use turn::{Turn, Turns};
 pub use unfinished::{MAX_UNFINISHED, UnfinishedImages};
 
@@ -132,6 +138,8 @@ pub struct Identity {
     pub wire: WireCount,
     /// The receiver's clock: what all connections to it have measured.
     pub clock: SharedClock,
+    /// Makes its connections, and shows who it is.
+    pub dialler: Dialler,
 }
 
 /// Measurements of one receiver's clock, shared by the connections to it.
@@ -172,6 +180,14 @@ pub enum LinkError {
         /// What it did instead.
         problem: String,
     },
+    /// The receiver does not let this station in, until somebody mends that.
+    #[error("{address} does not let this station in: {problem}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// Why, and what to do about it.
+        problem: String,
+    },
     /// The connection was there and is gone.
     #[error("connection lost: {0}")]
     Lost(String),
@@ -186,6 +202,9 @@ pub enum DeliveryError {
     /// The connection is gone; whether the image arrived is not known.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// The receiver does not let this station in. That says nothing of the image.
+    #[error("{0}")]
+    Refused(String),
     /// The image can no longer be read.
     #[error("image cannot be read: {0}")]
     Unreadable(String),
@@ -223,21 +242,5 @@ pub fn open(
             Arc::new(websocket::WebSocketLink::new(url, options, identity))
         }
         (Transport::Rest, _) => Arc::new(rest::RestLink::new(url, options, identity)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_error_that_will_not_pass_loses_the_image() {
-        // EMFILE and EIO.
-        for passing in [24, 5] {
-            let error = std::io::Error::from_raw_os_error(passing);
-            assert!(matches!(unreadable(error), DeliveryError::Unavailable(_)));
-        }
-        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
-        assert!(matches!(unreadable(gone), DeliveryError::Unreadable(_)));
     }
 }

@@ -83,6 +83,7 @@ fn main() -> ExitCode {
                 RunError::Source(_) => Exit::SourceFailed,
                 RunError::Listen { .. } => Exit::Unreachable,
                 RunError::Outbox { .. } | RunError::Receipts { .. } => Exit::Outbox,
+                RunError::Certificates(_) => Exit::Configuration,
                 RunError::Signals(_) => Exit::Internal,
             }
         }

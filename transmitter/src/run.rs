@@ -6,6 +6,7 @@ mod capturing;
 mod carried;
 mod record;
 mod rows;
+mod security;
 mod series;
 mod summary;
 mod untold;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use shared::clock::UnixNanos;
 use shared::image::{OutboxId, Transport};
+use shared::security::tls::TlsError;
 use shared::telemetry::WireCount;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,7 @@ use crate::outbox::{self, Outbox, OutboxError};
 use crate::receipts::ReceiptLog;
 use crate::status::{self, Status};
 use carried::Carried;
+use security::Security;
 use series::Series;
 
 pub use carried::CarriedSeries;
@@ -79,6 +82,9 @@ pub enum RunError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The certificates of `--tls-ca`, `--tls-cert`, `--tls-key` or `--tls-crl` are no good.
+    #[error("the certificates cannot be used")]
+    Certificates(#[source] TlsError),
     /// Signals cannot be caught.
     #[error("signals cannot be caught")]
     Signals(#[source] std::io::Error),
@@ -95,6 +101,7 @@ struct Stage<'a> {
     limiter: Limiter,
     status: Arc<Status>,
     unfinished: UnfinishedImages,
+    security: Security,
     /// What was wrong with the outbox when it was looked at last.
     problem: Mutex<Option<String>>,
     shared_process: bool,
@@ -104,7 +111,7 @@ struct Stage<'a> {
 /// when nothing is owed any more, or after the grace period.
 ///
 /// # Errors
-/// When the outbox, the receipts or, with nothing owed, the source cannot be opened.
+/// When the certificates, the outbox, the receipts or, with nothing owed, the source cannot be opened.
 pub async fn run(
     config: &Config,
     mut surroundings: Surroundings,
@@ -157,6 +164,7 @@ pub async fn run(
 }
 
 async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunError> {
+    let security = Security::open(config).await?;
     let opened = outbox::open(&config.outbox, config.order)
         .await
         .map_err(|source| outbox_failed(config, source))?;
@@ -201,6 +209,7 @@ async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunErr
         receipts,
         limiter,
         unfinished: UnfinishedImages::default(),
+        security,
         problem: Mutex::default(),
         shared_process,
     })
@@ -237,6 +246,7 @@ impl Stage<'_> {
             limiter: self.limiter.clone(),
             wire: wire.clone(),
             clock: Default::default(),
+            dialler: self.security.dialler.clone(),
         };
         let options = self.link_options();
         Ok(match self.config.listen {
@@ -249,7 +259,11 @@ impl Stage<'_> {
                         flag: "--listen",
                         source: std::io::ErrorKind::NotConnected.into(),
                     })?;
-                Some(Arc::new(ListenLink::new(listener, options, identity)))
+                let link = ListenLink::new(listener, options, identity);
+                Some(Arc::new(match self.security.listener() {
+                    Some(tls) => link.with_tls(tls),
+                    None => link,
+                }))
             }
             // The settings name a destination for every transport.
             None => {

@@ -16,6 +16,7 @@ mod photograph;
 mod photos;
 mod process;
 mod sabotage;
+mod security;
 pub(crate) mod soak;
 mod sources;
 mod stations;
@@ -76,7 +77,9 @@ enum Suite {
     Users,
     /// Envoy spreads calls over two servers of users; none fails when one dies or drains
     Envoy,
-    /// Peers, photos, sources, users, envoy and memory
+    /// Programs of others get in, or not; certificates are renewed; a crowd is in the way
+    Security,
+    /// Peers, photos, sources, users, envoy, security and memory
     All,
 }
 
@@ -99,12 +102,13 @@ const PANTELEGRAPH: &str = "pantelegraph";
 const STATIONS: &[&str] = &[RECEIVER, TRANSMITTER];
 
 impl Suite {
-    const EACH: [Self; 6] = [
+    const EACH: [Self; 7] = [
         Self::Peers,
         Self::Photos { photographs: None },
         Self::Sources,
         Self::Users,
         Self::Envoy,
+        Self::Security,
         Self::Memory { part: None },
     ];
 
@@ -121,6 +125,7 @@ impl Suite {
             Self::Backlog(_) => "backlog",
             Self::Users => "users",
             Self::Envoy => "envoy",
+            Self::Security => "security",
             Self::All => "all",
         }
     }
@@ -145,6 +150,7 @@ impl Suite {
     fn programs(&self) -> &'static [&'static str] {
         match self {
             Self::Users | Self::Envoy => &[PANTELEGRAPH],
+            Self::Security => &[RECEIVER, TRANSMITTER, PANTELEGRAPH],
             _ => STATIONS,
         }
     }
@@ -265,6 +271,7 @@ fn run_suite(suite: &Suite, site: &Site, options: &Options) -> Result<()> {
         Suite::Backlog(options) => backlog::run(site, options)?,
         Suite::Users => users::run(site)?,
         Suite::Envoy => envoy::run(site)?,
+        Suite::Security => security::run(site)?,
         Suite::All => bail!("all is not a suite of its own"),
     }
     if !options.keep {

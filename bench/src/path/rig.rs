@@ -91,6 +91,7 @@ impl Rig {
             transmitter: "bench".to_owned(),
             wire: WireCount::default(),
             clock: Default::default(),
+            dialler: Default::default(),
         };
         let link = transmitter::link::open(transport, url, &self.link, &identity);
         self.runtime.block_on(async {
@@ -129,6 +130,7 @@ async fn serve(
     let listeners = Listeners {
         grpc: Some(TcpListener::bind("127.0.0.1:0").await.map_err(text)?),
         http: Some(TcpListener::bind("127.0.0.1:0").await.map_err(text)?),
+        all: None,
     };
     let receiver = Receiver::start(config, listeners)
         .await
@@ -145,6 +147,11 @@ fn receiver_config(options: &Options, data: std::path::PathBuf) -> rx::Config {
         name: "bench".to_owned(),
         grpc_listen: None,
         http_listen: None,
+        listen_all: None,
+        security: shared::security::settings::ServerSettings::default(),
+        open_metrics: true,
+        max_connections_per_peer: 64,
+        handshake_timeout: Duration::from_secs(10),
         pull: Vec::new(),
         data,
         durability: Durability::Memory,

@@ -1,5 +1,6 @@
 //! All settings of the receiver.
 
+use shared::security::settings::SERVER;
 use shared::settings::{Group, Setting};
 
 /// The settings in the order of the help.
@@ -7,6 +8,10 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         heading: "Connections",
         settings: CONNECTIONS,
+    },
+    Group {
+        heading: "Security",
+        settings: SERVER,
     },
     Group {
         heading: "Images",
@@ -37,12 +42,24 @@ static CONNECTIONS: &[Setting] = &[
     )
     .default("127.0.0.1:8080")
     .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
+    Setting::value(
+        "listen-all",
+        "ADDR|off",
+        "Listen here for all of them on one port",
+    )
+    .default("off")
+    .long("gRPC is told apart by its paths. Transmitters reach it with each transport's own URL."),
     Setting::list(
         "pull",
         "URL",
         "Dial these transmitters, which wait with --listen",
     )
-    .long("For example ws://camera.example:8081. The path is /v1/stream unless one is given."),
+    .long(
+        "For example wss://camera.example:8081. The path is /v1/stream unless one is given. Encrypted, its \
+         certificate has to be signed by --tls-client-ca, and says who it is.",
+    ),
+    Setting::flag("open-metrics", "Show /metrics to everybody")
+        .long("Otherwise it takes the scope read where callers are asked who they are."),
 ];
 
 static IMAGES: &[Setting] = &[
@@ -104,6 +121,19 @@ static LIMITS: &[Setting] = &[
     )
     .default("500000000"),
     Setting::value("max-connections", "N", "Most connections in all").default("1024"),
+    Setting::value(
+        "max-connections-per-peer",
+        "N",
+        "Most connections of one address",
+    )
+    .default("256")
+    .long("Behind a gateway or NAT many stations share one. With IPv6, of one /64 network."),
+    Setting::value(
+        "handshake-timeout",
+        "DURATION",
+        "Time for TLS, and for the beginning of the first request",
+    )
+    .default("10s"),
     Setting::value(
         "max-unfinished",
         "N",

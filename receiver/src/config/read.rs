@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use shared::security::settings::ServerSettings;
 use shared::settings::address::{parse_listener, parse_station_url};
 use shared::settings::units::{ByteSize, duration_within, number_within, size_within, word};
 use shared::settings::{self, Values};
@@ -33,8 +34,15 @@ impl Config {
     pub fn from_values(values: &mut Values) -> Self {
         let grpc_listen = values.required("grpc-listen", listener);
         let http_listen = values.required("http-listen", listener);
+        let listen_all = values.required("listen-all", listener);
         let pull = pull(values);
-        check_connections(values, grpc_listen, http_listen, &pull);
+        let listeners = [
+            ("grpc-listen", grpc_listen),
+            ("http-listen", http_listen),
+            ("listen-all", listen_all),
+        ];
+        check_connections(values, &listeners, &pull);
+        let security = ServerSettings::from_values(values, &listeners);
         let limits = limits(values);
         let link = link(values);
         check_memory(values, &limits, &link);
@@ -43,6 +51,16 @@ impl Config {
             name: values.optional("name", settings::label).unwrap_or_default(),
             grpc_listen,
             http_listen,
+            listen_all,
+            security,
+            open_metrics: values.flag("open-metrics"),
+            max_connections_per_peer: index(
+                values.required("max-connections-per-peer", number_within(1..=1_000_000)),
+            ),
+            handshake_timeout: values.required(
+                "handshake-timeout",
+                duration_within(MILLISECOND * 100..=DAY),
+            ),
             pull,
             data: values.required("data", folder),
             durability: values.required("durability", str::parse),
@@ -87,6 +105,7 @@ fn pull(values: &mut Values) -> Vec<Url> {
 /// Where a transmitter waits.
 fn transmitter(text: &str) -> Result<Url, String> {
     let station = parse_station_url(text)?;
+    let scheme = if station.is_encrypted() { "wss" } else { "ws" };
     let mut url = station.url;
     if !station.has_port {
         return Err(format!(
@@ -94,8 +113,8 @@ fn transmitter(text: &str) -> Result<Url, String> {
         ));
     }
     // Both schemes have the same default port, so nothing else changes with it.
-    url.set_scheme("ws")
-        .map_err(|()| "write ws://HOST:PORT".to_owned())?;
+    url.set_scheme(scheme)
+        .map_err(|()| format!("write {scheme}://HOST:PORT"))?;
     if url.path() == "/" {
         url.set_path(WEBSOCKET_PATH);
     }
@@ -104,33 +123,42 @@ fn transmitter(text: &str) -> Result<Url, String> {
 
 fn check_connections(
     values: &mut Values,
-    grpc: Option<SocketAddr>,
-    http: Option<SocketAddr>,
+    listeners: &[(&'static str, Option<SocketAddr>)],
     pull: &[Url],
 ) {
-    if !values.is_known(&["grpc-listen", "http-listen", "pull"]) {
+    if !values.is_known(&["grpc-listen", "http-listen", "listen-all", "pull"]) {
         return;
     }
-    match (grpc, http) {
-        (None, None) if pull.is_empty() && values.is_complete() => values.general_mistake(
+    let open: Vec<_> = listeners
+        .iter()
+        .filter_map(|(setting, address)| Some((*setting, (*address)?)))
+        .collect();
+    if open.is_empty() && pull.is_empty() && values.is_complete() {
+        values.general_mistake(
             "nothing to receive from: --grpc-listen and --http-listen are off and there is no \
              --pull; turn one of them on",
-        ),
-        (Some(grpc), Some(http)) if grpc.port() == http.port() && grpc.port() != 0 => {
-            let (a, b) = (grpc.ip(), http.ip());
-            if a == b || a.is_unspecified() || b.is_unspecified() {
-                let problem = "is the port of --grpc-listen too; choose another one";
-                values.mistake("http-listen", problem);
-            }
-        }
-        _ => {}
+        );
     }
+    for (at, (setting, address)) in open.iter().enumerate() {
+        let same = open[..at].iter().find(|(_, other)| {
+            let (a, b) = (address.ip(), other.ip());
+            let is_one = a == b || a.is_unspecified() || b.is_unspecified();
+            is_one && address.port() == other.port() && address.port() != 0
+        });
+        if let Some((other, _)) = same {
+            let problem = format!("is the port of --{other} too; choose another one");
+            values.mistake(setting, &problem);
+        }
+    }
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn limits(values: &mut Values) -> Limits {
     let (kib, mib) = (ByteSize::kib, ByteSize::mib);
     let many = || number_within(1..=u64::from(u32::MAX));
-    let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Limits {
         max_image_size: values.required("max-image-size", size_within(ByteSize(1)..=LARGEST)),
         max_message_size: values.required("max-message-size", size_within(kib(64)..=mib(1024))),

@@ -42,15 +42,21 @@ fn at_least_one_way_in_is_needed() {
 
 #[test]
 fn transmitters_to_dial_become_websocket_addresses() {
-    let config = read(&["--pull", "http://a:1, ws://b:80", "--pull", "ws://c:3/own"]).unwrap();
+    let dialled = "http://a:1, ws://b:80, https://d:4,wss://e:443";
+    let config = read(&["--pull", dialled, "--pull", "ws://c:3/own"]).unwrap();
     let urls: Vec<&str> = config.pull.iter().map(Url::as_str).collect();
     assert_eq!(
         urls,
-        ["ws://a:1/v1/stream", "ws://b/v1/stream", "ws://c:3/own"]
+        [
+            "ws://a:1/v1/stream",
+            "ws://b/v1/stream",
+            "wss://d:4/v1/stream",
+            "wss://e/v1/stream",
+            "ws://c:3/own"
+        ]
     );
     for (url, advice) in [
         ("ws://a", "lacks the port"),
-        ("wss://a:1", "TLS is not supported yet"),
         ("a:1", "begin with http://"),
         ("ws://a:1,http://a:1/v1/stream", "named twice"),
     ] {
@@ -71,6 +77,44 @@ fn two_listeners_cannot_share_a_port() {
     }
     assert!(mistake(&["--http-listen", "8080"]).contains("write 127.0.0.1:8080"));
     assert!(mistake(&["--http-listen", "host:8080"]).ends_with("or off"));
+}
+
+#[test]
+fn a_listener_that_is_open_to_everybody_has_to_be_meant() {
+    for (flags, good) in [
+        (&["--http-listen", "0.0.0.0:1"][..], false),
+        (&["--grpc-listen", "[::]:1"], false),
+        (&["--listen-all", "192.0.2.1:1"], false),
+        (&["--http-listen", "0.0.0.0:1", "--insecure"], true),
+        (&["--http-listen", "127.0.0.9:1"], true),
+        (
+            &[
+                "--http-listen",
+                "0.0.0.0:1",
+                "--tls-cert",
+                "c",
+                "--tls-key",
+                "k",
+            ],
+            true,
+        ),
+    ] {
+        assert_eq!(read(flags).is_ok(), good, "{flags:?}");
+        if !good {
+            let words = mistake(flags);
+            assert!(
+                words.contains("--tls-cert") && words.contains("--insecure"),
+                "{words}"
+            );
+        }
+    }
+    assert!(mistake(&["--tls-cert", "c"]).contains("--tls-key"));
+    assert!(mistake(&["--tls-client-ca", "c"]).contains("--tls-cert"));
+    let command_line = mistake(&["--token-key", "x"]);
+    assert!(
+        command_line.contains("RECEIVER_TOKEN_KEY"),
+        "{command_line}"
+    );
 }
 
 #[test]

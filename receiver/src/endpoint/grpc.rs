@@ -7,14 +7,11 @@
 mod stream;
 mod unary;
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
+use shared::security::access::Caller;
 use shared::wire::proto;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,7 +58,11 @@ impl TransferService {
         }
     }
 
-    async fn serve(self, request: Request<Body>) -> Response<Body> {
+    /// Answers a call. Whose it is stands in its extensions; without that, it is nobody's, and refused.
+    pub async fn serve(self, request: Request<Body>) -> Response<Body> {
+        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+            return tonic::Status::internal("a call came in by the wrong door").into_http();
+        };
         let path = request.uri().path();
         let call = path
             .strip_prefix('/')
@@ -70,8 +71,8 @@ impl TransferService {
         let method = call.unwrap_or(path).to_owned();
         let max_message = self.intake.limits().max_message_size.as_usize();
         match method.as_str() {
-            "Exchange" => stream::exchange(self, request),
-            "Upload" => stream::upload(self, request).await,
+            "Exchange" => stream::exchange(self, request, &caller),
+            "Upload" => stream::upload(self, request, &caller).await,
             "Put" => {
                 let codec = ProstCodec::<proto::PutResponse, proto::PutRequest>::default();
                 // The limit is for the image; what is said of it has a limit of its own.
@@ -81,7 +82,7 @@ impl TransferService {
                 let memory = self.intake.budget().holder();
                 let largest = (max_message + metadata + PUT_OVERHEAD) as u64;
                 let request = metered(request, &memory, largest);
-                let put = unary::Put(self.intake, memory.clone());
+                let put = unary::Put(self.intake, memory.clone(), caller);
                 let response = tokio::select! {
                     response = grpc.unary(put, request) => response,
                     () = memory.revoked() => tonic::Status::unavailable(REVOKED).into_http(),
@@ -92,7 +93,7 @@ impl TransferService {
                 let codec = ProstCodec::<proto::Event, proto::WatchRequest>::default();
                 let mut grpc =
                     tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_WATCH_REQUEST);
-                grpc.server_streaming(unary::Watch(self.intake, self.stop), request)
+                grpc.server_streaming(unary::Watch(self.intake, self.stop, caller), request)
                     .await
             }
             _ => tonic::Status::unimplemented(format!(
@@ -111,21 +112,6 @@ fn metered(request: Request<Body>, memory: &Holder, largest: u64) -> Request<Bod
 
 impl NamedService for TransferService {
     const NAME: &'static str = "pantelegraph.transfer.v1.TransferService";
-}
-
-impl tower::Service<Request<Body>> for TransferService {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move { Ok(service.serve(request).await) })
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! REST: one image by `PUT /v1/images/{id}`, resumable uploads by tus, the clock, run accounts.
 
-mod body;
+pub(super) mod body;
 mod digests;
 mod put;
 mod sum;
@@ -18,6 +18,7 @@ use axum::routing::{get, post, put as put_method};
 use shared::chunk::Segments;
 use shared::clock::UnixNanos;
 use shared::receipt::{Reject, RejectReason};
+use shared::security::access::Caller;
 use tokio_util::task::TaskTracker;
 
 use super::metered;
@@ -75,6 +76,7 @@ async fn clock() -> Response {
 async fn account(
     State(intake): State<Arc<Intake>>,
     Extension(memory): Extension<Holder>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
@@ -82,7 +84,7 @@ async fn account(
     sum::check_message(ACCOUNTS, &headers, &body)?;
     room_for(&memory, shared::wire::unpacked_account(&body)).await?;
     let account = shared::wire::decode_account(Segments::from(body))?;
-    intake.check_account(&account)?;
+    intake.check_account(&account, &caller)?;
     intake
         .catalog()
         .account(account)
@@ -96,6 +98,7 @@ async fn account(
 async fn losses(
     State(intake): State<Arc<Intake>>,
     Extension(memory): Extension<Holder>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
@@ -103,7 +106,7 @@ async fn losses(
     sum::check_message(LOSSES, &headers, &body)?;
     room_for(&memory, shared::wire::unpacked_losses(&body)).await?;
     let report = shared::wire::decode_losses(Segments::from(body))?;
-    intake.keep_losses(report).await?;
+    intake.keep_losses(report, &caller).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use shared::chunk::Segments;
 use shared::clock::UnixNanos;
 use shared::digest::Digest;
-use shared::image::{ImageId, ImageMeta, Transport};
+use shared::image::{ImageId, ImageMeta};
 use shared::receipt::{Durability, Reject, RejectReason};
+use shared::security::access::Caller;
 use shared::wire::{Begin, Chunk, ClientMessage, ServerMessage, decode_client, unpacked};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -77,11 +78,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session over `transport` whose answers go to `replies`, and for which `memory` holds what
-    /// has come. With `greeting` it must begin with `Hello`.
+    /// A session with `origin` whose answers go to `replies`, and for which `memory` holds what has
+    /// come. With `greeting` it must begin with `Hello`.
     pub fn new(
         intake: Arc<Intake>,
-        transport: Transport,
+        origin: Origin,
         credit: u64,
         replies: Replies,
         patience: Patience,
@@ -90,8 +91,8 @@ impl Session {
     ) -> Self {
         let granted = intake.budget().credit(credit, LEAST_CREDIT);
         Self {
-            origin: Origin::new(transport, ""),
-            _counted: intake.metrics().session(transport),
+            _counted: intake.metrics().session(origin.transport),
+            origin,
             intake,
             replies,
             uploads: BTreeMap::new(),
@@ -218,7 +219,7 @@ impl Session {
                 .await;
             }
             ClientMessage::Account(account) => {
-                if let Err(reject) = self.intake.check_account(&account) {
+                if let Err(reject) = self.intake.check_account(&account, &self.origin.caller) {
                     self.reject_message(reject).await;
                 } else if let Err(error) = self.intake.catalog().account(account).await {
                     tracing::error!("{error}");
@@ -252,6 +253,11 @@ impl Session {
         self.release().await;
         self.finishing.close();
         self.finishing.wait().await;
+    }
+
+    /// Who the client has proved to be.
+    pub fn caller(&self) -> &Caller {
+        &self.origin.caller
     }
 
     /// Identity of the transmitter, once it has said it.

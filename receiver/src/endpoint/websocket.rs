@@ -16,9 +16,9 @@ use http::{HeaderValue, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use shared::chunk::Segments;
 use shared::image::Transport;
+use shared::security::access::Caller;
 use shared::wire::{ServerMessage, WEBSOCKET_SUBPROTOCOL, encode_server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -28,11 +28,11 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Place;
 use super::metered::MeteredStream;
 use super::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
+use super::{EXPIRED, Place, expiry};
 use crate::budget::{Budget, Holder, REVOKED, Window};
-use crate::intake::Intake;
+use crate::intake::{Intake, Origin};
 
 /// What the WebSocket endpoint works with.
 #[derive(Clone)]
@@ -54,8 +54,14 @@ pub struct Endpoint {
 const SKIPPABLE: usize = 4;
 
 /// Serves a session on a connection that a client made and whose handshake is done.
-pub async fn serve_upgraded<S>(endpoint: Endpoint, stream: S)
-where
+///
+/// It ends when `gone` is cancelled.
+pub async fn serve_upgraded<S>(
+    endpoint: Endpoint,
+    stream: S,
+    caller: &Caller,
+    gone: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
@@ -64,7 +70,8 @@ where
     let buffers = Buffers::new(limit, &window, Role::Server);
     let stream = buffers.metered(stream, memory.clone(), false);
     let socket = buffers.socket(stream).await;
-    serve(endpoint, socket, buffers, memory).await;
+    let proof = Proof { caller, gone };
+    serve(endpoint, socket, buffers, memory, proof).await;
     drop(window);
 }
 
@@ -72,11 +79,15 @@ where
 ///
 /// # Errors
 /// When the other side does not shake hands, in words.
-pub async fn dial(
+pub async fn dial<S>(
     endpoint: &Endpoint,
     request: Request<()>,
-    stream: TcpStream,
-) -> Result<impl Future<Output = ()> + use<>, String> {
+    stream: S,
+    caller: Caller,
+) -> Result<impl Future<Output = ()> + use<S>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let limit = endpoint.intake.limits().max_message_size.as_usize();
     let budget = endpoint.intake.budget();
     let (seat, memory) = (budget.seat(), budget.holder());
@@ -88,7 +99,11 @@ pub async fn dial(
         .map_err(|error| error.to_string())?;
     let endpoint = endpoint.clone();
     Ok(async move {
-        serve(endpoint, socket, buffers, memory).await;
+        let proof = Proof {
+            caller: &caller,
+            gone: CancellationToken::new(),
+        };
+        serve(endpoint, socket, buffers, memory, proof).await;
         drop((window, seat));
     })
 }
@@ -187,15 +202,21 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     let upgraded = hyper::upgrade::on(&mut request);
     // Held until the session has ended.
     let place = request.extensions_mut().remove::<Place>();
+    let busy = place.as_ref().map(Place::begin);
+    let gone = place.as_ref().map(Place::gone).unwrap_or_default();
+    let Some(caller) = request.extensions_mut().remove::<Caller>() else {
+        // Whoever has not passed the gate is not let in.
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     let tasks = endpoint.tasks.clone();
     tasks.spawn(async move {
         match upgraded.await {
             Ok(upgraded) => {
-                serve_upgraded(endpoint, TokioIo::new(upgraded)).await;
+                serve_upgraded(endpoint, TokioIo::new(upgraded), &caller, gone).await;
             }
             Err(error) => tracing::debug!("websocket upgrade: {error}"),
         }
-        drop(place);
+        drop((busy, place));
     });
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
@@ -209,12 +230,24 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     response
 }
 
+/// Unauthorized, as the registry of close codes has it
+/// (<https://www.iana.org/assignments/websocket/websocket.xhtml>).
+const UNAUTHORIZED: CloseCode = CloseCode::Library(3000);
+
+/// Who is at the other end, and as long as what.
+struct Proof<'a> {
+    caller: &'a Caller,
+    /// Cancelled when that holds no more.
+    gone: CancellationToken,
+}
+
 /// Runs one session over a WebSocket, whichever side dialled.
 async fn serve<S>(
     endpoint: Endpoint,
     mut socket: WebSocketStream<MeteredStream<S>>,
     buffers: Buffers,
     memory: Holder,
+    Proof { caller, gone }: Proof<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -226,19 +259,28 @@ async fn serve<S>(
     };
     let mut session = Session::new(
         intake,
-        Transport::WebSocket,
+        Origin::new(Transport::WebSocket, "", caller),
         endpoint.credit,
         replies,
         patience.clone(),
         memory.clone(),
         true,
     );
+    let expired = expiry(caller);
+    tokio::pin!(expired);
     let close = loop {
         let message = tokio::select! {
             biased;
             // These first: there may always be another message.
             () = memory.revoked() => {
                 break Some(Ending::Close(CloseCode::Again, REVOKED.to_owned()));
+            }
+            () = &mut expired => {
+                break Some(Ending::Close(UNAUTHORIZED, EXPIRED.to_owned()));
+            }
+            () = gone.cancelled() => {
+                let reason = "the certificate is good no more, or others need the connection's place";
+                break Some(Ending::Close(CloseCode::Again, reason.to_owned()));
             }
             // Nobody waits for memory while holding some.
             () = memory.pressed() => {

@@ -8,7 +8,7 @@ use shared::wire::Begin;
 
 use super::unfinished::{Claim, Content};
 use super::upload::{Body, Opening};
-use super::{Intake, Origin, Upload, catalog_failed, store_failed};
+use super::{Intake, Origin, Upload, catalog_failed, forbidden, store_failed};
 use crate::catalog::Entry;
 
 /// Answer to the announcement of an image.
@@ -74,18 +74,21 @@ impl Intake {
         open_ended: bool,
     ) -> Result<Begun, Reject> {
         let id = begin.meta.id;
-        self.check_limits(&begin.meta, origin)
+        Self::check_sender(id, origin)
+            .and_then(|()| self.check_limits(&begin.meta, origin))
             .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;
         if begin.offset > 0 && self.unfinished.is_sending(id) {
             // An offset that is not held takes the image from nobody.
-            let held = self.held(id).await.unwrap_or_default();
+            let held = self.held_for(id, &origin.caller).await.unwrap_or_default();
             if begin.offset > held && self.unfinished.is_sending(id) {
                 return Err(self.not_held(&begin, held, origin));
             }
         }
         // The claim comes before the look into the catalogue: whoever stored the image until then
         // is found there, and whoever has not begun to no longer can.
-        let mut claim = Claim::of(self, id).await;
+        let mut claim = Claim::of(self, id, &origin.caller)
+            .await
+            .map_err(|denied| self.turn_down(&begin.meta, origin, forbidden(id, &denied)))?;
         let compare = match self.look_up(&begin, origin, open_ended).await? {
             Known::Answer(answer) => {
                 drop(claim.take());

@@ -1,9 +1,10 @@
 //! Losses that a transmitter tells of, and where its outbox stands.
 
 use shared::receipt::{Reject, RejectReason};
+use shared::security::access::Caller;
 use shared::wire::{LossReport, MAX_LOSSES};
 
-use super::{Intake, MAX_NAME};
+use super::{Intake, MAX_NAME, forbidden};
 
 /// Highest sequence number. An outbox that gives a million a second gets there in 290,000 years.
 const MAX_SEQUENCE: u64 = i64::MAX as u64;
@@ -15,14 +16,17 @@ impl Intake {
     /// # Errors
     /// When the report breaks a limit or a rule, or the catalogue fails, which is worth another
     /// try.
-    pub async fn keep_losses(&self, mut report: LossReport) -> Result<(), Reject> {
+    pub async fn keep_losses(&self, mut report: LossReport, caller: &Caller) -> Result<(), Reject> {
         if report.losses.is_empty() && report.standing.is_none() {
             return Ok(());
         }
         check(&report)?;
         if report.transmitter.is_empty() {
-            "anonymous".clone_into(&mut report.transmitter);
+            let name = caller.name().unwrap_or("anonymous");
+            name.clone_into(&mut report.transmitter);
         }
+        let allowed = caller.may_upload_as(&report.transmitter);
+        allowed.map_err(|denied| forbidden(None, &denied))?;
         let told = report.clone();
         let kept = match self.catalog().keep_losses(report).await {
             Ok(kept) => kept,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared::image::{ImageId, Transport};
 use shared::receipt::Reject;
+use shared::security::access::Caller;
 
 use super::unfinished::{Claim, Content, Held};
 use super::upload::{Upload, recover};
@@ -20,6 +21,14 @@ impl Intake {
     pub async fn held(self: &Arc<Self>, id: ImageId) -> Option<u64> {
         let held = self.unfinished(id).await?;
         (held.received > 0).then_some(held.received)
+    }
+
+    /// The same for this caller, who is told nothing of what is another's.
+    pub async fn held_for(self: &Arc<Self>, id: ImageId, caller: &Caller) -> Option<u64> {
+        if let Some(whose) = self.unfinished.whose(id) {
+            caller.may_upload_as(&whose).ok()?;
+        }
+        self.held(id).await
     }
 
     /// The unfinished upload of an image, by whomever, one without bytes included. Takes it from

@@ -52,6 +52,14 @@ impl Content {
         }
     }
 
+    /// Whose it is.
+    fn transmitter(&self) -> Arc<str> {
+        match self {
+            Self::Warm(body) => Arc::clone(&body.origin().transmitter),
+            Self::Cold(partial) => Arc::clone(&partial.about().transmitter),
+        }
+    }
+
     /// It stays for the next process.
     pub(super) fn leave(mut self) {
         match &mut self {
@@ -89,6 +97,8 @@ struct Slot {
     cell: Arc<Cell>,
     owner: Option<Owner>,
     parked: Option<Parked>,
+    /// The transmitter, when something came.
+    whose: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy)]
@@ -193,12 +203,14 @@ impl Unfinished {
         let now = Instant::now();
         for (place, partial) in (0..).zip(partials) {
             let (id, bytes) = (partial.about().meta.id, partial.length());
+            let whose = Some(Arc::clone(&partial.about().transmitter));
             let since = now + Duration::from_nanos(place);
             let gone = {
                 let mut state = self.state.lock();
                 let cell = Arc::new(Cell::new(Some(Content::Cold(partial))));
                 let slot = Slot {
                     cell,
+                    whose,
                     ..Slot::default()
                 };
                 let before = state.slots.insert(id, slot);
@@ -250,15 +262,15 @@ impl Unfinished {
         }
     }
 
-    /// The owner knows what there is, and goes on.
-    fn begin_sending(&self, id: ImageId, owner: u64) {
+    /// The owner knows what there is, and goes on for this transmitter.
+    fn begin_sending(&self, id: ImageId, owner: u64, whose: Arc<str>) {
         let mut state = self.state.lock();
-        let known = state
-            .slots
-            .get_mut(&id)
-            .and_then(|slot| slot.owner.as_mut());
-        if let Some(known) = known.filter(|known| known.number == owner) {
+        if let Some(slot) = state.slots.get_mut(&id)
+            && let Some(known) = slot.owner.as_mut()
+            && known.number == owner
+        {
             known.phase = Phase::Sending;
+            slot.whose = Some(whose);
         }
         drop(state);
         self.free.notify_waiters();
@@ -292,6 +304,12 @@ impl Unfinished {
         {
             content.leave();
         }
+    }
+
+    /// The transmitter of an image that is not finished.
+    pub(super) fn whose(&self, id: ImageId) -> Option<Arc<str>> {
+        let state = self.state.lock();
+        state.slots.get(&id).and_then(|slot| slot.whose.clone())
     }
 
     /// Whether a connection has the image.

@@ -2,8 +2,14 @@
 
 use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use shared::security::access::{Caller, Identity};
+use shared::security::identity::Role;
+use shared::security::tls::{ClientTls, HTTP_1_1};
+use shared::settings::address::is_encrypted;
 use shared::wire::WEBSOCKET_SUBPROTOCOL;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -23,15 +29,26 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// as the system's resolver tries, also when nobody waits for it any more; files need threads too.
 static LOOKUPS: Semaphore = Semaphore::const_new(4);
 
-/// Keeps a session with the transmitter at `url` until stopped.
-pub(super) async fn pull(url: Url, endpoint: Endpoint) {
+/// A transmitter that waits to be dialled.
+pub(super) struct Dialled {
+    /// Where.
+    pub(super) url: Url,
+    /// For encrypted connections.
+    pub(super) tls: Option<Arc<ClientTls>>,
+    /// Whether one that cannot be asked who it is is turned away.
+    pub(super) known_only: bool,
+}
+
+/// Keeps a session with a transmitter until stopped.
+pub(super) async fn pull(dialled: Dialled, endpoint: Endpoint) {
+    let url = &dialled.url;
     let mut delay = FIRST_DELAY;
     loop {
-        let dialled = tokio::select! {
-            dialled = tokio::time::timeout(CONNECT_TIMEOUT, dial(&url, &endpoint)) => dialled,
+        let session = tokio::select! {
+            session = tokio::time::timeout(CONNECT_TIMEOUT, dialled.dial(&endpoint)) => session,
             () = endpoint.stop.cancelled() => return,
         };
-        match dialled {
+        match session {
             Ok(Ok(session)) => {
                 delay = FIRST_DELAY;
                 tracing::info!(%url, "dialled");
@@ -52,25 +69,50 @@ pub(super) async fn pull(url: Url, endpoint: Endpoint) {
     }
 }
 
-async fn dial(url: &Url, endpoint: &Endpoint) -> Result<impl Future<Output = ()> + use<>, String> {
-    let host = url.host_str().ok_or("the URL has no host")?;
-    // IPv6 addresses stand in brackets in a URL, but not in an address.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = url.port_or_known_default().unwrap_or(80);
-    let addresses = look_up(host, port).await?;
-    let stream = TcpStream::connect(&addresses[..])
-        .await
-        .map_err(|error| error.to_string())?;
-    let _ = stream.set_nodelay(true);
-    let mut request = url
-        .as_str()
-        .into_client_request()
-        .map_err(|error| error.to_string())?;
-    let protocol = http::HeaderValue::from_static(WEBSOCKET_SUBPROTOCOL);
-    request
-        .headers_mut()
-        .insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
-    websocket::dial(endpoint, request, stream).await
+type Session = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Dialled {
+    async fn dial(&self, endpoint: &Endpoint) -> Result<Session, String> {
+        let url = &self.url;
+        let host = url.host_str().ok_or("the URL has no host")?;
+        // IPv6 addresses stand in brackets in a URL, but not in an address.
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = url.port_or_known_default().unwrap_or(80);
+        let addresses = look_up(host, port).await?;
+        let stream = TcpStream::connect(&addresses[..])
+            .await
+            .map_err(|error| error.to_string())?;
+        let _ = stream.set_nodelay(true);
+        let mut request = url
+            .as_str()
+            .into_client_request()
+            .map_err(|error| error.to_string())?;
+        let protocol = http::HeaderValue::from_static(WEBSOCKET_SUBPROTOCOL);
+        request
+            .headers_mut()
+            .insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        let Some(tls) = self.tls.as_ref().filter(|_| is_encrypted(url)) else {
+            let session = websocket::dial(endpoint, request, stream, Caller::Anyone).await?;
+            return Ok(Box::pin(session));
+        };
+        let shaken = tls.connect(host, stream, HTTP_1_1, &[Role::Transmitter]);
+        let (stream, certificate) = shaken.await.map_err(|error| error.to_string())?;
+        let until = certificate.as_ref().and_then(|shown| shown.until);
+        let caller = match certificate.and_then(|shown| shown.station) {
+            Some(station) => Caller::Known(Arc::new(Identity {
+                scopes: station.role.scopes(),
+                name: station.name,
+                until,
+            })),
+            None if self.known_only => {
+                let words = "its certificate does not say which station it is (spiffe://...)";
+                return Err(words.to_owned());
+            }
+            None => Caller::Anyone,
+        };
+        let session = websocket::dial(endpoint, request, stream, caller).await?;
+        Ok(Box::pin(session))
+    }
 }
 
 /// Where a host is. Whose address is given waits for nobody. (`tokio::net::lookup_host` would not hold

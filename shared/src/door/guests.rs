@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bounds, network};
+use crate::security::tls::Ended;
 
 /// Everybody who has a place.
 #[derive(Debug)]
@@ -74,7 +75,8 @@ impl Guests {
         let peer = network(address);
         let mut table = self.table.lock();
         let of_peer = table.peers.get(&peer).map_or(0, BTreeSet::len);
-        if of_peer >= self.bounds.per_peer {
+        // Gateways on this machine bring the connections of many.
+        if of_peer >= self.bounds.per_peer && !peer.is_loopback() {
             let leaving = table.spare_of(peer).ok_or(Crowd::OfPeer)?;
             table.send_away(leaving);
         } else if table.newcomers.len() >= self.bounds.newcomers
@@ -100,6 +102,7 @@ impl Guests {
             guests: Arc::clone(self),
             number,
             gone,
+            watched: OnceLock::new(),
         })))
     }
 
@@ -209,12 +212,27 @@ struct Seat {
     guests: Arc<Guests>,
     number: u64,
     gone: CancellationToken,
+    /// Watches over the client's certificate.
+    watched: OnceLock<Ended>,
 }
 
 impl Place {
-    /// Is cancelled when the connection has to leave for others.
+    /// Is cancelled when the connection has to leave: for others, or because the certificate that it
+    /// came with is good no more. Whatever the connection becomes ends then.
     pub fn gone(&self) -> &CancellationToken {
         &self.0.gone
+    }
+
+    /// Whether it has left for others.
+    pub(super) fn has_given_way(&self) -> bool {
+        let table = self.0.guests.table.lock();
+        !table.guests.contains_key(&self.0.number)
+    }
+
+    /// Watches over the certificate for as long as the place is taken.
+    pub(super) fn watch(&self, ended: Ended) {
+        // There is one handshake for each connection.
+        let _ = self.0.watched.set(ended);
     }
 
     /// A request of it has been let in: until what this returns is dropped, it has something to do.
@@ -338,6 +356,15 @@ mod tests {
         let mapped = of("::ffff:192.0.2.1").unwrap();
         let _mapped = mapped.begin();
         assert_eq!(of("192.0.2.1").unwrap_err(), Crowd::OfPeer);
+    }
+
+    #[test]
+    fn this_machine_has_no_share() {
+        let guests = guests(100, 1, 1);
+        for _ in 0..10 {
+            let place = guests.enter([127, 0, 0, 1].into()).unwrap();
+            std::mem::forget(place.begin());
+        }
     }
 
     #[tokio::test]

@@ -213,6 +213,16 @@ impl ServerSettings {
         settings
     }
 
+    /// Whether callers have to show who they are.
+    pub fn asks(&self) -> bool {
+        self.tokens.is_some() || self.asks_certificates()
+    }
+
+    /// Whether they may do so by a certificate.
+    pub fn asks_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.clients.is_some())
+    }
+
     /// What to warn of at each start.
     pub fn warnings(&self, listeners: &[Listener]) -> Vec<String> {
         let open: Vec<_> = listeners
@@ -225,8 +235,7 @@ impl ServerSettings {
             return Vec::new();
         }
         let open = open.join(" and ");
-        let asks =
-            self.tokens.is_some() || self.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let asks = self.asks();
         let mut warnings = Vec::new();
         if !asks {
             warnings.push(format!(

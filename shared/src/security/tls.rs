@@ -20,7 +20,7 @@ use tokio::io::BufReader;
 
 pub use certificate::{Certificate, validity};
 pub use client::{ClientFiles, ClientTls};
-pub use refusal::Refused;
+pub use refusal::{Refused, turned_down};
 pub use server::{Accepted, ClientAuth, Ended, Reloaded, ServerFiles, ServerTls};
 
 /// What the two protocols of HTTP are called in a handshake (RFC 7301).

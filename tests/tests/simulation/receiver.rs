@@ -15,12 +15,13 @@ use pantelegraph_receiver::catalog::{
 };
 use pantelegraph_receiver::config::{Limits, Verify};
 use pantelegraph_receiver::endpoint::session::{MAX_WAITING_REPLIES, Patience, Session};
-use pantelegraph_receiver::intake::{Intake, Parts};
+use pantelegraph_receiver::intake::{Intake, Origin, Parts};
 use pantelegraph_receiver::metrics::ReceiverMetrics;
 use shared::chunk::Segments;
 use shared::image::{ImageId, Transport};
 use shared::receipt::Durability;
 use shared::report::RunAccount;
+use shared::security::access::Caller;
 use shared::settings::units::ByteSize;
 use shared::wire::{LossReport, ServerMessage, decode_client, encode_server};
 use tokio::runtime::Runtime;
@@ -208,7 +209,7 @@ impl Endpoint {
         };
         let mut session = Session::new(
             Arc::clone(&self.intake),
-            Transport::WebSocket,
+            Origin::new(Transport::WebSocket, "", &Caller::Anyone),
             CREDIT,
             replies,
             patience.clone(),

@@ -141,6 +141,7 @@ impl Transmitter {
             limiter: Default::default(),
             wire: Default::default(),
             clock: Default::default(),
+            dialler: Default::default(),
         };
         let link = Arc::new(SimLink {
             network,

@@ -1,5 +1,6 @@
 //! All settings of the transmitter.
 
+use shared::security::settings::{CLIENT, INSECURE};
 use shared::settings::{Group, Setting};
 
 /// The settings in the order of the help.
@@ -19,6 +20,10 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         heading: "Transport",
         settings: TRANSPORT,
+    },
+    Group {
+        heading: "Security",
+        settings: CLIENT,
     },
     Group {
         heading: "Outbox",
@@ -150,15 +155,21 @@ static TRANSPORT: &[Setting] = &[
         "By default on this machine: grpc=http://127.0.0.1:50051, \
          websocket=ws://127.0.0.1:8080/v1/stream, rest=http://127.0.0.1:8080. A URL without a \
          port means the port that the transport has there. Without TRANSPORT= it belongs to \
-         WebSocket when it begins with ws://, else to the transport in use; with several \
-         transports, http://HOST stands for all of them.",
+         WebSocket when it begins with ws:// or wss://, else to the transport in use; with several \
+         transports, http://HOST stands for all of them. https:// and wss:// are encrypted, with \
+         TLS 1.3.",
     ),
     Setting::value(
         "listen",
         "ADDR",
         "Wait here for a receiver to dial in, instead of dialling one",
     )
-    .long("For WebSocket. The receiver is started with --pull ws://DEVICE:PORT/v1/stream."),
+    .long(
+        "For WebSocket. The receiver is started with --pull ws://DEVICE:PORT/v1/stream. With \
+         --tls-cert and --tls-key it is encrypted (wss://), and with --tls-ca only receivers with a \
+         certificate of that CA may come.",
+    ),
+    INSECURE,
     Setting::value("chunk-size", "SIZE", "Bytes of an image in one message").default("256KiB"),
     Setting::value("grpc-call", "exchange|put", "gRPC call that carries images")
         .default("exchange")
@@ -340,7 +351,7 @@ static OUTPUT: &[Setting] = &[
     )
     .long(
         "When it is open, the line `ready: status ADDR` is printed. Anybody who reaches it may \
-         read it.",
+         read it, so that beyond this machine it needs --insecure.",
     )
     .default("off"),
     Setting::value(

@@ -127,14 +127,14 @@ fn target_transports(target: &Target, used: &[Transport]) -> Result<Vec<Transpor
     match (target.transport, used) {
         // One `.env` may name the addresses of all transports; those not in use do no harm.
         (Some(transport), _) => Ok(vec![transport]),
-        (None, _) if url.scheme() == "ws" => {
+        (None, _) if ["ws", "wss"].contains(&url.scheme()) => {
             if used.contains(&Transport::WebSocket) {
                 return Ok(vec![Transport::WebSocket]);
             }
-            Err(
-                "a ws:// address, but WebSocket is not in use; add --transport websocket"
-                    .to_owned(),
-            )
+            let scheme = url.scheme();
+            Err(format!(
+                "a {scheme}:// address, but WebSocket is not in use; add --transport websocket"
+            ))
         }
         (None, [one]) => Ok(vec![*one]),
         (None, several) if !has_port => Ok(several.to_vec()),
@@ -160,17 +160,19 @@ fn resolve(transport: Transport, station: &StationUrl) -> Result<Url, String> {
     let mut url = station.url.clone();
     let key = transport.key();
     if transport == Transport::WebSocket {
-        // Both schemes have the same default port, so nothing else changes with it.
-        url.set_scheme("ws")
-            .map_err(|()| format!("{key} needs a ws:// address"))?;
+        // https and wss have the same default port, and so have http and ws: nothing else changes.
+        let scheme = if station.is_encrypted() { "wss" } else { "ws" };
+        url.set_scheme(scheme)
+            .map_err(|()| format!("{key} needs a {scheme}:// address"))?;
         if url.path() == "/" {
             url.set_path(WEBSOCKET_PATH);
         }
-    } else if url.scheme() != "http" {
-        return Err(format!("{key} needs an http:// address"));
+    } else if !["http", "https"].contains(&url.scheme()) {
+        return Err(format!("{key} needs an http:// or https:// address"));
     } else if url.path() != "/" || url.query().is_some() {
         return Err(format!(
-            "{key} has its own paths; write http://HOST:PORT without one"
+            "{key} has its own paths; write {}://HOST:PORT without one",
+            url.scheme()
         ));
     }
     if !station.has_port {

@@ -11,7 +11,7 @@ use shared::settings::{self, Values};
 
 use super::{
     AfterDelivery, BandwidthOptions, Config, FolderOptions, LinkOptions, OutboxOptions,
-    OutboxPlace, PaceOptions, PatternOptions, RetryOptions, SourceOptions, addresses,
+    OutboxPlace, PaceOptions, PatternOptions, RetryOptions, SourceOptions, addresses, security,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -39,6 +39,8 @@ impl Config {
                            --once with --folder";
             values.mistake("transport", problem);
         }
+        let status_listen = values.required("status-listen", addresses::listener_or_off);
+        let (security, insecure) = security::read(values, addresses.listen, status_listen);
         values.derive("name", vec![settings::host_name()], "the host name");
         Self {
             name: values.optional("name", settings::label).unwrap_or_default(),
@@ -48,6 +50,8 @@ impl Config {
             transports: addresses.transports,
             to: addresses.to,
             listen: addresses.listen,
+            security,
+            insecure,
             link: link(values),
             digest: values.required("digest", str::parse),
             outbox: outbox(values),
@@ -57,7 +61,7 @@ impl Config {
             progress: values.required("progress", str::parse),
             report: values.optional("report", path),
             receipts: values.optional("receipts", path),
-            status_listen: values.required("status-listen", addresses::listener_or_off),
+            status_listen,
             log: values.required("log", settings::log_filter),
             log_format: values.required("log-format", str::parse),
         }

@@ -173,6 +173,11 @@ impl Delivery {
                     settle => settle,
                 };
             }
+            Err(DeliveryError::Refused(reason)) => {
+                // The connection ends with the same words, which are logged then.
+                tracing::debug!(image = %id, attempt, "not delivered: {reason}");
+                return self.unattempted(tries);
+            }
             Err(DeliveryError::Unreadable(problem)) => {
                 return self.unreadable(image, tries, problem).await;
             }
@@ -184,6 +189,10 @@ impl Delivery {
         };
         if reject.quarantined {
             return Judgement::Settle(Settlement::Quarantined(reject));
+        }
+        if reject.reason == RejectReason::Forbidden {
+            tracing::warn!(image = %id, attempt, "forbidden, and tried again later: {reject}");
+            return self.unattempted(tries);
         }
         if !reject.retryable {
             return self.refused(image, tries, reject);
@@ -215,6 +224,12 @@ impl Delivery {
         if tries.failures == 0 {
             tracing::warn!(image = %id, "its folder is away: it waits until that is back: {problem}");
         }
+        self.unattempted(tries)
+    }
+
+    /// What stands against the image now lies with an operator, not with the image: however long it takes
+    /// to be mended, that is no attempt.
+    fn unattempted(&self, tries: &mut Tries) -> Judgement {
         tries.attempts = tries.attempts.saturating_sub(1);
         tries.failures = tries.failures.saturating_add(1);
         Judgement::Again {

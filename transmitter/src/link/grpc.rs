@@ -9,14 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use shared::image::{ImageId, Transport};
-use shared::telemetry::{Counted, chain};
+use shared::security::tls::H2;
+use shared::telemetry::chain;
 use shared::wire::framing::{Deframer, Frame};
 use shared::wire::{EXCHANGE_PATH, decode_server};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
@@ -24,7 +24,9 @@ use tower::ServiceExt;
 use url::Url;
 
 use super::body::MessageBody;
+use super::dial::{Denial, words_of};
 use super::session::{Session, SessionConnection, queue_length};
+use super::stream::Refusal;
 use super::{AGENT, Connection, Identity, Link, LinkError};
 use crate::config::LinkOptions;
 
@@ -56,7 +58,7 @@ impl Link for ExchangeLink {
     }
 
     async fn connect(&self) -> Result<Arc<dyn Connection>, LinkError> {
-        let channel = channel(&self.url, &self.options, &self.identity).await?;
+        let called = dial(&self.url, &self.options, &self.identity).await?;
         let (outgoing, messages) = mpsc::channel(queue_length(&self.options));
         let session = Session::new(
             outgoing,
@@ -75,7 +77,7 @@ impl Link for ExchangeLink {
                 }
             }),
         });
-        tokio::spawn(converse(channel, body, Arc::clone(&session)));
+        tokio::spawn(converse(called, body, Arc::clone(&session)));
         session.greet().await?;
         Ok(Arc::new(SessionConnection(session)))
     }
@@ -113,59 +115,113 @@ impl http_body::Body for Ending {
     }
 }
 
-async fn channel(
-    url: &Url,
-    options: &LinkOptions,
-    identity: &Identity,
-) -> Result<Channel, LinkError> {
+/// A receiver that was dialled.
+struct Dialled {
+    channel: Channel,
+    /// What is shown with each call.
+    shown: HeaderMap,
+    /// Where it stands that this side's certificate was turned down.
+    refusal: Refusal,
+}
+
+async fn dial(url: &Url, options: &LinkOptions, identity: &Identity) -> Result<Dialled, LinkError> {
     let unreachable = |problem: String| LinkError::Unreachable {
         address: url.to_string(),
         problem,
     };
-    let endpoint = Endpoint::from_shared(url.to_string())
-        .map_err(|error| unreachable(error.to_string()))?
+    let timeout = options.connect_timeout;
+    let authorization = tokio::time::timeout(timeout, identity.dialler.authorization());
+    let authorization = authorization
+        .await
+        .unwrap_or_else(|_| Err(format!("the token was not read within {timeout:?}")))
+        .map_err(unreachable)?;
+    let shown = authorization.map(|value| (header::AUTHORIZATION, value));
+    let origin: Uri = url
+        .as_str()
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| unreachable(error.to_string()))?;
+    // The encryption is not tonic's: the dialler below takes the address from elsewhere.
+    let endpoint = Endpoint::from_static("http://receiver")
+        .origin(origin)
         .user_agent(AGENT)
         .map_err(|error| unreachable(error.to_string()))?
-        .connect_timeout(options.connect_timeout)
+        .connect_timeout(timeout)
         .http2_keep_alive_interval(options.idle_timeout / 2)
         .keep_alive_timeout(options.idle_timeout / 2)
         .keep_alive_while_idle(true);
-    let wire = identity.wire.clone();
-    let connector = tower::service_fn(move |uri: Uri| {
-        let wire = wire.clone();
+    let refusal = Refusal::default();
+    let (url, identity, noted) = (url.clone(), identity.clone(), refusal.clone());
+    let address = url.to_string();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (url, identity, noted) = (url.clone(), identity.clone(), noted.clone());
         async move {
-            let host = uri.host().unwrap_or_default();
-            let host = host
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned();
-            let port = uri.port_u16().unwrap_or(80);
-            let stream = TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(Counted::new(stream, wire)))
+            let stream = identity.dialler.connect(&url, H2, &identity.wire).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream.noting(noted)))
         }
     });
-    endpoint
+    let channel = endpoint
         .connect_with_connector(connector)
         .await
-        .map_err(|error| unreachable(chain(&error)))
+        .map_err(|error| LinkError::Unreachable {
+            address,
+            problem: chain(&error),
+        })?;
+    Ok(Dialled {
+        channel,
+        shown: shown.into_iter().collect(),
+        refusal,
+    })
 }
 
 /// Runs the call: the request's body is sent by the connection's own task; here the answers come.
-async fn converse(channel: Channel, body: Body, session: Arc<Session>) {
+async fn converse(dialled: Dialled, body: Body, session: Arc<Session>) {
+    let refusal = dialled.refusal.clone();
     let called = tokio::select! {
-        called = call(channel, body, &session) => called,
+        called = call(dialled, body, &session) => called,
         // Leaving the call resets it, lest it stays open for what nobody sends any more.
         () = session.lost.cancelled() => return,
     };
-    let reason = match called {
-        Ok(()) => "the receiver ended the session".to_owned(),
-        Err(problem) => problem,
-    };
-    session.lose(reason);
+    match (called, refusal.get()) {
+        (Ok(()), _) => session.lose("the receiver ended the session".to_owned()),
+        (Err(_), Some(words)) => session.refuse(words.to_owned()),
+        (Err(Failure::Lost(problem)), None) => session.lose(problem),
+        (Err(Failure::Denied(denial, words)), None) => {
+            session.refuse(session.advise(denial, &words));
+        }
+    }
 }
 
-async fn call(channel: Channel, body: Body, session: &Session) -> Result<(), String> {
+/// Why a call failed.
+enum Failure {
+    Lost(String),
+    Denied(Denial, String),
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Self {
+        Self::Lost(problem)
+    }
+}
+
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        match denial(&status) {
+            Some(denial) => Self::Denied(denial, status.message().to_owned()),
+            None => Self::Lost(words(&status)),
+        }
+    }
+}
+
+/// What a status says of this side, if it is about that.
+fn denial(status: &tonic::Status) -> Option<Denial> {
+    match status.code() {
+        tonic::Code::Unauthenticated => Some(Denial::Unknown),
+        tonic::Code::PermissionDenied => Some(Denial::Forbidden),
+        _ => None,
+    }
+}
+
+async fn call(dialled: Dialled, body: Body, session: &Session) -> Result<(), Failure> {
     let mut request = Request::post(EXCHANGE_PATH)
         .body(body)
         .map_err(|e| e.to_string())?;
@@ -175,37 +231,44 @@ async fn call(channel: Channel, body: Body, session: &Session) -> Result<(), Str
         HeaderValue::from_static("application/grpc"),
     );
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    let response = channel
+    headers.extend(dialled.shown);
+    let response = dialled
+        .channel
         .oneshot(request)
         .await
         .map_err(|error| chain(&error))?;
-    if response.status() != http::StatusCode::OK {
-        return Err(format!("HTTP status {}", response.status()));
+    let status = response.status();
+    if let Some(denial) = Denial::of(status) {
+        let words = words_of(status, response.headers(), b"");
+        return Err(Failure::Denied(denial, words));
+    }
+    if status != http::StatusCode::OK {
+        return Err(format!("HTTP status {status}").into());
     }
     if let Some(status) = tonic::Status::from_header_map(response.headers())
         && status.code() != tonic::Code::Ok
     {
-        return Err(words(&status));
+        return Err(status.into());
     }
     let mut body = response.into_body();
     let mut deframer = Deframer::new(MAX_REPLY);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|status| words(&status))?;
-        match frame.into_data() {
+        match frame?.into_data() {
             Ok(data) => deframer.push(data),
             Err(frame) => {
                 let status = frame
                     .trailers_ref()
                     .and_then(tonic::Status::from_header_map);
                 return match status {
-                    Some(status) if status.code() != tonic::Code::Ok => Err(words(&status)),
+                    Some(status) if status.code() != tonic::Code::Ok => Err(status.into()),
                     _ => Ok(()),
                 };
             }
         }
         while let Some(frame) = deframer.next_frame() {
             let Frame::Message(message) = frame else {
-                return Err("the receiver sent a message that cannot be read".to_owned());
+                let problem = "the receiver sent a message that cannot be read";
+                return Err(problem.to_owned().into());
             };
             if let Some(message) = decode_server(message).map_err(|error| error.to_string())? {
                 session.take(message);

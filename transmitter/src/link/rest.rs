@@ -15,8 +15,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use shared::image::{ImageId, Transport};
-use shared::telemetry::{Counted, chain};
-use tokio::net::TcpStream;
+use shared::security::tls::HTTP_1_1;
+use shared::telemetry::chain;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -54,17 +54,15 @@ impl RestLink {
             problem,
         };
         let host = self.url.host_str().unwrap_or_default();
-        let name = host.trim_start_matches('[').trim_end_matches(']');
-        let port = self.url.port_or_known_default().unwrap_or(80);
-        let stream = TcpStream::connect((name, port))
+        let dialler = &self.identity.dialler;
+        let authorization = dialler.authorization().await.map_err(unreachable)?;
+        let stream = dialler
+            .connect(&self.url, HTTP_1_1, &self.identity.wire)
             .await
             .map_err(|error| unreachable(error.to_string()))?;
-        stream
-            .set_nodelay(true)
-            .map_err(|error| unreachable(error.to_string()))?;
-        let counted = Counted::new(stream, self.identity.wire.clone());
+        let refusal = stream.refusal();
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
-            .handshake(TokioIo::new(counted))
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| unreachable(chain(&error)))?;
         let lost = CancellationToken::new();
@@ -81,6 +79,8 @@ impl RestLink {
         };
         Ok(RestConnection {
             sender: tokio::sync::Mutex::new(sender),
+            authorization,
+            refusal,
             base: self.url.path().trim_end_matches('/').to_owned(),
             host: authority,
             address,

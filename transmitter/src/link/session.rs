@@ -1,6 +1,7 @@
 //! The session protocol as the transmitter speaks it, over any pipe of messages.
 
 mod connection;
+mod ending;
 mod flow;
 mod losses;
 mod pipe;
@@ -9,7 +10,7 @@ mod sending;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +25,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::dial::Denial;
 use super::{AGENT, Identity, LinkError};
 use crate::config::LinkOptions;
 use flow::Flow;
@@ -84,6 +86,8 @@ pub(super) struct Session {
     progress: Mutex<Instant>,
     pub(super) lost: CancellationToken,
     why_lost: Mutex<String>,
+    /// That is because the receiver does not let this station in.
+    refused: AtomicBool,
     /// The receiver has answered everything and closed its side.
     ended: CancellationToken,
     /// This side has said goodbye: nothing more is sent.
@@ -121,6 +125,7 @@ impl Session {
             progress: Mutex::new(Instant::now()),
             lost: CancellationToken::new(),
             why_lost: Mutex::default(),
+            refused: AtomicBool::new(false),
             ended: CancellationToken::new(),
             goodbye: CancellationToken::new(),
         })
@@ -128,6 +133,11 @@ impl Session {
 
     /// Says hello and waits to be welcomed, with a first look at the receiver's clock.
     pub(super) async fn greet(self: &Arc<Self>) -> Result<(), LinkError> {
+        let welcomed = self.be_welcomed().await;
+        welcomed.map_err(|error| self.refusal().unwrap_or(error))
+    }
+
+    async fn be_welcomed(self: &Arc<Self>) -> Result<(), LinkError> {
         let first_pong = self.first_pong.notified();
         // Without a welcome the transport's tasks, which hold this session, must not live on.
         let abandoned = self.lost.clone().drop_guard();
@@ -271,15 +281,6 @@ impl Session {
         sent.map_err(|_| LinkError::Lost(self.reason()))
     }
 
-    fn reason(&self) -> String {
-        let why = self.why_lost.lock();
-        if why.is_empty() {
-            "the transport stopped".to_owned()
-        } else {
-            why.clone()
-        }
-    }
-
     /// A message of the receiver.
     pub(super) fn take(&self, message: ServerMessage) {
         *self.heard.lock() = Instant::now();
@@ -298,6 +299,10 @@ impl Session {
             ServerMessage::Receipt(receipt) => self.answer(receipt.image_id, Ok(receipt)),
             ServerMessage::Reject(reject) => match reject.image_id {
                 Some(id) => self.answer(id, Err(reject)),
+                // Not about a report of losses, so about everything.
+                None if reject.reason == RejectReason::Forbidden && self.told.is_empty() => {
+                    self.refuse(self.advise(Denial::Forbidden, &reject.message));
+                }
                 None if reject.reason == RejectReason::Protocol => {
                     self.lose(format!("refused by the receiver: {reject}"));
                 }
@@ -349,20 +354,6 @@ impl Session {
         if let Some(waiting) = self.pending.lock().remove(&id) {
             let _ = waiting.send(answer);
         }
-    }
-
-    /// The connection is of no more use.
-    pub(super) fn lose(&self, reason: String) {
-        {
-            let mut why = self.why_lost.lock();
-            if why.is_empty() {
-                *why = reason;
-            }
-        }
-        self.lost.cancel();
-        self.ended.cancel();
-        self.pending.lock().clear();
-        self.told.forget();
     }
 }
 

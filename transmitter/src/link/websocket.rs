@@ -14,18 +14,20 @@ use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, header};
 use shared::image::{ImageId, Transport};
-use shared::telemetry::{Counted, WireCount};
+use shared::security::tls::{Ended, HTTP_1_1};
 use shared::wire::{Encoded, WEBSOCKET_SUBPROTOCOL, decode_server};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
+use super::dial::{Denial, words_of};
 use super::session::{Session, SessionConnection, queue_length};
+use super::stream::Stream;
 use super::{AGENT, Connection, Identity, Link, LinkError};
 use crate::config::LinkOptions;
 use frame::FrameWriter;
@@ -62,12 +64,8 @@ impl WebSocketLink {
             address: address.clone(),
             problem,
         };
-        let host = self.url.host_str().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = self.url.port_or_known_default().unwrap_or(80);
-        let stream = TcpStream::connect((host, port))
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
+        let dialler = &self.identity.dialler;
+        let authorization = dialler.authorization().await.map_err(unreachable)?;
         let mut request = self
             .url
             .as_str()
@@ -77,14 +75,34 @@ impl WebSocketLink {
         let protocol = HeaderValue::from_static(WEBSOCKET_SUBPROTOCOL);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
-        let halves = split(stream, &self.identity.wire);
-        let (socket, _) = client_async_with_config(request, halves, Some(config()))
+        headers.extend(authorization.map(|value| (header::AUTHORIZATION, value)));
+        let stream = dialler
+            .connect(&self.url, HTTP_1_1, &self.identity.wire)
             .await
-            .map_err(|error| LinkError::Protocol {
-                address: address.clone(),
-                problem: handshake_problem(&error),
-            })?;
-        Ok(socket)
+            .map_err(|error| unreachable(error.to_string()))?;
+        let refusal = stream.refusal();
+        let upgraded = client_async_with_config(request, split(stream), Some(config())).await;
+        match upgraded {
+            Ok((socket, _)) => Ok(socket),
+            Err(error) => Err(match self.denied(&error, refusal.get()) {
+                Some(problem) => LinkError::Refused { address, problem },
+                None => LinkError::Protocol {
+                    address,
+                    problem: handshake_problem(&error),
+                },
+            }),
+        }
+    }
+
+    /// Why the receiver does not let this side in, if the upgrade failed because of that.
+    fn denied(&self, error: &Error, noted: Option<&str>) -> Option<String> {
+        let Error::Http(response) = error else {
+            return noted.map(str::to_owned);
+        };
+        let (status, headers) = (response.status(), response.headers());
+        let body = response.body().as_deref().unwrap_or_default();
+        let words = words_of(status, headers, body);
+        Some(self.identity.dialler.advise(Denial::of(status)?, &words))
     }
 }
 
@@ -95,10 +113,8 @@ fn handshake_problem(error: &Error) -> String {
     }
 }
 
-fn split(stream: TcpStream, wire: &WireCount) -> Halves {
-    // Only latency suffers where it cannot be set.
-    let _ = stream.set_nodelay(true);
-    let (read, write) = tokio::io::split(Counted::new(stream, wire.clone()));
+fn split(stream: Stream) -> Halves {
+    let (read, write) = tokio::io::split(stream);
     Halves::new(read, write)
 }
 
@@ -128,6 +144,7 @@ impl Link for WebSocketLink {
             socket,
             self.url.as_ref(),
             true,
+            None,
             &self.options,
             &self.identity,
         )
@@ -139,11 +156,13 @@ impl Link for WebSocketLink {
     }
 }
 
-/// Runs a session over a socket whose handshake is done.
+/// Runs a session over a socket whose handshake is done, until the certificate of the other side is good
+/// no more.
 async fn start(
     mut socket: WebSocketStream<Halves>,
     address: &str,
     mask: bool,
+    ended: Option<Ended>,
     options: &LinkOptions,
     identity: &Identity,
 ) -> Result<Arc<dyn Connection>, LinkError> {
@@ -160,8 +179,20 @@ async fn start(
         Arc::clone(&session),
     ));
     tokio::spawn(read(socket, Arc::clone(&session), options.idle_timeout));
+    if let Some(ended) = ended {
+        tokio::spawn(end_with(ended, Arc::clone(&session)));
+    }
     session.greet().await?;
     Ok(Arc::new(SessionConnection(session)))
+}
+
+async fn end_with(certificate: Ended, session: Arc<Session>) {
+    tokio::select! {
+        () = certificate.token().cancelled() => {
+            session.lose("the receiver's certificate is good no more".to_owned());
+        }
+        () = session.lost.cancelled() => {}
+    }
 }
 
 /// Writes messages, and between them the control frames that tungstenite makes.
@@ -179,7 +210,10 @@ async fn write(
             tokio::select! {
                 biased;
                 control = controls.recv() => match control {
-                    Some(control) => writer.write_all(&control).await?,
+                    Some(control) => {
+                        writer.write_all(&control).await?;
+                        writer.flush().await?;
+                    }
                     // The reading side is gone, and with it the connection.
                     None => return Ok(()),
                 },
@@ -209,7 +243,8 @@ async fn write(
     if let Err(error) = result {
         session.lose(error.to_string());
     }
-    let _ = writer.shutdown().await;
+    // What is encrypted and has not gone out waits for a receiver that may never read.
+    let _ = tokio::time::timeout(FAREWELL, writer.shutdown()).await;
 }
 
 /// Time for a close frame to go out over a connection that is given up.
@@ -236,6 +271,12 @@ async fn read(
                 Ok(None) => {}
                 Err(error) => break error.to_string(),
             },
+            Some(Ok(Message::Close(Some(frame)))) if denial(frame.code).is_some() => {
+                if let Some(denial) = denial(frame.code) {
+                    session.refuse(session.advise(denial, &frame.reason));
+                }
+                break String::new();
+            }
             Some(Ok(Message::Close(Some(frame)))) if !frame.reason.is_empty() => {
                 break format!("closed by the receiver: {}", frame.reason);
             }
@@ -247,6 +288,15 @@ async fn read(
     session.lose(reason);
     // Sends the answer to a close frame, where one is due.
     let _ = socket.flush().await;
+}
+
+/// What a close code says of this side, if it is about that: 3000 and 3003 of IANA's registry.
+fn denial(code: CloseCode) -> Option<Denial> {
+    match u16::from(code) {
+        3000 => Some(Denial::Unknown),
+        3003 => Some(Denial::Forbidden),
+        _ => None,
+    }
 }
 
 /// Where frames go.

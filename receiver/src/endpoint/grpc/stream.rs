@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 use shared::image::Transport;
 use shared::receipt::{ReceiptStatus, Reject, RejectReason};
+use shared::security::access::Caller;
 use shared::wire::framing::{Deframer, Frame, prefixed_head};
 use shared::wire::{
     Encoded, ServerMessage, encode_server, proto, receipt_to_proto, reject_to_proto,
@@ -23,9 +24,16 @@ use tonic::body::Body;
 use super::TransferService;
 use crate::budget::{Holder, REVOKED};
 use crate::endpoint::session::{MAX_WAITING_REPLIES, Patience, Session, too_large};
+use crate::endpoint::{EXPIRED, expiry};
+use crate::intake::Origin;
 
 /// The long-lived session.
-pub(super) fn exchange(service: TransferService, request: Request<Body>) -> Response<Body> {
+pub(super) fn exchange(
+    service: TransferService,
+    request: Request<Body>,
+    caller: &Caller,
+) -> Response<Body> {
+    let origin = Origin::new(Transport::Grpc, "", caller);
     let (replies, waiting) = mpsc::channel(MAX_WAITING_REPLIES);
     let tasks = service.options.tasks.clone();
     tasks.spawn(async move {
@@ -35,7 +43,7 @@ pub(super) fn exchange(service: TransferService, request: Request<Body>) -> Resp
         let memory = intake.budget().holder();
         let mut session = Session::new(
             intake,
-            Transport::Grpc,
+            origin,
             credit,
             replies.clone(),
             patience.clone(),
@@ -78,6 +86,9 @@ async fn converse(
     let limit = service.intake.limits().max_message_size.as_usize();
     let mut deframer = Deframer::new(limit + shared::wire::CHUNK_OVERHEAD);
     let mut is_leased = false;
+    let caller = session.caller().clone();
+    let expired = expiry(&caller);
+    tokio::pin!(expired);
     loop {
         while let Some(frame) = deframer.next_frame() {
             let flow = match frame {
@@ -110,6 +121,7 @@ async fn converse(
             // These first: there may always be another piece.
             () = memory.revoked() => return Some(REVOKED.to_owned()),
             () = service.stop.cancelled() => return Some("the receiver is stopping".to_owned()),
+            () = &mut expired => return Some(EXPIRED.to_owned()),
             () = memory.pressed() => {
                 session.flush().await;
                 continue;
@@ -148,7 +160,12 @@ async fn converse(
 }
 
 /// Client streaming: everything up, then one summary down.
-pub(super) async fn upload(service: TransferService, request: Request<Body>) -> Response<Body> {
+pub(super) async fn upload(
+    service: TransferService,
+    request: Request<Body>,
+    caller: &Caller,
+) -> Response<Body> {
+    let origin = Origin::new(Transport::Grpc, "", caller);
     let (replies, mut waiting) = mpsc::channel(MAX_WAITING_REPLIES);
     let collector = tokio::spawn(async move {
         let mut summary = proto::UploadSummary::default();
@@ -167,7 +184,7 @@ pub(super) async fn upload(service: TransferService, request: Request<Body>) -> 
         let memory = intake.budget().holder();
         let mut session = Session::new(
             intake,
-            Transport::Grpc,
+            origin,
             credit,
             replies,
             patience,
@@ -180,6 +197,9 @@ pub(super) async fn upload(service: TransferService, request: Request<Body>) -> 
     });
     match conversation.await {
         Ok(None) => {}
+        Ok(Some(reason)) if reason == EXPIRED => {
+            return Status::unauthenticated(reason).into_http();
+        }
         Ok(Some(reason)) => return Status::unavailable(reason).into_http(),
         Err(error) => return Status::internal(error.to_string()).into_http(),
     }

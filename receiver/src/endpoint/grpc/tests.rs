@@ -8,6 +8,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use shared::chunk::Segments;
 use shared::image::ImageMeta;
+use shared::security::access::Caller;
 use shared::wire::framing::prefixed_head;
 use shared::wire::{Begin, Chunk, ClientMessage, begin_to_proto, encode_client, proto};
 use tokio::sync::mpsc;
@@ -65,7 +66,7 @@ async fn what_came_by_an_upload_call_that_is_reset_is_kept() {
     let service = TransferService::new(rig.intake.clone(), options, stop);
     let (pieces, request) = open();
     begin(&pieces, meta.clone(), &bytes[..300]).await;
-    let mut call = Box::pin(stream::upload(service, request));
+    let mut call = Box::pin(stream::upload(service, request, &Caller::Anyone));
     assert!(futures_util::poll!(&mut call).is_pending());
     // Until all of it has been taken.
     pieces.reserve_many(pieces.max_capacity()).await.unwrap();
@@ -93,7 +94,7 @@ async fn put_that_begins_in_the_middle_is_refused_and_takes_nothing() {
         ..Default::default()
     };
     let holder = rig.intake.budget().holder();
-    let mut put = unary::Put(rig.intake.clone(), holder);
+    let mut put = unary::Put(rig.intake.clone(), holder, Caller::Anyone);
     let status = put.call(tonic::Request::new(request)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::DataLoss, "{status}");
     assert!(status.message().contains("Exchange"), "{status}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use shared::chunk::Segments;
 use shared::image::Transport;
 use shared::receipt::{Reject, RejectReason};
+use shared::security::access::Caller;
 use shared::settings::units::ByteSize;
 use shared::wire::{begin_from_proto, event_to_proto, proto, receipt_to_proto};
 use tokio::sync::{broadcast, mpsc};
@@ -16,23 +17,24 @@ use tonic::body::Body;
 use tonic::{Code, Request, Response, Status};
 
 use crate::budget::Holder;
+use crate::endpoint::{EXPIRED, expiry};
 use crate::intake::{Begun, Intake, Origin};
 
 type Reply<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
 
 /// One image in one message.
-pub(super) struct Put(pub(super) Arc<Intake>, pub(super) Holder);
+pub(super) struct Put(pub(super) Arc<Intake>, pub(super) Holder, pub(super) Caller);
 
 impl tonic::server::UnaryService<proto::PutRequest> for Put {
     type Response = proto::PutResponse;
     type Future = Reply<proto::PutResponse>;
 
     fn call(&mut self, request: Request<proto::PutRequest>) -> Self::Future {
-        let intake = Arc::clone(&self.0);
+        let (intake, caller) = (Arc::clone(&self.0), self.2.clone());
         // From here on it is this side that takes its time.
         self.1.serve();
         Box::pin(async move {
-            match put(&intake, request.into_inner()).await {
+            match put(&intake, request.into_inner(), &caller).await {
                 Ok(response) => Ok(Response::new(response)),
                 Err(reject) => Err(status_of(&reject)),
             }
@@ -43,6 +45,7 @@ impl tonic::server::UnaryService<proto::PutRequest> for Put {
 async fn put(
     intake: &Arc<Intake>,
     request: proto::PutRequest,
+    caller: &Caller,
 ) -> Result<proto::PutResponse, Reject> {
     let begin = request.begin.unwrap_or_default();
     let begin = begin_from_proto(begin)?;
@@ -57,7 +60,7 @@ async fn put(
             Reject::new(begin.meta.id, RejectReason::Invalid, message)
         })?),
     };
-    let origin = Origin::new(Transport::Grpc, &request.transmitter).with_outbox(outbox);
+    let origin = Origin::new(Transport::Grpc, &request.transmitter, caller).with_outbox(outbox);
     if begin.offset > 0 {
         // Before it takes what is held of the image from anybody.
         let message = format!(
@@ -143,7 +146,11 @@ fn ascii(text: &'static str) -> tonic::metadata::AsciiMetadataValue {
 }
 
 /// Live events.
-pub(super) struct Watch(pub(super) Arc<Intake>, pub(super) CancellationToken);
+pub(super) struct Watch(
+    pub(super) Arc<Intake>,
+    pub(super) CancellationToken,
+    pub(super) Caller,
+);
 
 /// Events that may wait for a slow watcher.
 const MAX_WAITING_EVENTS: usize = 64;
@@ -160,6 +167,7 @@ impl tonic::server::ServerStreamingService<proto::WatchRequest> for Watch {
             request.into_inner(),
             sender,
             self.1.clone(),
+            self.2.clone(),
         ));
         Box::pin(async move { Ok(Response::new(ReceiverStream::new(receiver))) })
     }
@@ -170,12 +178,19 @@ async fn forward(
     wanted: proto::WatchRequest,
     sender: mpsc::Sender<Result<proto::Event, Status>>,
     stop: CancellationToken,
+    caller: Caller,
 ) {
+    let expired = expiry(&caller);
+    tokio::pin!(expired);
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
             () = sender.closed() => return,
             () = stop.cancelled() => return,
+            () = &mut expired => {
+                let _ = sender.try_send(Err(Status::unauthenticated(EXPIRED)));
+                return;
+            }
         };
         let event = match event {
             Ok(event) => {

@@ -128,7 +128,7 @@ async fn next_piece(body: &mut Body, idle: Duration) -> Result<Option<Bytes>, St
 }
 
 /// Reads a body that is not wanted, up to `limit` bytes; whether it came to its end.
-pub(super) async fn discard(body: &mut Body, limit: u64) -> bool {
+pub(in crate::endpoint) async fn discard(body: &mut Body, limit: u64) -> bool {
     let reading = async {
         let mut read = 0;
         loop {
@@ -156,7 +156,7 @@ pub(super) async fn refuse(body: &mut Body, response: &mut Response) {
 }
 
 /// Closes the connection after `response`.
-pub(super) fn close(response: &mut Response) {
+pub(in crate::endpoint) fn close(response: &mut Response) {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use shared::clock::{ClockEstimate, UnixNanos};
 use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Receipt, ReceiptStatus, Reject, RejectReason};
+use shared::security::access::Caller;
 use shared::wire::Begin;
 
 use super::body::{self, Stopped};
@@ -23,11 +24,12 @@ use crate::problem::Problem;
 /// it was there.
 pub(super) async fn put(
     State(intake): State<Arc<Intake>>,
+    Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Response {
-    let announced = announce(&intake, id, &headers).await;
+    let announced = announce(&intake, id, &headers, &caller).await;
     // A client that waits for consent has not sent the body yet; reading it would ask for it.
     let waits = waits_for_consent(&headers);
     let answered = match announced {
@@ -105,6 +107,7 @@ async fn announce(
     intake: &Arc<Intake>,
     id: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
+    caller: &Caller,
 ) -> Result<Announced, Reject> {
     let nameless = |message: String| Reject::new(None, RejectReason::Invalid, message);
     let Path(id) = id.map_err(|_| nameless("the id in the path is not UTF-8".to_owned()))?;
@@ -126,7 +129,7 @@ async fn announce(
     let (mut meta, transmitter) = metadata(id, headers).map_err(invalid)?;
     meta.digest = digests.native;
     let outbox = outbox(headers).map_err(invalid)?;
-    let origin = Origin::new(Transport::Rest, &transmitter).with_outbox(outbox);
+    let origin = Origin::new(Transport::Rest, &transmitter, caller).with_outbox(outbox);
     let length: Option<u64> = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())

@@ -41,6 +41,7 @@ use axum::routing::any;
 use shared::clock::UnixNanos;
 use shared::image::ImageId;
 use shared::receipt::{Receipt, Reject, RejectReason};
+use shared::security::access::Caller;
 use tokio_util::task::TaskTracker;
 
 use super::body;
@@ -182,19 +183,39 @@ impl Tus {
             return Ok(self.options());
         }
         request::check_version(headers)?;
+        let Some(caller) = parts.extensions.get::<Caller>() else {
+            // Whoever has not passed the gate is not let in.
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            let detail = "a request came in by the wrong door";
+            return Err(Problem::new(status, "internal", "the receiver failed", detail).into());
+        };
         match target {
-            Target::Collection if method == Method::POST => self.create(headers, body).await,
-            Target::Upload(id) if method == Method::HEAD => self.head(parse_id(&id)?).await,
-            Target::Upload(id) if method == Method::PATCH => {
-                self.patch(parse_id(&id)?, headers, body).await
+            Target::Collection if method == Method::POST => {
+                self.create(headers, body, caller).await
             }
-            Target::Upload(id) if method == Method::DELETE => self.delete(parse_id(&id)?).await,
+            Target::Upload(id) if method == Method::HEAD => {
+                self.head(self.own(&id, caller).await?).await
+            }
+            Target::Upload(id) if method == Method::PATCH => {
+                let id = self.own(&id, caller).await?;
+                self.patch(id, headers, body).await
+            }
+            Target::Upload(id) if method == Method::DELETE => {
+                self.delete(self.own(&id, caller).await?).await
+            }
             target => {
                 let detail = format!("{method} is not possible here; use {}", target.methods());
                 let status = StatusCode::METHOD_NOT_ALLOWED;
                 Err(Problem::new(status, "method", "method not allowed", detail).into())
             }
         }
+    }
+
+    /// The upload that the path names, if it is not another's.
+    async fn own(&self, id: &str, caller: &Caller) -> Result<ImageId, Refusal> {
+        let id = parse_id(id)?;
+        self.intake.check_owner(id, caller).await?;
+        Ok(id)
     }
 
     fn max_size(&self) -> HeaderValue {

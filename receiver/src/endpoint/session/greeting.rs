@@ -9,7 +9,7 @@ use shared::receipt::{Reject, RejectReason};
 use shared::wire::{Hello, Limits, LossReport, PROTOCOL_VERSION, ServerMessage, Welcome};
 
 use super::{Session, nameless};
-use crate::intake::{MAX_NAME, Origin};
+use crate::intake::{Intake, MAX_NAME, Origin};
 
 impl Session {
     pub(super) async fn hello(&mut self, hello: Hello) -> ControlFlow<String> {
@@ -33,7 +33,15 @@ impl Session {
             return ControlFlow::Break(reason);
         }
         let outbox = hello.standing.map(|standing| standing.outbox);
-        self.origin = Origin::new(self.origin.transport, &hello.transmitter).with_outbox(outbox);
+        let caller = &self.origin.caller;
+        let origin =
+            Origin::new(self.origin.transport, &hello.transmitter, caller).with_outbox(outbox);
+        if let Err(reject) = Intake::check_sender(None, &origin) {
+            let reason = reject.message.clone();
+            self.reject_message(reject).await;
+            return ControlFlow::Break(reason);
+        }
+        self.origin = origin;
         // The welcome says that they are kept.
         let report = LossReport {
             id: 0,
@@ -41,7 +49,7 @@ impl Session {
             losses: hello.losses,
             transmitter: self.origin.transmitter.to_string(),
         };
-        if let Err(reject) = self.intake.keep_losses(report).await {
+        if let Err(reject) = self.intake.keep_losses(report, &self.origin.caller).await {
             let reason = format!("the losses in hello are not kept: {reject}");
             self.reject_message(reject).await;
             return ControlFlow::Break(reason);
@@ -82,7 +90,7 @@ impl Session {
         let mut asked = HashSet::new();
         for id in unfinished {
             if asked.insert(*id)
-                && let Some(offset) = self.intake.held(*id).await
+                && let Some(offset) = self.intake.held_for(*id, &self.origin.caller).await
             {
                 held.push((*id, offset));
             }
@@ -108,7 +116,7 @@ impl Session {
         let (replies, patience) = (self.replies.clone(), self.patience.clone());
         self.finishing.spawn(async move {
             let id = report.id;
-            let kept = intake.keep_losses(report).await;
+            let kept = intake.keep_losses(report, &origin.caller).await;
             drop(lease);
             let reply = match kept {
                 Ok(()) => ServerMessage::LossesKept { id },

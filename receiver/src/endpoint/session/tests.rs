@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shared::image::Transport;
 use shared::wire::{Hello, PROTOCOL_VERSION};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ async fn ping_until_it_ends(stop: CancellationToken) -> Option<String> {
     let intake = Arc::clone(&rig.intake);
     let mut session = Session::new(
         intake,
-        Transport::Grpc,
+        Origin::new(Transport::Grpc, "", &Caller::Anyone),
         1,
         replies,
         patience,
@@ -72,7 +73,7 @@ fn session(rig: &Rig, room: usize) -> (Session, mpsc::Receiver<ServerMessage>) {
     let intake = Arc::clone(&rig.intake);
     let session = Session::new(
         intake,
-        Transport::WebSocket,
+        Origin::new(Transport::WebSocket, "", &Caller::Anyone),
         1 << 20,
         replies,
         patience,

@@ -34,7 +34,14 @@ async fn start_holding(endpoint: Endpoint, io: DuplexStream, memory: Holder) -> 
     let buffers = Buffers::new(1 << 20, &window, Role::Server);
     let stream = buffers.metered(io, memory.clone(), false);
     let socket = buffers.socket(stream).await;
-    tokio::spawn(serve(endpoint, socket, buffers, memory))
+    let serving = async move {
+        let proof = Proof {
+            caller: &Caller::Anyone,
+            gone: CancellationToken::new(),
+        };
+        serve(endpoint, socket, buffers, memory, proof).await;
+    };
+    tokio::spawn(serving)
 }
 
 fn message(message: ClientMessage) -> Message {

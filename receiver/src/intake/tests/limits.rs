@@ -2,6 +2,7 @@
 
 use shared::image::ImageMeta;
 use shared::receipt::RejectReason;
+use shared::security::access::Caller;
 use shared::settings::units::ByteSize;
 use shared::wire::Begin;
 
@@ -28,7 +29,7 @@ async fn size_and_metadata_are_checked_before_any_byte() {
     let reject = rig.begin(wordy, 0).await.err().unwrap();
     assert_eq!(reject.reason, RejectReason::Limit);
     assert!(reject.message.contains("RECEIVER_MAX_METADATA"));
-    let origin = Origin::new(origin().transport, &"x".repeat(513));
+    let origin = Origin::new(origin().transport, &"x".repeat(513), &Caller::Anyone);
     let begin = Begin {
         meta: meta(b"x"),
         offset: 0,
@@ -48,7 +49,11 @@ async fn metadata_that_is_too_long_to_be_taken_is_not_remembered() {
             run: "r".repeat(run),
             ..meta(b"x")
         };
-        let origin = Origin::new(origin().transport, &"t".repeat(transmitter));
+        let origin = Origin::new(
+            origin().transport,
+            &"t".repeat(transmitter),
+            &Caller::Anyone,
+        );
         let begin = Begin {
             meta: wordy,
             offset: 0,

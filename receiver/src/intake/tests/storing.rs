@@ -7,6 +7,7 @@ use shared::chunk::Segments;
 use shared::digest::Digest;
 use shared::image::ImageId;
 use shared::receipt::{ReceiptStatus, RejectReason};
+use shared::security::access::Caller;
 use tokio::sync::Semaphore;
 
 use crate::catalog::{Catalog, CatalogError, Fault};
@@ -270,7 +271,11 @@ async fn losses_that_the_catalogue_does_not_take_are_not_kept_and_worth_another_
         }),
         ..Default::default()
     };
-    let reject = rig.intake.keep_losses(report).await.unwrap_err();
+    let reject = rig
+        .intake
+        .keep_losses(report, &Caller::Anyone)
+        .await
+        .unwrap_err();
     assert_eq!(reject.reason, RejectReason::Internal);
     assert!(reject.retryable && !reject.message.contains("secret"));
 }

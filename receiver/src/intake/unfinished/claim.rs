@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::image::ImageId;
+use shared::security::access::{Caller, Denied};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Cell, Content, Owner, Parked, Phase, Slot};
@@ -28,8 +29,9 @@ pub(in crate::intake) struct Claim {
 
 /// What is claimed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
-    Any,
+enum Which<'a> {
+    /// Whatever there is, unless it is another's.
+    Any(&'a Caller),
     /// Only an image of which something came.
     Begun,
     /// Only one that is parked, which nobody has.
@@ -39,23 +41,30 @@ enum Which {
 impl Claim {
     /// Makes the caller the owner of `id`, once nobody is storing it. Whoever owned it before no
     /// longer does.
-    pub(in crate::intake) async fn of(intake: &Arc<Intake>, id: ImageId) -> Self {
+    ///
+    /// # Errors
+    /// When it is another's.
+    pub(in crate::intake) async fn of(
+        intake: &Arc<Intake>,
+        id: ImageId,
+        caller: &Caller,
+    ) -> Result<Self, Denied> {
         loop {
             // Without a condition there is always one.
-            if let Some(claim) = Self::attempt(intake, id, Which::Any).await {
-                return claim;
+            if let Some(claim) = Self::attempt(intake, id, Which::Any(caller)).await? {
+                return Ok(claim);
             }
         }
     }
 
     /// The same if something came of the image.
     pub(in crate::intake) async fn of_begun(intake: &Arc<Intake>, id: ImageId) -> Option<Self> {
-        Self::attempt(intake, id, Which::Begun).await
+        Self::attempt(intake, id, Which::Begun).await.ok()?
     }
 
     /// The same if the image is parked: it is taken from nobody.
     pub(in crate::intake) async fn of_parked(intake: &Arc<Intake>, id: ImageId) -> Option<Self> {
-        Self::attempt(intake, id, Which::Parked).await
+        Self::attempt(intake, id, Which::Parked).await.ok()?
     }
 
     /// The same if nothing came of the image, at once.
@@ -73,6 +82,7 @@ impl Claim {
             cell: Arc::clone(&cell),
             owner: Some(Owner { number, phase }),
             parked: None,
+            whose: None,
         };
         state.slots.insert(id, slot);
         drop(state);
@@ -86,7 +96,11 @@ impl Claim {
         })
     }
 
-    async fn attempt(intake: &Arc<Intake>, id: ImageId, which: Which) -> Option<Self> {
+    async fn attempt(
+        intake: &Arc<Intake>,
+        id: ImageId,
+        which: Which<'_>,
+    ) -> Result<Option<Self>, Denied> {
         let this = &intake.unfinished;
         let (owner, cell, parked) = loop {
             this.not_exclusive(id).await;
@@ -97,12 +111,17 @@ impl Claim {
             }
             let slot = state.slots.get(&id);
             let is_meant = match which {
-                Which::Any => true,
+                Which::Any(caller) => {
+                    if let Some(whose) = slot.and_then(|slot| slot.whose.as_ref()) {
+                        caller.may_upload_as(whose)?;
+                    }
+                    true
+                }
                 Which::Begun => slot.is_some(),
                 Which::Parked => slot.is_some_and(|slot| slot.parked.is_some()),
             };
             if !is_meant {
-                return None;
+                return Ok(None);
             }
             let number = this.next_owner();
             let parked = state.unpark(id);
@@ -126,7 +145,7 @@ impl Claim {
         if parked.is_some_and(|parked| !this.is_fresh(&parked)) {
             drop(claim.take());
         }
-        Some(claim)
+        Ok(Some(claim))
     }
 
     /// The former owner does not let go.
@@ -159,10 +178,11 @@ impl Claim {
 
     /// Puts `content` in the cell and keeps the ownership.
     pub(in crate::intake) fn keep(mut self, content: Content) -> Option<(u64, Arc<Cell>)> {
+        let whose = content.transmitter();
         **self.content.as_mut()? = Some(content);
         self.content = None;
         let owner = self.owner.take()?;
-        self.intake.unfinished.begin_sending(self.id, owner);
+        self.intake.unfinished.begin_sending(self.id, owner, whose);
         Some((owner, Arc::clone(&self.cell)))
     }
 }

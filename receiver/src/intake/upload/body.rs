@@ -7,6 +7,7 @@ use shared::clock::UnixNanos;
 use shared::digest::{DigestAlgorithm, Hasher};
 use shared::image::{ImageMeta, Transport};
 use shared::receipt::{Reject, RejectReason};
+use shared::security::access::Caller;
 
 use crate::catalog::Entry;
 use crate::intake::inspect::Inspector;
@@ -103,7 +104,8 @@ impl Body {
 
     /// Of what an earlier process left, with no bytes and no writer yet.
     pub(super) fn of_partial(intake: Arc<Intake>, about: About) -> Self {
-        let origin = Origin::new(about.transport, &about.transmitter).with_outbox(about.outbox);
+        let origin = Origin::new(about.transport, &about.transmitter, &Caller::Anyone)
+            .with_outbox(about.outbox);
         // As the records were made, whatever is known of the image by now.
         Self::begun(intake, about.meta, origin, about.algorithm)
     }
@@ -149,7 +151,7 @@ impl Body {
         &self.meta
     }
 
-    pub(super) fn origin(&self) -> &Origin {
+    pub(in crate::intake) fn origin(&self) -> &Origin {
         &self.origin
     }
 

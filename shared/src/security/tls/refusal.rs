@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use rustls::{CertificateError, Error, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 /// Why a handshake came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,4 +105,35 @@ impl Refused {
             other => Self::Certificate(other.to_string()),
         }
     }
+}
+
+/// What the other side has against this one, where that is what an error of an encrypted connection
+/// says. A server of TLS 1.3 says so only when the client takes its handshake for done, so that it is
+/// met in reading.
+pub fn turned_down(error: &io::Error) -> Option<String> {
+    use AlertDescription as A;
+    let inner = error.get_ref()?.downcast_ref::<Error>()?;
+    let Error::AlertReceived(alert) = inner else {
+        return None;
+    };
+    let advice = match alert {
+        A::CertificateRequired => {
+            return Some(
+                "it asks for a certificate, and none was shown (CertificateRequired); give --tls-cert and \
+                 --tls-key"
+                    .to_owned(),
+            );
+        }
+        A::CertificateExpired => "renew it (--tls-cert), and compare the clocks",
+        A::CertificateRevoked => "get another one (--tls-cert)",
+        // A CA of the same name with another key, too.
+        A::UnknownCA | A::DecryptError => "get one from a CA that it trusts (--tls-cert)",
+        A::BadCertificate | A::UnsupportedCertificate | A::CertificateUnknown | A::AccessDenied => {
+            "its log says why"
+        }
+        other => return Some(format!("it broke off the encryption: {other:?}")),
+    };
+    Some(format!(
+        "it turned this side's certificate down: {alert:?}; {advice}"
+    ))
 }

@@ -159,7 +159,8 @@ impl ServerTls {
         self.files.clients.is_some()
     }
 
-    /// Shakes hands, within this time.
+    /// Shakes hands, within this time. `ended` is cancelled when the client's certificate is good no more
+    /// while [`Accepted::ended`] is there.
     ///
     /// # Errors
     /// When the client is not let in.
@@ -167,6 +168,7 @@ impl ServerTls {
         self: &Arc<Self>,
         stream: S,
         within: Duration,
+        ended: CancellationToken,
     ) -> Result<Accepted<S>, Refused>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -181,7 +183,7 @@ impl ServerTls {
         };
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificate = chain.first().and_then(Certificate::read);
-        let ended = self.watch_over(chain);
+        let ended = self.watch_over(chain, ended);
         // The files may have changed since the handshake began.
         if !Arc::ptr_eq(&loaded, &self.loaded.read()) {
             self.review();
@@ -193,8 +195,11 @@ impl ServerTls {
         })
     }
 
-    fn watch_over(self: &Arc<Self>, chain: &[CertificateDer<'_>]) -> Ended {
-        let token = CancellationToken::new();
+    fn watch_over(
+        self: &Arc<Self>,
+        chain: &[CertificateDer<'_>],
+        token: CancellationToken,
+    ) -> Ended {
         if chain.is_empty() {
             return Ended {
                 server: None,

@@ -9,6 +9,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::security::identity::Role;
@@ -161,7 +162,7 @@ type Met = (
 /// Both shake hands.
 async fn meet(server: &Arc<ServerTls>, client: &Arc<ClientTls>, host: &str) -> Met {
     let (here, there) = tokio::io::duplex(64 << 10);
-    let accepting = server.accept(here, DAY);
+    let accepting = server.accept(here, DAY, CancellationToken::new());
     let connecting = client.connect(host, there, H2, &[Role::Receiver]);
     let (accepted, connected) = tokio::join!(accepting, connecting);
     (accepted, connected.map(|(stream, _)| stream))
@@ -340,19 +341,32 @@ async fn plain_text_and_silence_are_told_apart() {
     let (here, mut there) = tokio::io::duplex(1 << 10);
     there.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!(
-        server.accept(here, DAY).await.unwrap_err(),
+        server
+            .accept(here, DAY, CancellationToken::new())
+            .await
+            .unwrap_err(),
         Refused::PlainText
     );
     let (here, there) = tokio::io::duplex(1 << 10);
     drop(there);
-    assert_eq!(server.accept(here, DAY).await.unwrap_err(), Refused::Gone);
+    assert_eq!(
+        server
+            .accept(here, DAY, CancellationToken::new())
+            .await
+            .unwrap_err(),
+        Refused::Gone
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_says_nothing_is_let_go() {
     let world = World::new("ca");
     let (here, _there) = tokio::io::duplex(1 << 10);
-    let refused = world.server().accept(here, DAY).await.unwrap_err();
+    let refused = world
+        .server()
+        .accept(here, DAY, CancellationToken::new())
+        .await
+        .unwrap_err();
     assert_eq!(refused, Refused::TimedOut(DAY));
 }
 

@@ -426,3 +426,35 @@ async fn a_file_whose_folder_is_away_waits_for_it_and_one_that_is_gone_is_lost()
     let totals = test.tally.totals();
     assert_eq!((totals.delivered, totals.lost), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_not_let_in_loses_nothing_however_few_attempts_there_are() {
+    for forbidden in [false, true] {
+        let asked = AtomicUsize::new(0);
+        let verdict = move |_: &Wire, image: &Owed, attempt: u32| {
+            assert_eq!(attempt, 1, "nothing was attempted before");
+            if asked.fetch_add(1, Relaxed) == 20 {
+                return Ok(receipt(&image.meta));
+            }
+            if forbidden {
+                let words = "cam-1 lacks the scope upload";
+                let mut reject = Reject::new(image.meta.id, RejectReason::Forbidden, words);
+                // Whatever somebody else makes of it.
+                reject.retryable = false;
+                return Err(reject.into());
+            }
+            Err(DeliveryError::Refused("Token expired".to_owned()))
+        };
+        let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
+        let once = RetryOptions {
+            attempts: Some(1),
+            ..patient()
+        };
+        let test = test(TestLink::new([Plan::Connect(wire)]), 1, once);
+        test.push().await;
+        test.outbox.close();
+        assert_eq!(end(test.run()).await, End::Drained);
+        let totals = test.tally.totals();
+        assert_eq!((totals.delivered, totals.lost), (1, 0));
+    }
+}

@@ -11,10 +11,10 @@ use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
 use shared::wire::{Begin, Loss, Standing, begin_to_proto, proto, receipt_from_proto};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::metadata::MetadataMap;
 use url::Url;
 
-use super::{ExchangeLink, channel, words};
+use super::{Dialled, ExchangeLink, denial, dial, words};
 use crate::config::LinkOptions;
 use crate::link::{Attempt, Connection, DeliveryError, Identity, Link, LinkError, unreadable};
 use crate::outbox::Owed;
@@ -52,10 +52,11 @@ impl Link for PutLink {
             self.identity.clone(),
         );
         let side = exchange.connect().await?;
-        let channel = channel(&self.url, &self.options, &self.identity).await?;
+        let dialled = dial(&self.url, &self.options, &self.identity).await?;
         Ok(Arc::new(PutConnection {
-            channel,
+            dialled,
             side,
+            address: self.url.to_string(),
             limit: self.options.message_size.0.min(self.options.window.0),
             identity: self.identity.clone(),
             lost: CancellationToken::new(),
@@ -69,8 +70,9 @@ impl Link for PutLink {
 }
 
 struct PutConnection {
-    channel: Channel,
+    dialled: Dialled,
     side: Arc<dyn Connection>,
+    address: String,
     /// Largest image that goes in one message.
     limit: u64,
     identity: Identity,
@@ -83,6 +85,17 @@ impl PutConnection {
         reason.clone_into(&mut self.why.lock());
         self.lost.cancel();
         DeliveryError::Lost(reason.to_owned())
+    }
+
+    /// The receiver does not let this station in: neither this image nor another.
+    fn refuse(&self, problem: String) -> DeliveryError {
+        let refused = LinkError::Refused {
+            address: self.address.clone(),
+            problem,
+        };
+        let reason = refused.to_string();
+        self.lose(&reason);
+        DeliveryError::Refused(reason)
     }
 }
 
@@ -113,8 +126,11 @@ impl Connection for PutConnection {
         self.identity.limiter.take(size).await;
         let again = self.identity.unfinished.sent(id, 0, size);
         self.identity.wire.add_image_bytes(size, again);
-        let mut client =
-            proto::transfer_service_client::TransferServiceClient::new(self.channel.clone());
+        let mut client = proto::transfer_service_client::TransferServiceClient::new(
+            self.dialled.channel.clone(),
+        );
+        let shown = MetadataMap::from_headers(self.dialled.shown.clone());
+        let request = tonic::Request::from_parts(shown, Default::default(), request);
         let called = tokio::select! {
             called = client.put(request) => called,
             // A call has no end of its own when nobody answers any more.
@@ -127,8 +143,10 @@ impl Connection for PutConnection {
             }
             Err(status) => Err(self.failed(image, &status)),
         };
-        let retried = matches!(&answer, Err(DeliveryError::Lost(_)))
-            || matches!(&answer, Err(DeliveryError::Rejected(reject)) if reject.retryable);
+        let retried = matches!(
+            &answer,
+            Err(DeliveryError::Lost(_) | DeliveryError::Refused(_))
+        ) || matches!(&answer, Err(DeliveryError::Rejected(reject)) if reject.retryable);
         if !retried {
             self.identity.unfinished.end(id);
         }
@@ -167,6 +185,13 @@ impl PutConnection {
     /// The receiver's rejections carry their reason in the metadata; anything else is the
     /// transport's.
     fn failed(&self, image: &Owed, status: &tonic::Status) -> DeliveryError {
+        if let Some(words) = self.dialled.refusal.get() {
+            return self.refuse(words.to_owned());
+        }
+        if let Some(denial) = denial(status) {
+            let dialler = &self.identity.dialler;
+            return self.refuse(dialler.advise(denial, status.message()));
+        }
         let text = |key| {
             status
                 .metadata()

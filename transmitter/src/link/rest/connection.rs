@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper::client::conn::http1::SendRequest;
 use shared::clock::{ClockEstimate, ClockSample, UnixNanos};
+use shared::image::ImageId;
 use shared::receipt::Receipt;
 use shared::report::RunAccount;
 use shared::telemetry::chain;
@@ -15,12 +16,18 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{Answer, seal};
 use super::body::{ImageBody, Part, Progress};
 use super::pieces::Pieces;
+use crate::link::dial::{Denial, words_of};
 use crate::link::portions::portions;
+use crate::link::stream::Refusal;
 use crate::link::{AGENT, Attempt, Connection, DeliveryError, Identity, LinkError, unreadable};
 use crate::outbox::Owed;
 
 pub(super) struct RestConnection {
     pub(super) sender: tokio::sync::Mutex<SendRequest<ImageBody>>,
+    /// What is shown with each request.
+    pub(super) authorization: Option<HeaderValue>,
+    /// Why this side is not let in.
+    pub(super) refusal: Refusal,
     pub(super) base: String,
     pub(super) host: String,
     pub(super) address: String,
@@ -37,11 +44,15 @@ const SMALL: u64 = 256 << 10;
 
 impl RestConnection {
     pub(super) fn request(&self, method: &str, path: &str) -> http::request::Builder {
-        Request::builder()
+        let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(header::HOST, &self.host)
-            .header(header::USER_AGENT, AGENT)
+            .header(header::USER_AGENT, AGENT);
+        match &self.authorization {
+            Some(shown) => request.header(header::AUTHORIZATION, shown),
+            None => request,
+        }
     }
 
     /// Sends a request and reads its answer, which may take as long as the body moves, and then as
@@ -93,7 +104,66 @@ impl RestConnection {
             self.lost.cancel();
             return Err(unreadable(problem));
         }
-        exchanged.map_err(DeliveryError::Lost)?.sound_of(id)
+        self.sound_of(id, exchanged)
+    }
+
+    /// The answer about an image, if it is what the receiver sent and lets this side in.
+    pub(super) fn sound_of(
+        &self,
+        id: ImageId,
+        answer: Result<Answer, String>,
+    ) -> Result<Answer, DeliveryError> {
+        let answer = answer.map_err(|problem| self.broken(problem))?;
+        let answer = answer.sound_of(id)?;
+        match Denial::of(answer.status) {
+            Some(denial) => Err(self.deny(denial, &answer)),
+            None => Ok(answer),
+        }
+    }
+
+    /// No image gets in over this connection.
+    fn deny(&self, denial: Denial, answer: &Answer) -> DeliveryError {
+        self.refusal.set(self.advise(denial, answer));
+        self.lost.cancel();
+        self.broken(String::new())
+    }
+
+    fn broken(&self, problem: String) -> DeliveryError {
+        match self.refused() {
+            Some(refused) => DeliveryError::Refused(refused.to_string()),
+            None => DeliveryError::Lost(problem),
+        }
+    }
+
+    fn refused(&self) -> Option<LinkError> {
+        let problem = self.refusal.get()?.to_owned();
+        Some(LinkError::Refused {
+            address: self.address.clone(),
+            problem,
+        })
+    }
+
+    /// The answer to what is no image, if this side is known.
+    fn known(&self, answer: Result<Answer, String>) -> Result<Answer, LinkError> {
+        let lost = |problem| self.refused().unwrap_or(LinkError::Lost(problem));
+        let answer = answer.and_then(Answer::sound).map_err(lost)?;
+        match Denial::of(answer.status) {
+            None => Ok(answer),
+            Some(Denial::Unknown) => {
+                self.deny(Denial::Unknown, &answer);
+                Err(lost(String::new()))
+            }
+            // Of this request: images may get in all the same.
+            Some(Denial::Forbidden) => Err(LinkError::Refused {
+                address: self.address.clone(),
+                problem: self.advise(Denial::Forbidden, &answer),
+            }),
+        }
+    }
+
+    fn advise(&self, denial: Denial, answer: &Answer) -> String {
+        let words = words_of(answer.status, &answer.headers, &answer.body);
+        self.identity.dialler.advise(denial, &words)
     }
 
     pub(super) async fn look_at_clock(&self) -> Result<(), LinkError> {
@@ -102,8 +172,8 @@ impl RestConnection {
             .body(ImageBody::empty())
             .map_err(|error| self.protocol(error.to_string()))?;
         let t1 = UnixNanos::now();
-        let answer = self.ask(request).await.and_then(Answer::sound);
-        let Answer { status, body, .. } = answer.map_err(LinkError::Lost)?;
+        let answer = self.ask(request).await;
+        let Answer { status, body, .. } = self.known(answer)?;
         let t4 = UnixNanos::now();
         let times: Option<(i64, i64)> = serde_json::from_slice::<serde_json::Value>(&body)
             .ok()
@@ -134,8 +204,8 @@ impl RestConnection {
             .header(header::CONTENT_TYPE, "application/protobuf")
             .body(ImageBody::whole(message))
             .map_err(|error| LinkError::Lost(error.to_string()))?;
-        let answer = self.ask(request).await.and_then(Answer::sound);
-        let answer = answer.map_err(LinkError::Lost)?;
+        let answer = self.ask(request).await;
+        let answer = self.known(answer)?;
         let status = answer.status;
         if status.is_success() {
             return Ok(());
@@ -227,7 +297,10 @@ impl Connection for RestConnection {
 
     async fn closed(&self) -> String {
         self.lost.cancelled().await;
-        "the connection was closed".to_owned()
+        match self.refused() {
+            Some(refused) => refused.to_string(),
+            None => "the connection was closed".to_owned(),
+        }
     }
 
     async fn close(&self) {}

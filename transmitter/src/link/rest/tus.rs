@@ -249,7 +249,7 @@ impl RestConnection {
         let lost = |error: http::Error| DeliveryError::Lost(error.to_string());
         let request = request.body(ImageBody::empty()).map_err(lost)?;
         let answer = self.ask(request).await;
-        answer.map_err(DeliveryError::Lost)?.sound_of(id)
+        self.sound_of(id, answer)
     }
 
     /// `Upload-Metadata` (docs/specs/wire.md).

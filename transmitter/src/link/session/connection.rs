@@ -25,7 +25,11 @@ pub(in crate::link) struct SessionConnection(pub(in crate::link) Arc<Session>);
 #[async_trait]
 impl Connection for SessionConnection {
     async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
-        self.0.deliver(image, attempt).await
+        let delivered = self.0.deliver(image, attempt).await;
+        delivered.map_err(|error| match (error, self.0.refusal()) {
+            (DeliveryError::Lost(_), Some(refusal)) => DeliveryError::Refused(refusal.to_string()),
+            (error, _) => error,
+        })
     }
 
     fn parallel(&self) -> usize {

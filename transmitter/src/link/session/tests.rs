@@ -45,6 +45,7 @@ fn identity() -> Identity {
         transmitter: "test".to_owned(),
         wire: Default::default(),
         clock: Default::default(),
+        dialler: Default::default(),
     }
 }
 
@@ -264,6 +265,32 @@ async fn a_session_that_is_not_welcomed_is_lost() {
     let greeted = session.greet().await;
     assert!(greeted.is_err());
     assert!(session.lost.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_station_that_may_not_send_images_is_told_why() {
+    let (session, _silent) = session(4);
+    let denied = async {
+        tokio::task::yield_now().await;
+        let words = "cam-1 lacks the scope upload";
+        let reject = Reject::new(None, RejectReason::Forbidden, words);
+        session.take(ServerMessage::Reject(reject));
+    };
+    let (greeted, ()) = tokio::join!(session.greet(), denied);
+    match greeted {
+        Err(LinkError::Refused { problem, .. }) => {
+            assert!(problem.starts_with("cam-1 lacks the scope upload; --name"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let connection = SessionConnection(session);
+    let attempt = Attempt {
+        number: 1,
+        started: UnixNanos::now(),
+        turn: None,
+    };
+    let delivered = connection.deliver(&image(1), attempt).await;
+    assert!(matches!(delivered, Err(DeliveryError::Refused(_))));
 }
 
 #[tokio::test(start_paused = true)]

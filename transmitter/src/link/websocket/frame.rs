@@ -44,11 +44,14 @@ impl FrameWriter {
             for piece in message.payload.pieces() {
                 self.append_masked(piece, key, &mut position);
             }
-            return writer.write_all(&self.buffer).await;
+            writer.write_all(&self.buffer).await?;
+            return writer.flush().await;
         }
         self.header(FIN_BINARY, message.len(), None);
         self.buffer.extend_from_slice(&message.head);
-        write_both(writer, &self.buffer, message.payload).await
+        write_both(writer, &self.buffer, message.payload).await?;
+        // Encryption keeps back what the socket did not take at once.
+        writer.flush().await
     }
 
     /// Writes a close frame.
@@ -57,7 +60,8 @@ impl FrameWriter {
         let key = self.mask.then(|| fastrand::u32(..).to_ne_bytes());
         self.header(FIN_CLOSE, NORMAL.len(), key);
         self.append_masked(&NORMAL, key.unwrap_or_default(), &mut 0);
-        writer.write_all(&self.buffer).await
+        writer.write_all(&self.buffer).await?;
+        writer.flush().await
     }
 
     fn header(&mut self, first: u8, len: usize, key: Option<[u8; 4]>) {

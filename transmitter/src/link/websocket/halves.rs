@@ -8,20 +8,18 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use shared::telemetry::Counted;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-type Socket = Counted<TcpStream>;
+use crate::link::stream::Stream;
 
 /// Writes to the socket.
-pub(super) type SocketWriter = WriteHalf<Socket>;
+pub(super) type SocketWriter = WriteHalf<Stream>;
 
 /// The socket as tungstenite sees it.
 pub(super) struct Halves {
-    read: ReadHalf<Socket>,
+    read: ReadHalf<Stream>,
     write: Writing,
 }
 
@@ -31,7 +29,7 @@ enum Writing {
 }
 
 impl Halves {
-    pub(super) fn new(read: ReadHalf<Socket>, write: SocketWriter) -> Self {
+    pub(super) fn new(read: ReadHalf<Stream>, write: SocketWriter) -> Self {
         Self {
             read,
             write: Writing::Direct(write),

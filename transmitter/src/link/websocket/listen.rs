@@ -6,13 +6,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::header;
 use shared::image::{ImageId, Transport};
+use shared::security::identity::Role;
+use shared::security::tls::{Accepted, Certificate, Ended, ServerTls};
+use shared::telemetry::{Counted, chain};
 use shared::wire::{WEBSOCKET_PATH, WEBSOCKET_SUBPROTOCOL};
-use tokio::net::TcpListener;
-use tokio_tungstenite::accept_hdr_async_with_config;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::halves::Halves;
 use super::{config, split, start};
 use crate::config::LinkOptions;
+use crate::link::stream::Stream;
 use crate::link::{Connection, Identity, Link, LinkError};
 
 /// Makes sessions with receivers that dial in.
@@ -20,6 +28,13 @@ pub struct ListenLink {
     listener: TcpListener,
     options: LinkOptions,
     identity: Identity,
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    server: Arc<ServerTls>,
+    /// Notices new certificates.
+    _watching: AbortOnDropHandle<()>,
 }
 
 impl ListenLink {
@@ -29,6 +44,21 @@ impl ListenLink {
             listener,
             options,
             identity,
+            tls: None,
+        }
+    }
+
+    /// The same, encrypted. Where certificates are asked for, only receivers may come. Is called within a
+    /// runtime, which looks after the certificates.
+    #[must_use]
+    pub fn with_tls(self, server: Arc<ServerTls>) -> Self {
+        let watching = tokio::spawn(Arc::clone(&server).watch(CancellationToken::new()));
+        Self {
+            tls: Some(Tls {
+                server,
+                _watching: AbortOnDropHandle::new(watching),
+            }),
+            ..self
         }
     }
 
@@ -55,20 +85,24 @@ impl Link for ListenLink {
                 .accept()
                 .await
                 .map_err(|error| LinkError::Lost(error.to_string()))?;
-            let halves = split(stream, &self.identity.wire);
-            let handshake = accept_hdr_async_with_config(halves, check, Some(config()));
             let timeout = self.options.connect_timeout;
-            match tokio::time::timeout(timeout, handshake).await {
-                Ok(Ok(socket)) => {
+            match tokio::time::timeout(timeout, self.shake_hands(stream)).await {
+                Ok(Ok((socket, ended))) => {
                     let address = peer.to_string();
-                    let session =
-                        start(socket, &address, false, &self.options, &self.identity).await;
-                    match session {
+                    let session = start(
+                        socket,
+                        &address,
+                        false,
+                        ended,
+                        &self.options,
+                        &self.identity,
+                    );
+                    match session.await {
                         Ok(connection) => return Ok(connection),
                         Err(error) => tracing::warn!(%peer, "refused: {error}"),
                     }
                 }
-                Ok(Err(error)) => tracing::warn!(%peer, "handshake failed: {error}"),
+                Ok(Err(problem)) => tracing::warn!(%peer, "handshake failed: {problem}"),
                 Err(_) => tracing::warn!(%peer, "handshake not finished within {timeout:?}"),
             }
         }
@@ -79,16 +113,78 @@ impl Link for ListenLink {
     }
 }
 
+impl ListenLink {
+    /// Encrypts if that is asked for, and becomes a WebSocket.
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(WebSocketStream<Halves>, Option<Ended>), String> {
+        // Only latency suffers where it cannot be set.
+        let _ = stream.set_nodelay(true);
+        let stream = Counted::new(stream, self.identity.wire.clone());
+        let Some(Tls { server, .. }) = &self.tls else {
+            return Ok((upgrade(Stream::plain(stream), None).await?, None));
+        };
+        let accepted = server.accept(stream, self.options.connect_timeout).await;
+        let Accepted {
+            stream,
+            certificate,
+            ended,
+        } = accepted.map_err(|refused| chain(&refused))?;
+        let stranger = match server.asks_clients() {
+            true => stranger(certificate.as_ref()),
+            false => None,
+        };
+        let socket = upgrade(Stream::encrypted(stream), stranger).await?;
+        Ok((socket, Some(ended)))
+    }
+}
+
+/// Who somebody is that is no receiver: the same CA signs the certificates of cameras and of those who
+/// look at the pictures.
+fn stranger(certificate: Option<&Certificate>) -> Option<String> {
+    let station = certificate.and_then(|certificate| certificate.station.as_ref());
+    match station {
+        Some(station) if station.role == Role::Receiver => None,
+        Some(station) => Some(station.to_string()),
+        None => Some("a certificate that names no station".to_owned()),
+    }
+}
+
+/// Becomes a WebSocket, unless a `stranger` came.
+async fn upgrade(
+    stream: Stream,
+    stranger: Option<String>,
+) -> Result<WebSocketStream<Halves>, String> {
+    #[allow(
+        clippy::result_large_err,
+        reason = "tungstenite's callback wants the whole response"
+    )]
+    let checked = |request: &Request, response: Response| match &stranger {
+        Some(_) => Err(refuse(
+            http::StatusCode::FORBIDDEN,
+            "only receivers may take images here\n",
+        )),
+        None => check(request, response),
+    };
+    let upgraded = accept_hdr_async_with_config(split(stream), checked, Some(config())).await;
+    upgraded.map_err(|error| match (&error, &stranger) {
+        (Error::Http(_), Some(who)) => format!("{who} came, which is no receiver"),
+        _ => error.to_string(),
+    })
+}
+
+fn refuse(status: http::StatusCode, text: &str) -> ErrorResponse {
+    let mut refusal = ErrorResponse::new(Some(text.to_owned()));
+    *refusal.status_mut() = status;
+    refusal
+}
+
 #[allow(
     clippy::result_large_err,
     reason = "tungstenite's callback wants the whole response"
 )]
 fn check(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
-    let refuse = |status: http::StatusCode, text: &str| {
-        let mut refusal = ErrorResponse::new(Some(text.to_owned()));
-        *refusal.status_mut() = status;
-        refusal
-    };
     if request.uri().path() != WEBSOCKET_PATH {
         return Err(refuse(
             http::StatusCode::NOT_FOUND,

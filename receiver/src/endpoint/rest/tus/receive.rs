@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use shared::image::{ImageId, Transport};
 use shared::receipt::{Reject, RejectReason};
+use shared::security::access::Caller;
 use shared::wire::Begin;
 
 use super::checksum::Checksum;
@@ -16,7 +17,7 @@ use super::request::{self, invalid};
 use super::table::{Fate, Turn};
 use super::{Refusal, Tus, describe};
 use crate::endpoint::rest::body;
-use crate::intake::{Begun, Origin, Upload};
+use crate::intake::{Begun, Intake, Origin, Upload};
 use crate::problem::Problem;
 
 impl Tus {
@@ -25,6 +26,7 @@ impl Tus {
         &self,
         headers: &HeaderMap,
         body: &mut Body,
+        caller: &Caller,
     ) -> Result<Response, Refusal> {
         let Creation {
             declared,
@@ -33,8 +35,11 @@ impl Tus {
             has_body,
         } = self.read_creation(headers, body)?;
         let (id, size) = (declared.meta.id, declared.meta.size);
-        let origin =
-            Origin::new(Transport::Rest, &declared.transmitter).with_outbox(declared.outbox);
+        let origin = Origin::new(Transport::Rest, &declared.transmitter, caller)
+            .with_outbox(declared.outbox);
+        // Whoever has its turn is not interrupted by others.
+        Intake::check_sender(id, &origin)?;
+        self.intake.check_owner(id, caller).await?;
         let turn = self.table.turn(id).await;
         let meta = declared.meta;
         let mut told = true;

@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use shared::image::ImageId;
 use shared::receipt::Receipt;
+use shared::security::access::Caller;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
@@ -48,7 +49,8 @@ impl Station {
     fn with(change: impl FnOnce(&mut Parts)) -> Self {
         let rig = Rig::with(change);
         let tasks = TaskTracker::new();
-        let router = with_problems(super::routes(rig.intake.clone(), tasks.clone()));
+        let router = with_problems(super::routes(rig.intake.clone(), tasks.clone()))
+            .layer(axum::Extension(Caller::Anyone));
         Self { rig, tasks, router }
     }
 

@@ -134,6 +134,8 @@ pub(super) async fn connect(
     });
     let connection = RestConnection {
         sender: tokio::sync::Mutex::new(sender),
+        authorization: None,
+        refusal: Default::default(),
         base: String::new(),
         host: "receiver".to_owned(),
         address: "http://receiver".to_owned(),

@@ -30,6 +30,7 @@ pub(super) fn identity() -> Identity {
         transmitter: "camera".to_owned(),
         wire: Default::default(),
         clock: Default::default(),
+        dialler: Default::default(),
     }
 }
 

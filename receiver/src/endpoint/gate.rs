@@ -1,0 +1,297 @@
+//! Who may call what, for all that this receiver serves: asked once for each request, before anything
+//! is done for it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use shared::door::{InFlight, Peer};
+use shared::security::access::{Caller, Denied, Scope};
+use shared::security::policy::Policy;
+use tonic::Status;
+use tonic::server::NamedService as _;
+
+use super::Place;
+use super::grpc::TransferService;
+use super::rest::body;
+use crate::problem::Problem;
+
+/// What a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Nothing: programs that watch over this one ask.
+    Nothing,
+    /// To be known.
+    Known,
+    /// To be known and to have a scope.
+    Scope(Scope),
+}
+
+/// What a request of HTTP needs. What is not named here needs the scope to read, so that a route which
+/// is added and forgotten here is not open.
+fn need_of_http(method: &Method, path: &str, open_metrics: bool) -> Need {
+    let read = method == Method::GET || method == Method::HEAD;
+    match path {
+        "/healthz" | "/readyz" if read => Need::Nothing,
+        "/metrics" if read && open_metrics => Need::Nothing,
+        // Both sides of the offset ask it.
+        "/v1/clock" if read => Need::Known,
+        shared::wire::WEBSOCKET_PATH => Need::Scope(Scope::Upload),
+        _ if path == "/v1/uploads" || path.starts_with("/v1/uploads/") => {
+            Need::Scope(Scope::Upload)
+        }
+        _ if read => Need::Scope(Scope::Read),
+        _ => Need::Scope(Scope::Upload),
+    }
+}
+
+/// What a call of gRPC needs.
+fn need_of_grpc(path: &str) -> Need {
+    match path.rsplit('/').next() {
+        Some("Watch") => Need::Scope(Scope::Read),
+        Some("Put" | "Upload" | "Exchange") => Need::Scope(Scope::Upload),
+        // There is no such call, which is told to those who are known.
+        _ => Need::Known,
+    }
+}
+
+/// Hears of those who are turned away: who, a word for figures, and why.
+pub type Refusals = dyn Fn(&Peer, &Denied) + Send + Sync;
+
+/// Lets requests in, or turns them away.
+#[derive(Clone)]
+pub struct Gate {
+    policy: Arc<Policy>,
+    /// Whether figures are for everybody.
+    open_metrics: bool,
+    refusals: Arc<Refusals>,
+}
+
+impl Gate {
+    /// A gate for those whom `policy` admits.
+    pub fn new(policy: Policy, open_metrics: bool, refusals: Arc<Refusals>) -> Self {
+        Self {
+            policy: Arc::new(policy),
+            open_metrics,
+            refusals,
+        }
+    }
+
+    fn admit<B>(&self, request: &Request<B>, peer: &Peer, need: Need) -> Result<Caller, Denied> {
+        if need == Need::Nothing {
+            return Ok(Caller::Anyone);
+        }
+        let admitted = self
+            .policy
+            .admit(request.headers(), peer.certificate.as_ref());
+        let admitted = admitted.and_then(|caller| match need {
+            Need::Scope(scope) => caller.may(scope).map(|()| caller),
+            Need::Known | Need::Nothing => Ok(caller),
+        });
+        admitted.inspect_err(|denied| (self.refusals)(peer, denied))
+    }
+}
+
+/// What is served behind a gate, on one listener.
+#[derive(Clone)]
+pub struct Served {
+    gate: Gate,
+    grpc: Option<TransferService>,
+    http: Option<axum::Router>,
+}
+
+/// Where every call of the service begins.
+fn is_call(path: &str) -> bool {
+    let call = path.strip_prefix('/').unwrap_or(path);
+    call.strip_prefix(TransferService::NAME)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+impl Served {
+    /// gRPC, HTTP, or both on one port.
+    pub fn new(gate: Gate, grpc: Option<TransferService>, http: Option<axum::Router>) -> Self {
+        Self { gate, grpc, http }
+    }
+
+    /// Whether nothing but HTTP/2 is spoken.
+    pub fn is_grpc_only(&self) -> bool {
+        self.http.is_none()
+    }
+
+    /// Answers a request of `peer`, whose connection has this place.
+    pub async fn answer<B>(
+        self,
+        mut request: Request<B>,
+        peer: Arc<Peer>,
+        place: Place,
+    ) -> Response<Attended>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let path = request.uri().path();
+        match (self.grpc, self.http) {
+            (Some(grpc), http) if http.is_none() || is_call(path) => {
+                match self.gate.admit(&request, &peer, need_of_grpc(path)) {
+                    Ok(caller) => {
+                        let busy = place.begin();
+                        request.extensions_mut().insert(caller);
+                        let request = request.map(tonic::body::Body::new);
+                        attended(grpc.serve(request).await.map(Body::new), Some(busy))
+                    }
+                    Err(denied) => {
+                        let status = status_of(&denied).into_http::<Body>();
+                        attended(status, None)
+                    }
+                }
+            }
+            (_, Some(router)) => {
+                let need = need_of_http(request.method(), path, self.gate.open_metrics);
+                match self.gate.admit(&request, &peer, need) {
+                    Ok(caller) => {
+                        let busy = place.begin();
+                        request.extensions_mut().insert(caller);
+                        request.extensions_mut().insert(place);
+                        let answered = tower::ServiceExt::oneshot(router, request.map(Body::new));
+                        // A router does not fail.
+                        let answered = answered.await.unwrap_or_else(|never| match never {});
+                        attended(answered, Some(busy))
+                    }
+                    Err(denied) => attended(refuse(&denied, request.map(Body::new)).await, None),
+                }
+            }
+            (_, None) => attended(StatusCode::NOT_FOUND.into_response(), None),
+        }
+    }
+}
+
+/// gRPC's word for it.
+fn status_of(denied: &Denied) -> Status {
+    match denied {
+        Denied::Unknown(_) => Status::unauthenticated(denied.to_string()),
+        Denied::Scope { .. } | Denied::Other { .. } => {
+            Status::permission_denied(denied.to_string())
+        }
+    }
+}
+
+/// The problem that a client of HTTP is told.
+pub fn problem_of(denied: &Denied) -> Problem {
+    match denied {
+        Denied::Unknown(_) => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthenticated",
+            "the caller is not known",
+            denied.to_string(),
+        ),
+        Denied::Scope { .. } | Denied::Other { .. } => Problem::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "the caller may not do this",
+            denied.to_string(),
+        ),
+    }
+    .with("reason", denied.key())
+}
+
+async fn refuse(denied: &Denied, request: Request<Body>) -> Response {
+    let (parts, mut body) = request.into_parts();
+    let mut response = problem_of(denied).about(parts.uri.path()).into_response();
+    if let Ok(challenge) = HeaderValue::try_from(denied.challenge()) {
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if parts.headers.contains_key(header::EXPECT) {
+        body::close(&mut response);
+    } else {
+        // A station that is sending an image would find the connection reset before it reads why. Its
+        // connection is a newcomer's meanwhile, and gives way to others.
+        if !body::discard(&mut body, MAX_DISCARDED).await {
+            body::close(&mut response);
+        }
+    }
+    response
+}
+
+/// Bytes of a request that is refused that are read at most.
+const MAX_DISCARDED: u64 = 8 << 20;
+
+fn attended(response: Response, busy: Option<Busy>) -> Response<Attended> {
+    response.map(|body| Attended { body, _busy: busy })
+}
+
+/// A request that is being served, for as long as its connection is not to give way for it.
+pub type Busy = InFlight;
+
+/// The body of an answer; its connection is busy until it has gone out.
+#[derive(Debug)]
+pub struct Attended {
+    body: Body,
+    _busy: Option<Busy>,
+}
+
+impl http_body::Body for Attended {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_thought_of_is_not_open() {
+        let need = |method: Method, path: &str| need_of_http(&method, path, true);
+        let (read, upload) = (Need::Scope(Scope::Read), Need::Scope(Scope::Upload));
+        for (method, path, expected) in [
+            (Method::GET, "/healthz", Need::Nothing),
+            (Method::HEAD, "/readyz", Need::Nothing),
+            (Method::GET, "/metrics", Need::Nothing),
+            (Method::POST, "/metrics", upload),
+            (Method::GET, "/metrics/", read),
+            (Method::GET, "//healthz", read),
+            (Method::GET, "/healthz/../v1/images", read),
+            (Method::GET, "/v1/clock", Need::Known),
+            (Method::GET, "/v1/stream", upload),
+            (Method::GET, "/v1/images", read),
+            (Method::PUT, "/v1/images/1", upload),
+            (Method::HEAD, "/v1/uploads/1", upload),
+            (Method::OPTIONS, "/v1/uploads", upload),
+            (Method::GET, "/v1/uploads-of-others", read),
+            (Method::DELETE, "/v1/images/1", upload),
+            (Method::GET, "/v2/new", read),
+        ] {
+            assert_eq!(need(method.clone(), path), expected, "{method} {path}");
+        }
+        assert_eq!(need_of_http(&Method::GET, "/metrics", false), read);
+        assert_eq!(need_of_grpc("/x/Watch"), read);
+        assert_eq!(need_of_grpc("/x/Exchange"), upload);
+        assert_eq!(need_of_grpc("/x/Delete"), Need::Known);
+    }
+
+    #[test]
+    fn only_whole_names_are_calls() {
+        assert!(is_call("/pantelegraph.transfer.v1.TransferService/Put"));
+        assert!(!is_call("/pantelegraph.transfer.v1.TransferServices/Put"));
+        assert!(!is_call("/v1/images"));
+    }
+}

@@ -1,0 +1,255 @@
+//! Two thousand connections that say next to nothing, and some that reset what they have just asked: an
+//! honest transmitter does not notice.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Keys, Receiver};
+use crate::console;
+use crate::e2e::Site;
+use crate::e2e::stations;
+
+/// Connections that say next to nothing, and those that reset.
+const SLOW: usize = 2_000;
+const RESETTING: usize = 8;
+/// Images of an honest transmitter, and how many of them come each second.
+const IMAGES: usize = 400;
+const RATE: usize = 40;
+/// Time for those.
+const LIMIT: Duration = Duration::from_secs(90);
+/// Time after which whoever was put out comes again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Most that the slowest hundredth may take, as a multiple of the quiet value.
+const MOST: f64 = 2.0;
+
+pub(super) fn run(site: &Site, keys: &Keys) -> Result<()> {
+    more_files()?;
+    for (name, flags, transport) in [
+        ("grpc over TLS", keys.receiver()?, "grpc"),
+        ("rest over TLS", keys.receiver()?, "rest"),
+    ] {
+        against(site, keys, name, &flags, transport).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+fn against(site: &Site, keys: &Keys, name: &str, flags: &[String], transport: &str) -> Result<()> {
+    let folder = site.folder(&format!("crowd-{transport}"))?;
+    let mut flags = flags.to_vec();
+    // The disk of this machine is not what is looked at.
+    flags.extend(["--durability", "written"].map(str::to_owned));
+    let receiver = Receiver::start(site, &folder, &flags)?;
+    let slowest = |label: &str| deliver(site, keys, &receiver, transport, label);
+    let quiet = slowest("quiet")?;
+    let crowd = Crowd::gather(&[&receiver.grpc, &receiver.http])?;
+    let besieged = slowest("besieged")?;
+    let (open, resets) = crowd.leave()?;
+    let again = slowest("again")?;
+    let base = quiet.max(again);
+    let ratio = besieged / base;
+    console::passed(format_args!(
+        "{name}: {open} slow connections at a time, {resets} resets; p99 {besieged:.1} ms, quiet {quiet:.1} and \
+         {again:.1} ms: {ratio:.2} times"
+    ));
+    ensure!(resets > 0, "nobody reset anything");
+    ensure!(
+        ratio <= MOST,
+        "p99 of delivery is {ratio:.2} times the quiet value"
+    );
+    receiver.stop()
+}
+
+/// Time of delivery that one image in a hundred exceeds, in milliseconds.
+fn deliver(
+    site: &Site,
+    keys: &Keys,
+    receiver: &Receiver,
+    transport: &str,
+    label: &str,
+) -> Result<f64> {
+    let folder = site.folder(&format!("crowd-{transport}-{label}"))?;
+    let report = folder.join("report.json");
+    let mut flags = keys.transmitter("e2e")?;
+    let (count, rate) = (IMAGES.to_string(), RATE.to_string());
+    flags.extend(
+        [
+            "--pattern",
+            "640x480",
+            "--count",
+            &count,
+            "--rate",
+            &rate,
+            "--transport",
+            transport,
+            "--report",
+        ]
+        .map(str::to_owned),
+    );
+    flags.push(report.display().to_string());
+    stations::transmitter_to(site, &folder, &receiver.destinations(), flags)?.succeed(LIMIT)?;
+    let reports = stations::written_reports(&report)?;
+    let p99 = reports
+        .first()
+        .and_then(|report| report["delivery"]["p99"].as_f64());
+    Ok(p99.context("the report has no p99 of delivery")? / 1e6)
+}
+
+/// Allows this process, and those that it starts, as many open files as the system does.
+fn more_files() -> Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("raising the limit of open files")?;
+    if limit.current.is_some_and(|most| most < 3 * SLOW as u64) {
+        bail!(
+            "this user may open {:?} files; raise `ulimit -Hn`",
+            limit.current
+        );
+    }
+    Ok(())
+}
+
+/// Those who are in the way, on a thread of their own.
+struct Crowd {
+    stop: Arc<AtomicBool>,
+    open: Arc<AtomicU64>,
+    resets: Arc<AtomicU64>,
+    thread: std::thread::JoinHandle<Result<u64>>,
+}
+
+impl Crowd {
+    fn gather(addresses: &[&str]) -> Result<Self> {
+        let addresses = addresses
+            .iter()
+            .map(|address| address.parse::<SocketAddr>().context("an address"))
+            .collect::<Result<Vec<_>>>()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (open, resets) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let thread = {
+            let (stop, open, resets) = (stop.clone(), open.clone(), resets.clone());
+            std::thread::spawn(move || crowd(&addresses, &stop, &open, &resets))
+        };
+        let crowd = Self {
+            stop,
+            open,
+            resets,
+            thread,
+        };
+        // As many as the receiver lets stand about.
+        for _ in 0..200 {
+            if crowd.open.load(Ordering::Relaxed) > 400 {
+                return Ok(crowd);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        crowd.leave()?;
+        bail!("the crowd does not come together")
+    }
+
+    /// Goes away; how many were there at a time, and how many requests were reset.
+    fn leave(self) -> Result<(u64, u64)> {
+        self.stop.store(true, Ordering::Relaxed);
+        let most = self
+            .thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the crowd failed"))??;
+        Ok((most, self.resets.load(Ordering::Relaxed)))
+    }
+}
+
+fn crowd(
+    addresses: &[SocketAddr],
+    stop: &Arc<AtomicBool>,
+    open: &Arc<AtomicU64>,
+    resets: &Arc<AtomicU64>,
+) -> Result<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        for (number, address) in (0..SLOW).zip(addresses.iter().cycle()) {
+            let (address, open) = (*address, open.clone());
+            tokio::spawn(async move {
+                // Not all in the same moment.
+                tokio::time::sleep(AGAIN * (number as u32 % 100) / 100).await;
+                loop {
+                    let _ = slow(address, number, &open).await;
+                    tokio::time::sleep(AGAIN).await;
+                }
+            });
+        }
+        for address in addresses.iter().cycle().take(RESETTING) {
+            let (address, resets) = (*address, resets.clone());
+            tokio::spawn(async move {
+                loop {
+                    let _ = reset(address, &resets).await;
+                    tokio::time::sleep(AGAIN).await;
+                }
+            });
+        }
+        let mut most = 0;
+        while !stop.load(Ordering::Relaxed) {
+            most = most.max(open.load(Ordering::Relaxed));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(most)
+    })
+}
+
+/// Begins something, a byte each second, and never ends it.
+async fn slow(address: SocketAddr, number: usize, open: &AtomicU64) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    open.fetch_add(1, Ordering::Relaxed);
+    // A handshake of TLS, a head of HTTP, or nothing.
+    let words: &[u8] = match number % 3 {
+        0 => &[
+            0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03,
+        ],
+        1 => b"GET /v1/images HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+        _ => b"",
+    };
+    let said = say(&mut stream, words).await;
+    open.fetch_sub(1, Ordering::Relaxed);
+    said
+}
+
+async fn say(stream: &mut TcpStream, words: &[u8]) -> std::io::Result<()> {
+    if words.is_empty() {
+        return stream.read(&mut [0]).await.map(|_| ());
+    }
+    for byte in words.iter().chain(std::iter::repeat(&b'a')) {
+        stream.write_all(&[*byte]).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
+/// Asks and takes it back, as fast as it can (CVE-2023-44487). On an encrypted port it does not get as
+/// far as that.
+async fn reset(address: SocketAddr, resets: &AtomicU64) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await?;
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+    // :method GET, :scheme http, :path / of the static table, :authority x.
+    let block = [0x82, 0x86, 0x84, 0x41, 0x01, b'x'];
+    for stream_id in (1_u32..).step_by(2).take(100_000) {
+        let id = stream_id.to_be_bytes();
+        let mut frames = vec![0, 0, block.len() as u8, 1, 5];
+        frames.extend(id);
+        frames.extend(block);
+        frames.extend([0, 0, 4, 3, 0]);
+        frames.extend(id);
+        frames.extend([0, 0, 0, 8]);
+        stream.write_all(&frames).await?;
+        resets.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}

@@ -35,12 +35,8 @@ pub struct Access {
 impl Access {
     /// With what these settings ask for.
     pub fn new(settings: &ServerSettings, anonymous: Anonymous) -> Self {
-        let certificates = settings
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.clients.is_some());
         Self {
-            policy: Policy::new(settings.tokens.clone(), certificates),
+            policy: Policy::new(settings.tokens.clone(), settings.asks_certificates()),
             anonymous,
         }
     }

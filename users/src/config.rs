@@ -189,9 +189,8 @@ impl Config {
 /// Whether those get in who show nothing, although something is asked for.
 fn admits_strangers(security: &ServerSettings, anonymous: Anonymous) -> bool {
     let clients = security.tls.as_ref().and_then(|tls| tls.clients.as_ref());
-    let asks = security.tokens.is_some() || clients.is_some();
     let needs_certificate = clients.is_some_and(|clients| !clients.optional);
-    anonymous == Anonymous::Admitted && asks && !needs_certificate
+    anonymous == Anonymous::Admitted && security.asks() && !needs_certificate
 }
 
 fn listeners(grpc: SocketAddr, http: SocketAddr) -> [Listener; 2] {

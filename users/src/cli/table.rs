@@ -84,7 +84,10 @@ static LIMITS: &[Setting] = &[
         "Most connections of one address, of each listener",
     )
     .default("256")
-    .long("With IPv6, of a network of 64 bits. Proxies have one address for all of their clients."),
+    .long(
+        "Behind a gateway or NAT many callers share one. With IPv6, of one /64 network. Callers on this \
+         machine have no such bound.",
+    ),
     Setting::value("max-streams", "N", "Most calls that one connection has open").default("1024"),
     Setting::value("max-chat-clients", "N", "Most clients of the chat").default("1024"),
     Setting::value(

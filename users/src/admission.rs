@@ -20,6 +20,7 @@ use shared::security::access::{Denied, Unknown};
 use tokio::time::{Instant, Sleep};
 
 use crate::connection::Connection;
+use crate::observe::Caller;
 use crate::refusal::Refusal;
 use crate::service::Service;
 
@@ -55,7 +56,7 @@ pub struct Admission {
 }
 
 /// Lets a request in whose caller is known, or need not be, and puts that [`Requester`](crate::access::Requester) among its
-/// extensions and those of the answer. When the caller's token expires, the call ends.
+/// extensions. When the caller's token expires, the call ends.
 pub async fn admit(
     State(Admission { service, manners }): State<Admission>,
     mut request: Request<Body>,
@@ -73,10 +74,13 @@ pub async fn admit(
     };
     // From here on it does not have to give way to others.
     let busy = request.extensions().get().map(Connection::begin);
-    request.extensions_mut().insert(requester.clone());
-    let Some(until) = requester.until().map(instant) else {
-        let mut response = next.run(request).await;
-        response.extensions_mut().insert(requester);
+    if let (Some(name), Some(caller)) = (requester.name(), request.extensions().get::<Caller>()) {
+        caller.is(name);
+    }
+    let until = requester.until().map(instant);
+    request.extensions_mut().insert(requester);
+    let Some(until) = until else {
+        let response = next.run(request).await;
         return response.map(|body| {
             Body::new(Admitted {
                 body,
@@ -88,8 +92,7 @@ pub async fn admit(
     let headers = request.headers().clone();
     let answer = tokio::time::timeout_at(until, next.run(request)).await;
     let expired = Refusal::from(Unknown::Expired);
-    let mut response = answer.unwrap_or_else(|_| (manners.refuse)(&expired, &headers));
-    response.extensions_mut().insert(requester);
+    let response = answer.unwrap_or_else(|_| (manners.refuse)(&expired, &headers));
     let (parts, body) = response.into_parts();
     // What is complete already is not made less by time.
     let is_stream = body.size_hint().exact().is_none();

@@ -7,8 +7,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -20,11 +20,27 @@ use shared::door::Peer;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::access::Requester;
 use crate::refusal::Code;
 
 /// Header with the id of a call.
 pub const CALL_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The name of a call's caller, once somebody knows it: among the extensions of its request.
+#[derive(Debug, Clone, Default)]
+pub struct Caller(Arc<OnceLock<String>>);
+
+impl Caller {
+    /// It is this one.
+    pub fn is(&self, name: &str) {
+        // Who was let in stays who it is.
+        let _ = self.0.set(name.to_owned());
+    }
+
+    /// Its name, if it is known.
+    pub fn name(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
 
 /// Most bytes of an id that a caller may choose.
 const MAX_ID: usize = 64;
@@ -64,12 +80,13 @@ where
         let id = call_id(request.headers());
         let mut call = Call::begin(&request, id.clone());
         let received = Arc::clone(&call.received);
-        let request = request.map(|body| {
+        let mut request = request.map(|body| {
             Body::new(Counted {
                 body,
                 count: received,
             })
         });
+        request.extensions_mut().insert(call.caller.clone());
         let span = tracing::info_span!("call", id = text(&id));
         let future = self.inner.call(request);
         let answer = async move {
@@ -108,8 +125,7 @@ struct Call {
     method: http::Method,
     path: String,
     peer: Option<SocketAddr>,
-    /// Its name, once it is known.
-    caller: Option<String>,
+    caller: Caller,
     begin: Instant,
     received: Arc<AtomicU64>,
     sent: u64,
@@ -131,7 +147,7 @@ impl Call {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             peer: peer.map(|peer| peer.address),
-            caller: None,
+            caller: Caller::default(),
             begin: Instant::now(),
             received: Arc::default(),
             sent: 0,
@@ -144,8 +160,6 @@ impl Call {
 
     fn answered(&mut self, response: &Response<Body>) {
         self.status = Some(response.status());
-        let requester = response.extensions().get::<Requester>();
-        self.caller = requester.and_then(Requester::name).map(str::to_owned);
         self.told(response.headers());
     }
 
@@ -184,7 +198,7 @@ impl Drop for Call {
             status = self.outcome(),
             peer = self.peer.map(tracing::field::display),
             // Escaped: whoever signs tokens chooses names.
-            caller = self.caller.as_ref().map(|name| tracing::field::display(name.escape_debug())),
+            caller = self.caller.name().map(|name| tracing::field::display(name.escape_debug())),
             ms = self.begin.elapsed().as_secs_f64() * 1_000.0,
             received = self.received.load(Ordering::Relaxed),
             sent = self.sent,

@@ -107,3 +107,13 @@ async fn calls_of_grpc_end_with_the_status() {
     assert_eq!(trailers["grpc-status"], "16");
     assert_eq!(trailers["grpc-message"], "Token%20expired");
 }
+
+#[tokio::test]
+async fn a_caller_is_named_to_whoever_tells_of_calls() {
+    let caller = Caller::default();
+    let mut request = get("/users/1");
+    request.extensions_mut().insert(caller.clone());
+    let answer = crate::rest::routes(service()).oneshot(request).await;
+    assert_eq!(answer.unwrap().status(), http::StatusCode::OK);
+    assert_eq!(caller.name(), Some("ada"));
+}

@@ -166,6 +166,9 @@ pub(crate) struct PathOptions {
     #[arg(long, default_value_t = 300, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) latency_images: u64,
+    /// Measures each transport over TLS too, in the same rounds, and what it costs
+    #[arg(long)]
+    pub(crate) tls: bool,
     /// Prints every sample as JSON instead of the table
     #[arg(long)]
     pub(crate) json: bool,

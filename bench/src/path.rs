@@ -42,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) latency_size: ByteSize,
     /// Images sent one at a time in each round.
     pub(crate) latency_images: usize,
+    /// Each transport over TLS too.
+    pub(crate) tls: bool,
 }
 
 /// One way of moving bytes, measured once.
@@ -58,8 +60,11 @@ pub(crate) struct Sample {
 /// All samples of one way.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Way {
-    /// `raw TCP`, `gRPC`, ...
+    /// `raw TCP`, `gRPC`, `gRPC over TLS`, ...
     pub(crate) name: String,
+    /// Of a way over TLS, the one without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) plain: Option<String>,
     /// One a round.
     pub(crate) samples: Vec<Sample>,
 }
@@ -86,6 +91,12 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
+    /// Ratio of a figure between two ways, round by round.
+    pub(crate) fn between(way: &Way, base: &Way, figure: impl Fn(&Sample) -> f64) -> Self {
+        let pairs = way.samples.iter().zip(&base.samples);
+        Self::of(pairs.map(|(ours, base)| figure(ours) / figure(base)))
+    }
+
     fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
@@ -107,13 +118,16 @@ impl Spread {
 impl PathReport {
     /// Ratio of `way` to raw TCP, round by round.
     pub(crate) fn ratio(&self, way: &Way, figure: impl Fn(&Sample) -> f64) -> Spread {
-        let raw = self.ways.first().map_or(&[][..], |raw| &raw.samples);
-        Spread::of(
-            way.samples
-                .iter()
-                .zip(raw)
-                .map(|(ours, raw)| figure(ours) / figure(raw)),
-        )
+        match self.ways.first() {
+            Some(raw) => Spread::between(way, raw, figure),
+            None => Spread::of(std::iter::empty()),
+        }
+    }
+
+    /// The way without TLS beside one with it.
+    pub(crate) fn plain_of(&self, way: &Way) -> Option<&Way> {
+        let name = way.plain.as_ref()?;
+        self.ways.iter().find(|way| way.name == *name)
     }
 
     /// Spread of a figure over the rounds.
@@ -127,21 +141,30 @@ pub(crate) fn measure(
     options: &Options,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<PathReport, String> {
-    let mut raw = Way {
-        name: "raw TCP".to_owned(),
+    let way = |name: String, plain: Option<String>| Way {
+        name,
+        plain,
         samples: Vec::new(),
     };
-    let mut ways: Vec<Way> = options
-        .transports
-        .iter()
-        .map(|transport| Way {
-            name: transport.to_string(),
-            samples: Vec::new(),
-        })
-        .collect();
+    let mut raw = way("raw TCP".to_owned(), None);
+    let mut measured = Vec::new();
+    let mut ways = Vec::new();
+    for transport in &options.transports {
+        let name = transport.to_string();
+        measured.push((*transport, false));
+        ways.push(way(name.clone(), None));
+        if options.tls {
+            measured.push((*transport, true));
+            ways.push(way(format!("{name} over TLS"), Some(name)));
+        }
+    }
     let steps = options.rounds * (ways.len() + 1);
     let mut done = 0;
-    let rig = Rig::start(options)?;
+    let plain = Rig::start(options, false)?;
+    let encrypted = match options.tls {
+        true => Some(Rig::start(options, true)?),
+        false => None,
+    };
     for round in 0..=options.rounds {
         // The first round warms up and does not count.
         let counts = round > 0;
@@ -152,7 +175,11 @@ pub(crate) fn measure(
         for index in order {
             let sample = match index {
                 0 => raw::measure(options).map_err(|error| error.to_string())?,
-                way => rig.measure(options.transports[way - 1], options)?,
+                way => {
+                    let (transport, over_tls) = measured[way - 1];
+                    let rig = encrypted.as_ref().filter(|_| over_tls);
+                    rig.unwrap_or(&plain).measure(transport, options)?
+                }
             };
             if counts {
                 match index {
@@ -164,7 +191,10 @@ pub(crate) fn measure(
             }
         }
     }
-    rig.stop();
+    plain.stop();
+    if let Some(encrypted) = encrypted {
+        encrypted.stop();
+    }
     ways.insert(0, raw);
     Ok(PathReport {
         schema: "pantelegraph.path.v1",

@@ -24,6 +24,7 @@ pub(crate) fn run(options: &PathOptions) -> ExitCode {
         http2_window: options.http2_window,
         latency_size: options.latency_size,
         latency_images: usize::try_from(options.latency_images).unwrap_or(1),
+        tls: options.tls,
     };
     let bar = ProgressBar::new(0);
     bar.set_style(
@@ -91,11 +92,24 @@ fn table(report: &PathReport, options: &Options) -> String {
             ratio(|s| s.delivery_p50_ns as f64),
         ]);
     }
+    let costs = report.ways.iter().filter_map(|way| {
+        let plain = report.plain_of(way)?;
+        let ratio = |figure: fn(&Sample) -> f64| spread(Spread::between(way, plain, figure), 2, "");
+        Some(format!(
+            "{}: {} of the throughput of {}, {} of its CPU time, {} of its delivery p50\n",
+            way.name,
+            ratio(|s| s.bytes_per_second),
+            plain.name,
+            ratio(|s| s.cpu_seconds_per_gb),
+            ratio(|s| s.delivery_p50_ns as f64),
+        ))
+    });
+    let costs: String = costs.collect();
     format!(
         "Loopback, {} rounds in rotating order; each cell: median (minimum to maximum); ratios \
          are taken round by round.\nThroughput: images of {} bytes, {} a round, chunks of {}, \
          window {}, {} connection(s), HTTP/2 frames {} and window {}.\nLatency: {} images of {} \
-         bytes a round, one at a time.\n\n{table}\n",
+         bytes a round, one at a time.\n\n{table}\n{costs}",
         options.rounds,
         options.image_size.0,
         shared::report::format::bytes(options.volume.0),

@@ -96,6 +96,16 @@ impl Route {
     /// # Panics
     /// When `flags` are wrong.
     pub fn config(self, address: SocketAddr, flags: &[&str]) -> Config {
+        let own = self.flags(address);
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        Self::settings(&[&own[..], flags].concat())
+    }
+
+    /// The settings of a transmitter with these flags, and those of the tests.
+    ///
+    /// # Panics
+    /// When they are wrong.
+    pub fn settings(flags: &[&str]) -> Config {
         let defaults = [
             ("--name", NAME),
             ("--retry-initial", "5ms"),
@@ -105,7 +115,6 @@ impl Route {
             ("--outbox", "memory"),
         ];
         let mut args = vec!["pantelegraph-transmitter".to_owned()];
-        args.extend(self.flags(address));
         for (flag, value) in defaults {
             if !flags.contains(&flag) {
                 args.extend([flag.to_owned(), value.to_owned()]);

@@ -12,12 +12,13 @@ use shared::clock::UnixNanos;
 use shared::digest::DigestAlgorithm;
 use shared::image::{ImageId, ImageMeta, Transport};
 use shared::receipt::Durability;
+use shared::security::tls::{ClientFiles, ClientTls, ServerFiles};
 use shared::settings::units::ByteSize;
 use shared::telemetry::{Usage, WireCount};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use transmitter::config as tx;
-use transmitter::link::{Attempt, Connection, Identity};
+use transmitter::link::{Attempt, Connection, Dialler, Identity};
 use transmitter::outbox::Owed;
 use transmitter::payload::Payload;
 use url::Url;
@@ -28,6 +29,7 @@ use super::{Options, Sample, median, sample};
 pub(super) struct Rig {
     urls: BTreeMap<Transport, Url>,
     link: tx::LinkOptions,
+    dialler: Dialler,
     image: Bytes,
     latency_image: Bytes,
     stop: CancellationToken,
@@ -44,9 +46,17 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 impl Rig {
-    pub(super) fn start(options: &Options) -> Result<Self, String> {
+    /// Starts a receiver, that of an encrypted path with a certificate of its own.
+    pub(super) fn start(options: &Options, encrypted: bool) -> Result<Self, String> {
         let data = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let config = receiver_config(options, data.path().to_owned());
+        let mut config = receiver_config(options, data.path().to_owned());
+        let mut dialler = Dialler::default();
+        if encrypted {
+            let (server, client) = certificates(data.path())?;
+            config.security.tls = Some(server);
+            let client = ClientTls::open(client).map_err(|error| error.to_string())?;
+            dialler = Dialler::new(Some(client), None);
+        }
         let stop = CancellationToken::new();
         let (ready, addresses) = std::sync::mpsc::channel();
         let stopped = stop.clone();
@@ -61,14 +71,19 @@ impl Rig {
         let url = |scheme: &str, address: std::net::SocketAddr, path: &str| {
             Url::parse(&format!("{scheme}://{address}{path}")).map_err(|error| error.to_string())
         };
+        let (scheme, socket) = match encrypted {
+            true => ("https", "wss"),
+            false => ("http", "ws"),
+        };
         let urls = BTreeMap::from([
-            (Transport::Grpc, url("http", grpc, "")?),
-            (Transport::WebSocket, url("ws", http, "/v1/stream")?),
-            (Transport::Rest, url("http", http, "")?),
+            (Transport::Grpc, url(scheme, grpc, "")?),
+            (Transport::WebSocket, url(socket, http, "/v1/stream")?),
+            (Transport::Rest, url(scheme, http, "")?),
         ]);
         Ok(Self {
             urls,
             link: link_options(options),
+            dialler,
             image: image_of(options.image_size.as_usize()),
             latency_image: image_of(options.latency_size.as_usize()),
             stop,
@@ -91,7 +106,7 @@ impl Rig {
             transmitter: "bench".to_owned(),
             wire: WireCount::default(),
             clock: Default::default(),
-            dialler: Default::default(),
+            dialler: self.dialler.clone(),
         };
         let link = transmitter::link::open(transport, url, &self.link, &identity);
         self.runtime.block_on(async {
@@ -117,6 +132,26 @@ impl Rig {
             let _ = thread.join();
         }
     }
+}
+
+/// A certificate that is its own CA, in files below `folder`.
+fn certificates(folder: &std::path::Path) -> Result<(ServerFiles, ClientFiles), String> {
+    let names = vec!["127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).map_err(|error| error.to_string())?;
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem())
+        .and_then(|()| std::fs::write(&key, made.signing_key.serialize_pem()))
+        .map_err(|error| error.to_string())?;
+    let client = ClientFiles {
+        ca: Some(certificate.clone()),
+        ..ClientFiles::default()
+    };
+    let server = ServerFiles {
+        certificate,
+        key,
+        clients: None,
+    };
+    Ok((server, client))
 }
 
 type Addresses = Result<(std::net::SocketAddr, std::net::SocketAddr), String>;

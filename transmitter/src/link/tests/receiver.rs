@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server as upgrade;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::link::body::MessageBody;
@@ -81,7 +82,8 @@ impl Receiver {
                 tokio::spawn(async move {
                     let within = std::time::Duration::from_secs(30);
                     // Whoever is refused is told so by the handshake.
-                    if let Ok(accepted) = tls.accept(stream, within).await {
+                    if let Ok(accepted) = tls.accept(stream, within, CancellationToken::new()).await
+                    {
                         serve(transport, accepted, door).await;
                     }
                 });

@@ -125,7 +125,10 @@ impl ListenLink {
         let Some(Tls { server, .. }) = &self.tls else {
             return Ok((upgrade(Stream::plain(stream), None).await?, None));
         };
-        let accepted = server.accept(stream, self.options.connect_timeout).await;
+        let within = self.options.connect_timeout;
+        let accepted = server
+            .accept(stream, within, CancellationToken::new())
+            .await;
         let Accepted {
             stream,
             certificate,

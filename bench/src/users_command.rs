@@ -8,13 +8,17 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use shared::security::Secret;
+use shared::security::bearer::Bearer;
+use shared::security::settings::ClientSettings;
+use shared::security::tls::ClientFiles;
 use shared::settings::ProcessEnvironment;
 use shared::telemetry::{chain, say};
 use users::cli::{CliError, Exit, Invocation};
 use users::config::Config;
 use users::server::{Listeners, Server, StartError};
 
-use crate::cli::users::Users;
+use crate::cli::users::{Shown, Users};
 
 /// Does what was asked for.
 pub(crate) fn run(users: Users) -> ExitCode {
@@ -62,6 +66,7 @@ fn serve(settings: Vec<OsString>) -> ExitCode {
             let exit = match error {
                 StartError::Listen(_) => Exit::ListenFailed,
                 StartError::Data(_) => Exit::DataUnusable,
+                StartError::Tls(_) => Exit::TlsUnusable,
                 StartError::Address(_) | StartError::Signals(_) => Exit::Internal,
             };
             exit.code().into()
@@ -72,13 +77,8 @@ fn serve(settings: Vec<OsString>) -> ExitCode {
 async fn until_stopped(config: Config) -> Result<(), StartError> {
     let stop = shared::lifecycle::stop_on_signals().map_err(StartError::Signals)?;
     let listeners = Listeners::open(&config).await?;
-    for (name, address) in [("gRPC", config.grpc_listen), ("HTTP", config.http_listen)] {
-        if !address.ip().is_loopback() {
-            tracing::warn!(
-                "{name} is open to the network without encryption: anyone who reaches it can read \
-                 and create users"
-            );
-        }
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
     }
     let server = Server::start(config, listeners).await?;
     // Scripts wait for this line; it goes to standard output whatever the log's filter.
@@ -99,12 +99,30 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The token in a file.
-fn token(file: Option<&Path>) -> Result<Option<String>, String> {
-    let Some(file) = file else {
-        return Ok(None);
+/// The variable with a token, for those who have no file for it: command lines are seen by everybody on
+/// the machine.
+const TOKEN: &str = "PANTELEGRAPH_TOKEN";
+
+/// What a client shows, and whom it trusts.
+fn security(shown: &Shown) -> Result<ClientSettings, String> {
+    let token = match (&shown.token_file, std::env::var_os(TOKEN)) {
+        (Some(file), _) => {
+            let token = Bearer::file(file.clone());
+            Some(token.map_err(|problem| format!("--token-file: {problem}"))?)
+        }
+        (None, Some(token)) if !token.is_empty() => {
+            let token = Secret::new(token.into_encoded_bytes().trim_ascii().to_vec());
+            Some(Bearer::value(token).map_err(|problem| format!("{TOKEN}: {problem}"))?)
+        }
+        (None, _) => None,
     };
-    let read = std::fs::read_to_string(file);
-    let token = read.map_err(|error| format!("--token-file {}: {error}", file.display()))?;
-    Ok(Some(token.trim().to_owned()))
+    let own = shown.tls_cert.clone().zip(shown.tls_key.clone());
+    Ok(ClientSettings {
+        tls: ClientFiles {
+            ca: shown.tls_ca.clone(),
+            own,
+            revoked: shown.tls_crl.clone(),
+        },
+        token,
+    })
 }

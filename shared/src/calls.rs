@@ -15,6 +15,7 @@
 
 mod balance;
 mod caller;
+mod connect;
 mod deadline;
 mod methods;
 mod resolve;
@@ -31,6 +32,7 @@ use tonic::body::Body;
 
 pub use balance::{Balance, BalanceOptions};
 pub use caller::{Caller, Counts, Options};
+pub use connect::{Connected, Connector};
 pub use deadline::{
     DEFAULT_DEADLINE, Deadlines, Expiry, HonourDeadline, HonourDeadlineLayer, InvalidTimeout,
     TIMEOUT_HEADER, format_timeout, parse_timeout,
@@ -40,7 +42,7 @@ pub use resolve::{Lookup, Resolve, SystemResolver};
 pub use retry::{
     Backoff, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, Retry, RetryOptions, Throttle,
 };
-pub use targets::{InvalidTarget, Target, Targets};
+pub use targets::{Authority, InvalidTarget, Target, Targets};
 
 /// A request of a generated client.
 pub(crate) type Request = http::Request<Body>;

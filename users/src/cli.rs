@@ -27,6 +27,8 @@ pub enum Exit {
     Internal = 70,
     /// The file with the users cannot be used.
     DataUnusable = 74,
+    /// The certificates cannot be used.
+    TlsUnusable = 78,
 }
 
 impl Exit {
@@ -47,9 +49,13 @@ pub static PROGRAM: Program = Program {
   On this machine, users in memory:
     pantelegraph users serve
 
-  Users in a file, tokens for the role admin:
+  Users in a file, and tokens; without one, everything but giving the role admin:
     openssl rand -hex 32 > users.key
-    pantelegraph users serve --data users.sqlite --token-key-file users.key
+    pantelegraph users serve --data users.sqlite --token-key-file users.key --allow-anonymous
+
+  For others in the network, encrypted (see `pantelegraph keys`):
+    pantelegraph users serve --grpc-listen 0.0.0.0:50051 --tls-cert users.pem --tls-key users.key \
+      --token-key-file tokens.pem
 
   Then, in another terminal:
     pantelegraph users call get-user --id 1
@@ -67,6 +73,10 @@ pub static PROGRAM: Program = Program {
         (
             Exit::DataUnusable as u8,
             "the file with the users cannot be used",
+        ),
+        (
+            Exit::TlsUnusable as u8,
+            "a certificate, its key or a CA cannot be used; the message names the file",
         ),
     ],
 };

@@ -2,15 +2,21 @@
 
 mod graphql;
 mod grpc;
+mod http;
 mod rest;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::HeaderValue;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use shared::security::bearer::Bearer;
+use shared::security::settings::ClientSettings;
+use shared::security::tls::{ClientFiles, ClientTls};
 
 use crate::refusal::{Code, Violation};
 use crate::user::Draft;
@@ -67,44 +73,46 @@ impl fmt::Display for Over {
 }
 
 /// How a client calls.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct CallOptions {
     /// Time for a call that is not a stream.
     pub deadline: Duration,
-    /// A token, if one is to be shown.
-    pub token: Option<String>,
-}
-
-impl fmt::Debug for CallOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let token = self.token.as_ref().map(|_| "..");
-        f.debug_struct("CallOptions")
-            .field("deadline", &self.deadline)
-            .field("token", &token)
-            .finish()
-    }
+    /// What it shows, and whom it trusts where its server is `https://`.
+    pub security: ClientSettings,
 }
 
 impl Default for CallOptions {
     fn default() -> Self {
         Self {
             deadline: shared::calls::DEFAULT_DEADLINE,
-            token: None,
+            security: ClientSettings::default(),
         }
     }
 }
 
 impl CallOptions {
     /// The value of `authorization`.
-    fn authorization(&self) -> Result<Option<http::HeaderValue>, Failure> {
-        let Some(token) = &self.token else {
-            return Ok(None);
-        };
-        let value = http::HeaderValue::from_str(&format!("Bearer {token}"));
-        let mut value =
-            value.map_err(|_| Failure::usage("the token has characters that no token has"))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+    fn authorization(&self) -> Result<Option<HeaderValue>, Failure> {
+        let header = self.security.token.as_ref().map(Bearer::header);
+        let header = header.transpose();
+        header.map_err(|problem| Failure::usage(&format!("the token: {problem}")))
+    }
+
+    /// How connections are encrypted, if they are.
+    fn tls(&self, encrypted: bool) -> Result<Option<Arc<ClientTls>>, Failure> {
+        let files = &self.security.tls;
+        if encrypted {
+            let opened = ClientTls::open(files.clone());
+            return opened
+                .map(Some)
+                .map_err(|error| Failure::usage(&error.to_string()));
+        }
+        if *files != ClientFiles::default() {
+            return Err(Failure::usage(
+                "certificates mean nothing without encryption; write https://host:port",
+            ));
+        }
+        Ok(None)
     }
 }
 
@@ -290,42 +298,4 @@ pub fn client(over: Over, server: &str, options: CallOptions) -> Result<Box<dyn 
         Over::Rest => Box::new(RestClient::new(server, options)?),
         Over::Graphql => Box::new(GraphqlClient::new(server, options)?),
     })
-}
-
-/// Time for making a connection.
-const CONNECT: Duration = Duration::from_secs(2);
-
-fn http_client() -> Result<reqwest::Client, Failure> {
-    let client = reqwest::Client::builder().connect_timeout(CONNECT).build();
-    client.map_err(|error| transport(&error))
-}
-
-/// The address of a server of HTTP.
-fn base(server: &str) -> Result<url::Url, Failure> {
-    let wrong = |why: String| {
-        Failure::usage(&format!(
-            "{server:?} is no server: {why}; write http://host:port"
-        ))
-    };
-    let url = url::Url::parse(server).map_err(|error| wrong(error.to_string()))?;
-    if url.scheme() != "http" {
-        return Err(wrong("only http is spoken yet".to_owned()));
-    }
-    Ok(url)
-}
-
-/// What a failure of the transport means.
-fn transport(error: &reqwest::Error) -> Failure {
-    let code = if error.is_timeout() {
-        Code::DeadlineExceeded
-    } else if error.is_connect() || error.is_request() || error.is_body() {
-        Code::Unavailable
-    } else {
-        Code::Internal
-    };
-    let words = match code {
-        Code::DeadlineExceeded => "no answer came in time".to_owned(),
-        _ => shared::telemetry::chain(error),
-    };
-    Failure::new(code, words)
 }

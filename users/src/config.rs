@@ -1,16 +1,16 @@
 //! Settings of the server, checked.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use shared::security::tokens::TokenKey;
+use shared::security::settings::{Listener, ServerSettings, refuse_open_listeners};
 use shared::settings::address::parse_listener;
 use shared::settings::units::{ByteSize, duration_within, number_within, size_within};
 use shared::settings::{self, Values};
 use shared::telemetry::LogFormat;
 
-use crate::access::Access;
+use crate::access::Anonymous;
 use crate::chat::RoomOptions;
 use crate::origin::Origin;
 use crate::service::Limits;
@@ -34,8 +34,10 @@ pub struct Config {
     pub chat: RoomOptions,
     /// Bounds on connections.
     pub connections: Connections,
-    /// Who may do what.
-    pub access: Access,
+    /// Who gets in, and how connections are encrypted.
+    pub security: ServerSettings,
+    /// What becomes of those who show nothing.
+    pub anonymous: Anonymous,
     /// Pages that may call from a browser.
     pub origins: Vec<Origin>,
     /// How a stop goes.
@@ -51,6 +53,10 @@ pub struct Config {
 pub struct Connections {
     /// Most of them at a time, of each listener.
     pub max: usize,
+    /// Most of them of one peer.
+    pub max_per_peer: usize,
+    /// Time for the handshake of TLS, and again for the beginning of the first request.
+    pub handshake_timeout: Duration,
     /// Most calls that one of them has open.
     pub max_streams: u32,
     /// Time for the head of a request.
@@ -79,10 +85,13 @@ impl Default for Config {
             chat: RoomOptions::default(),
             connections: Connections {
                 max: 1_024,
+                max_per_peer: 256,
+                handshake_timeout: Duration::from_secs(10),
                 max_streams: 1_024,
                 head_timeout: Duration::from_secs(30),
             },
-            access: Access::default(),
+            security: ServerSettings::default(),
+            anonymous: Anonymous::default(),
             origins: Vec::new(),
             stopping: Stopping {
                 drain_delay: Duration::ZERO,
@@ -102,9 +111,22 @@ impl Config {
         let size = size_within(ByteSize(1 << 10)..=ByteSize::mib(1 << 10));
         let count = |most| number_within(1..=most);
         let message = values.required("max-message-size", size);
+        let anonymous = match values.flag("allow-anonymous") {
+            true => Anonymous::Admitted,
+            false => Anonymous::Refused,
+        };
+        let grpc_listen = values.required("grpc-listen", parse_listener);
+        let http_listen = values.required("http-listen", parse_listener);
+        let listeners = listeners(grpc_listen, http_listen);
+        let security = ServerSettings::from_values(values, &listeners);
+        if admits_strangers(&security, anonymous) && !security.insecure {
+            let known = values.is_known(&["insecure", "allow-anonymous"]);
+            let listeners = if known { &listeners[..] } else { &[] };
+            refuse_open_listeners(values, listeners, "leave --allow-anonymous out");
+        }
         Self {
-            grpc_listen: values.required("grpc-listen", parse_listener),
-            http_listen: values.required("http-listen", parse_listener),
+            grpc_listen,
+            http_listen,
             data: values.optional("data", file),
             max_users: to_usize(values.required("max-users", count(100_000_000))),
             limits: Limits {
@@ -121,6 +143,13 @@ impl Config {
             },
             connections: Connections {
                 max: to_usize(values.required("max-connections", count(1_000_000))),
+                max_per_peer: to_usize(
+                    values.required("max-connections-per-peer", count(1_000_000)),
+                ),
+                handshake_timeout: values.required(
+                    "handshake-timeout",
+                    duration_within(Duration::from_millis(100)..=DAY),
+                ),
                 max_streams: u32::try_from(values.required("max-streams", count(1 << 20)))
                     .unwrap_or(u32::MAX),
                 head_timeout: values.required(
@@ -128,9 +157,8 @@ impl Config {
                     duration_within(Duration::from_millis(100)..=DAY),
                 ),
             },
-            access: Access::new(
-                values.list("token-key-file", |path| TokenKey::read(Path::new(path))),
-            ),
+            security,
+            anonymous,
             origins: values.list("cors-origin", str::parse),
             stopping: Stopping {
                 drain_delay: values.required("drain-delay", duration_within(Duration::ZERO..=DAY)),
@@ -140,6 +168,33 @@ impl Config {
             log_format: values.required("log-format", str::parse),
         }
     }
+}
+
+impl Config {
+    /// What to warn of at each start.
+    pub fn warnings(&self) -> Vec<String> {
+        let listeners = listeners(self.grpc_listen, self.http_listen);
+        let mut warnings = self.security.warnings(&listeners);
+        let is_open = |listener: &Listener| listener.1.is_some_and(|it| !it.ip().is_loopback());
+        if admits_strangers(&self.security, self.anonymous) && listeners.iter().any(is_open) {
+            warnings.push(
+                "everybody who reaches this server may read and create users (--allow-anonymous)"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+}
+
+/// Whether those get in who show nothing, although something is asked for.
+fn admits_strangers(security: &ServerSettings, anonymous: Anonymous) -> bool {
+    let clients = security.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+    let needs_certificate = clients.is_some_and(|clients| !clients.optional);
+    anonymous == Anonymous::Admitted && security.asks() && !needs_certificate
+}
+
+fn listeners(grpc: SocketAddr, http: SocketAddr) -> [Listener; 2] {
+    [("grpc-listen", Some(grpc)), ("http-listen", Some(http))]
 }
 
 fn to_usize(number: u64) -> usize {

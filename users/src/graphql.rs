@@ -8,6 +8,7 @@
 mod document;
 mod error;
 mod gate;
+mod guest;
 mod http;
 mod json;
 mod playground;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 
+use crate::admission::{Admission, Ending, Manners, admit};
 use crate::service::Service;
 use gate::Gate;
 use socket::SocketOptions;
@@ -39,6 +41,10 @@ pub fn routes(service: Arc<Service>) -> Router {
 }
 
 fn routes_with(service: Arc<Service>, socket: SocketOptions) -> Router {
+    let admission = Admission {
+        service: Arc::clone(&service),
+        manners: MANNERS,
+    };
     let face = Face {
         gate: Gate::new(Arc::clone(&service)),
         service,
@@ -49,4 +55,12 @@ fn routes_with(service: Arc<Service>, socket: SocketOptions) -> Router {
         .route("/graphql/schema", get(http::schema))
         .method_not_allowed_fallback(http::method)
         .with_state(Arc::new(face))
+        .layer(axum::middleware::from_fn_with_state(admission, admit))
 }
+
+const MANNERS: Manners = Manners {
+    is_open: http::is_open,
+    refuse: http::refuse,
+    // Answers over HTTP are whole; sockets look at the time themselves.
+    ending: |_, _| Ending::Broken,
+};

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use futures_util::Stream;
-use http::HeaderMap;
+use shared::security::access::Scope;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-use crate::access::Credentials;
+use crate::access::Requester;
+use crate::admission::{Admission, Ending, Manners, admit};
 use crate::refusal::{Refusal, Violations};
 use crate::service::Service;
 use crate::wire::proto::user_service_server::{UserService, UserServiceServer};
@@ -30,6 +31,10 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Never: the contract was compiled with this program.
 pub fn routes<H: Health>(service: Arc<Service>, health: HealthServer<H>) -> Router {
     let limits = service.limits;
+    let admission = Admission {
+        service: Arc::clone(&service),
+        manners: MANNERS,
+    };
     let users =
         UserServiceServer::new(Face { service }).max_decoding_message_size(limits.max_message_size);
     let reflection = || {
@@ -48,6 +53,7 @@ pub fn routes<H: Health>(service: Arc<Service>, health: HealthServer<H>) -> Rout
                 status::explain_response(response, &limits)
             },
         ))
+        .layer(axum::middleware::from_fn_with_state(admission, admit))
 }
 
 /// The service as gRPC asks for it.
@@ -55,11 +61,28 @@ struct Face {
     service: Arc<Service>,
 }
 
-/// What the metadata of a call says of its caller.
-fn credentials(headers: &HeaderMap) -> Credentials<'_> {
-    let value = headers.get(http::header::AUTHORIZATION);
-    // What is not text is there, but says nothing.
-    Credentials(value.map(|value| value.to_str().unwrap_or_default()))
+const MANNERS: Manners = Manners {
+    // Whoever decides where callers go asks before any caller is there.
+    is_open: |request, _| request.uri().path().starts_with("/grpc.health.v1.Health/"),
+    refuse: |refusal, _| refused(refusal).into_http(),
+    ending: |refusal, _| {
+        let mut trailers = http::HeaderMap::new();
+        match refused(refusal).add_header(&mut trailers) {
+            Ok(()) => Ending::Trailers(trailers),
+            Err(_) => Ending::Broken,
+        }
+    },
+};
+
+/// Who calls.
+fn requester<T>(request: &Request<T>) -> Result<Requester, Status> {
+    let requester = request.extensions().get().cloned();
+    // Nothing comes here that was not let in.
+    requester.ok_or_else(|| refused(&Refusal::Internal))
+}
+
+fn told(refusal: Refusal) -> Status {
+    refused(&refusal)
 }
 
 #[tonic::async_trait]
@@ -68,8 +91,9 @@ impl UserService for Face {
         &self,
         request: Request<proto::GetUserRequest>,
     ) -> Result<Response<proto::UserResponse>, Status> {
-        let user = self.service.directory.user(request.get_ref().user_id);
-        let user = user.map_err(|refusal| refused(&refusal))?;
+        let requester = requester(&request)?;
+        let user = self.service.user(&requester, request.get_ref().user_id);
+        let user = user.map_err(told)?;
         Ok(Response::new(wire::user_to_proto(&user)))
     }
 
@@ -77,11 +101,10 @@ impl UserService for Face {
         &self,
         request: Request<proto::CreateUserRequest>,
     ) -> Result<Response<proto::UserResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let headers = metadata.into_headers();
-        let draft = wire::draft_from_proto(request);
-        let created = self.service.create(credentials(&headers), draft).await;
-        let user = created.map_err(|refusal| refused(&refusal))?;
+        let requester = requester(&request)?;
+        let draft = wire::draft_from_proto(request.into_inner());
+        let user = self.service.create(&requester, draft).await;
+        let user = user.map_err(told)?;
         Ok(Response::new(wire::user_to_proto(&user)))
     }
 
@@ -91,12 +114,14 @@ impl UserService for Face {
         &self,
         request: Request<proto::ListUsersRequest>,
     ) -> Result<Response<Self::ListUsersStream>, Status> {
+        let requester = requester(&request)?;
         let request = request.into_inner();
         let limit = usize::try_from(request.limit)
             .ok()
             .filter(|limit| *limit > 0);
         let after = request.after_user_id;
-        let listing = self.service.directory.list(after, limit, request.follow);
+        let listing = self.service.list(&requester, after, limit, request.follow);
+        let listing = listing.map_err(told)?;
         let stop = self.service.stop.clone();
         // The end of the server ends those who follow only; a list that is asked for is sent.
         let stop = request.follow.then_some(stop);
@@ -107,14 +132,14 @@ impl UserService for Face {
         &self,
         request: Request<Streaming<proto::CreateUserRequest>>,
     ) -> Result<Response<proto::BatchCreateUsersResponse>, Status> {
-        let (metadata, _, mut users) = request.into_parts();
-        let headers = metadata.into_headers();
-        let mut batch = self.service.batch();
+        let requester = requester(&request)?;
+        let mut users = request.into_inner();
+        let mut batch = self.service.batch(&requester).map_err(told)?;
         while let Some(user) = users.message().await? {
-            let added = batch.add(credentials(&headers), wire::draft_from_proto(user));
-            added.map_err(|refusal| refused(&refusal))?;
+            let added = batch.add(wire::draft_from_proto(user));
+            added.map_err(told)?;
         }
-        let created = batch.create().await.map_err(|refusal| refused(&refusal))?;
+        let created = batch.create().await.map_err(told)?;
         Ok(Response::new(proto::BatchCreateUsersResponse {
             users_created: i32::try_from(created.len()).unwrap_or(i32::MAX),
             user_ids: created.iter().map(|user| user.id).collect(),
@@ -127,10 +152,10 @@ impl UserService for Face {
         &self,
         request: Request<Streaming<proto::StreamUsersRequest>>,
     ) -> Result<Response<Self::StreamUsersStream>, Status> {
-        let (metadata, _, requests) = request.into_parts();
-        let service = Arc::clone(&self.service);
-        let headers = metadata.into_headers();
-        Ok(Response::new(streams::create(service, headers, requests)))
+        let requester = requester(&request)?;
+        requester.may(Scope::Upload).map_err(told)?;
+        let (service, requests) = (Arc::clone(&self.service), request.into_inner());
+        Ok(Response::new(streams::create(service, requester, requests)))
     }
 
     type ChatStream = Answers<proto::ChatMessage>;
@@ -139,17 +164,17 @@ impl UserService for Face {
         &self,
         request: Request<Streaming<proto::ChatMessage>>,
     ) -> Result<Response<Self::ChatStream>, Status> {
-        let seat = self.service.room.join();
-        let seat = seat.map_err(|refusal| refused(&refusal))?;
-        let service = Arc::clone(&self.service);
-        let said = request.into_inner();
-        Ok(Response::new(streams::chat(service, seat, said)))
+        let requester = requester(&request)?;
+        let seat = self.service.join(&requester).map_err(told)?;
+        let (service, said) = (Arc::clone(&self.service), request.into_inner());
+        Ok(Response::new(streams::chat(service, requester, seat, said)))
     }
 
     async fn echo(
         &self,
         request: Request<proto::EchoRequest>,
     ) -> Result<Response<proto::EchoResponse>, Status> {
+        let requester = requester(&request)?;
         let request = request.into_inner();
         let answer = async {
             let delay = match request.delay.as_ref().map(wire::duration_from_proto) {
@@ -169,9 +194,10 @@ impl UserService for Face {
                 });
             }
             let payload = request.payload;
-            self.service.echo(payload, delay, request.code).await
+            let echoed = self.service.echo(&requester, payload, delay, request.code);
+            echoed.await
         };
-        let payload = answer.await.map_err(|refusal: Refusal| refused(&refusal))?;
+        let payload = answer.await.map_err(told)?;
         Ok(Response::new(proto::EchoResponse { payload }))
     }
 }

@@ -1,6 +1,7 @@
 //! The user service: one contract as gRPC, REST and GraphQL (`proto/user/v1`, docs/specs/users.md).
 
 pub mod access;
+pub mod admission;
 pub mod chat;
 pub mod cli;
 pub mod client;

@@ -7,8 +7,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -16,14 +16,31 @@ use axum::body::Body;
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use shared::door::Peer;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::connection::Peer;
 use crate::refusal::Code;
 
 /// Header with the id of a call.
 pub const CALL_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The name of a call's caller, once somebody knows it: among the extensions of its request.
+#[derive(Debug, Clone, Default)]
+pub struct Caller(Arc<OnceLock<String>>);
+
+impl Caller {
+    /// It is this one.
+    pub fn is(&self, name: &str) {
+        // Who was let in stays who it is.
+        let _ = self.0.set(name.to_owned());
+    }
+
+    /// Its name, if it is known.
+    pub fn name(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
 
 /// Most bytes of an id that a caller may choose.
 const MAX_ID: usize = 64;
@@ -63,12 +80,13 @@ where
         let id = call_id(request.headers());
         let mut call = Call::begin(&request, id.clone());
         let received = Arc::clone(&call.received);
-        let request = request.map(|body| {
+        let mut request = request.map(|body| {
             Body::new(Counted {
                 body,
                 count: received,
             })
         });
+        request.extensions_mut().insert(call.caller.clone());
         let span = tracing::info_span!("call", id = text(&id));
         let future = self.inner.call(request);
         let answer = async move {
@@ -107,6 +125,7 @@ struct Call {
     method: http::Method,
     path: String,
     peer: Option<SocketAddr>,
+    caller: Caller,
     begin: Instant,
     received: Arc<AtomicU64>,
     sent: u64,
@@ -121,12 +140,14 @@ struct Call {
 impl Call {
     fn begin(request: &Request<Body>, id: HeaderValue) -> Self {
         let kind = request.headers().get(header::CONTENT_TYPE);
+        let peer = request.extensions().get::<Arc<Peer>>();
         let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         Self {
             id,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            peer: request.extensions().get::<Peer>().map(|peer| peer.0),
+            peer: peer.map(|peer| peer.address),
+            caller: Caller::default(),
             begin: Instant::now(),
             received: Arc::default(),
             sent: 0,
@@ -176,6 +197,8 @@ impl Drop for Call {
             call = %format_args!("{method}{}", self.path.escape_debug()),
             status = self.outcome(),
             peer = self.peer.map(tracing::field::display),
+            // Escaped: whoever signs tokens chooses names.
+            caller = self.caller.name().map(|name| tracing::field::display(name.escape_debug())),
             ms = self.begin.elapsed().as_secs_f64() * 1_000.0,
             received = self.received.load(Ordering::Relaxed),
             sent = self.sent,

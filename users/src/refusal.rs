@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use shared::security::access::{Denied, Unknown};
+
 /// A field that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Violation {
@@ -83,12 +85,12 @@ pub enum Refusal {
     /// The client did not read what others did.
     #[error("{0}")]
     TooSlow(String),
-    /// Nobody knows who calls.
+    /// Nobody knows who calls, or the caller may not do this.
     #[error(transparent)]
-    Unauthenticated(#[from] shared::security::access::Unknown),
-    /// The caller may not do this.
+    Denied(#[from] Denied),
+    /// The caller may not do this, for a reason of this service.
     #[error("{0}")]
-    Forbidden(String),
+    Forbidden(&'static str),
     /// Not now.
     #[error("{0}")]
     Unavailable(&'static str),
@@ -233,13 +235,21 @@ impl Refusal {
             Self::Invalid(_) => Code::InvalidArgument,
             Self::NotFound(_) => Code::NotFound,
             Self::Limit { .. } | Self::TooSlow(_) => Code::ResourceExhausted,
-            Self::Unauthenticated(_) => Code::Unauthenticated,
-            Self::Forbidden(_) => Code::PermissionDenied,
+            Self::Denied(Denied::Unknown(_)) => Code::Unauthenticated,
+            Self::Denied(_) | Self::Forbidden(_) => Code::PermissionDenied,
             Self::Unavailable(_) => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Internal => Code::Internal,
             Self::AskedFor(code) => *code,
+        }
+    }
+
+    /// What HTTP tells a client to show, where that would help.
+    pub fn challenge(&self) -> Option<String> {
+        match self {
+            Self::Denied(denied) => Some(denied.challenge()),
+            _ => None,
         }
     }
 
@@ -260,6 +270,12 @@ impl Refusal {
     /// That the server stops.
     pub fn stopping() -> Self {
         Self::Unavailable("the server is stopping; call another one, or this one later")
+    }
+}
+
+impl From<Unknown> for Refusal {
+    fn from(unknown: Unknown) -> Self {
+        Self::Denied(unknown.into())
     }
 }
 

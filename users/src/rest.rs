@@ -21,10 +21,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
+use http::header::CONTENT_TYPE;
 use http::{Method, Uri};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::admission::{Admission, Ending, Manners, admit};
 use crate::refusal::Refusal;
 use crate::service::Service;
 use problem::Problem;
@@ -43,6 +45,10 @@ pub fn routes(service: Arc<Service>) -> Router {
         .routes(routes!(about::health))
         .split_for_parts();
     let document = document::finish(&api, &service.limits);
+    let admission = Admission {
+        service: Arc::clone(&service),
+        manners: MANNERS,
+    };
     router
         .merge(about::routes(&document))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
@@ -50,7 +56,24 @@ pub fn routes(service: Arc<Service>) -> Router {
         })
         .fallback(async |uri: Uri| Problem::no_route(uri.path()))
         .with_state(service)
+        .layer(axum::middleware::from_fn_with_state(admission, admit))
 }
+
+const MANNERS: Manners = Manners {
+    // How the server is, and what is the same at every server.
+    is_open: |request, _| {
+        let path = request.uri().path();
+        matches!(path, "/" | "/healthz" | "/openapi.json" | "/docs") || path.starts_with("/docs/")
+    },
+    refuse: |refusal, _| Problem::from(refusal).into_response(),
+    ending: |refusal, headers| {
+        let kind = headers.get(CONTENT_TYPE);
+        match kind.is_some_and(|kind| kind.as_bytes().starts_with(events::MEDIA_TYPE)) {
+            true => Ending::Data(events::error(&Problem::from(refusal))),
+            false => Ending::Broken,
+        }
+    },
+};
 
 /// The answer to a request whose handler has failed beyond repair, for the layer that notices.
 pub fn failure() -> Response {

@@ -17,6 +17,7 @@ use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use shared::listen::{ListenError, listen};
+use shared::security::tls::{H2, HTTP_1_1, ServerTls, TlsError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,7 @@ use tonic_health::server::HealthReporter;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::access::Access;
 use crate::chat::Room;
 use crate::config::{Config, Stopping};
 use crate::directory::{Directory, JournalError};
@@ -32,7 +34,7 @@ use crate::observe::{CALL_ID, ObserveLayer};
 use crate::refusal::Refusal;
 use crate::service::Service;
 use crate::{graphql, grpc, origin, rest, wire};
-use accept::Acceptor;
+use accept::Host;
 
 /// Sockets that a server serves; opened first, so that a port in use is known before anything else
 /// happens, and tests can take any port.
@@ -66,6 +68,9 @@ pub enum StartError {
     /// A listener has no address.
     #[error("a listener has no address")]
     Address(#[source] std::io::Error),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The users cannot be read.
     #[error(transparent)]
     Data(#[from] JournalError),
@@ -98,14 +103,18 @@ impl Server {
     /// Opens the directory and starts to serve. Returns when both listeners answer.
     ///
     /// # Errors
-    /// When the users cannot be read.
+    /// When the certificates cannot be used, or the users cannot be read.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
         let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::Address);
         let (grpc_address, http_address) = (address(&listeners.grpc)?, address(&listeners.http)?);
+        let files = config.security.tls.clone();
+        let tls = files
+            .map(|files| ServerTls::open(files, &[H2, HTTP_1_1]))
+            .transpose()?;
         let service = Arc::new(Service {
             directory: Arc::new(open(&config).await?),
             room: Arc::new(Room::new(config.chat)),
-            access: config.access.clone(),
+            access: Access::new(&config.security, config.anonymous),
             limits: config.limits,
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -117,8 +126,13 @@ impl Server {
                 .await;
         }
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let acceptor = |router| Acceptor {
+        if let Some(tls) = &tls {
+            tasks.spawn(Arc::clone(tls).watch(service.stop.clone()));
+        }
+        // Each has its own bounds: a crowd at one leaves the other alone.
+        let host = |router| Host {
             router,
+            tls: tls.clone(),
             connections: config.connections,
             stop: service.stop.clone(),
             cut: cut.clone(),
@@ -126,8 +140,8 @@ impl Server {
         };
         let grpc = grpc_router(Arc::clone(&service), health_server, &config.origins);
         let http = http_router(Arc::clone(&service), &config.origins);
-        tasks.spawn(acceptor(grpc).run(listeners.grpc));
-        tasks.spawn(acceptor(http).run(listeners.http));
+        tasks.spawn(host(grpc).run(listeners.grpc));
+        tasks.spawn(host(http).run(listeners.http));
         Ok(Self {
             grpc_address,
             http_address,

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, Credentials};
-use crate::chat::Room;
-use crate::directory::Directory;
+use shared::security::access::Scope;
+
+use crate::access::{Access, Requester};
+use crate::chat::{Room, Saying, Seat};
+use crate::directory::{Directory, Listing};
 use crate::refusal::{Code, Refusal, Violations};
 use crate::user::{Draft, User};
 
@@ -51,7 +53,7 @@ pub struct Service {
     pub directory: Arc<Directory>,
     /// The chat.
     pub room: Arc<Room>,
-    /// Who may do what.
+    /// Who gets in.
     pub access: Access,
     /// Bounds on requests.
     pub limits: Limits,
@@ -62,38 +64,109 @@ pub struct Service {
 }
 
 impl Service {
+    /// The user with this id.
+    ///
+    /// # Errors
+    /// When there is none, or the caller may not read.
+    pub fn user(&self, requester: &Requester, id: i32) -> Result<Arc<User>, Refusal> {
+        requester.may(Scope::Read)?;
+        self.directory.user(id)
+    }
+
+    /// At most `limit` users after the one with the id `after`.
+    ///
+    /// # Errors
+    /// When the caller may not read.
+    pub fn page(
+        &self,
+        requester: &Requester,
+        after: i32,
+        limit: usize,
+    ) -> Result<Vec<Arc<User>>, Refusal> {
+        requester.may(Scope::Read)?;
+        Ok(self.directory.page(after, limit))
+    }
+
+    /// Users after the one with the id `after`; with `follow` also those who come.
+    ///
+    /// # Errors
+    /// When the caller may not read.
+    pub fn list(
+        &self,
+        requester: &Requester,
+        after: i32,
+        limit: Option<usize>,
+        follow: bool,
+    ) -> Result<Listing, Refusal> {
+        requester.may(Scope::Read)?;
+        Ok(self.directory.list(after, limit, follow))
+    }
+
+    /// Number of users.
+    ///
+    /// # Errors
+    /// When the caller may not read.
+    pub fn count(&self, requester: &Requester) -> Result<usize, Refusal> {
+        requester.may(Scope::Read)?;
+        Ok(self.directory.len())
+    }
+
     /// Creates a user.
     ///
     /// # Errors
     /// When its fields are wrong, the caller may not, or there is no room.
-    pub async fn create(
-        &self,
-        credentials: Credentials<'_>,
-        draft: Draft,
-    ) -> Result<Arc<User>, Refusal> {
+    pub async fn create(&self, requester: &Requester, draft: Draft) -> Result<Arc<User>, Refusal> {
+        // Who may not create anything learns nothing about its fields.
+        requester.may(Scope::Upload)?;
         let new = draft.check()?;
-        self.access.may_create(credentials, &new)?;
+        requester.may_create(&new)?;
         self.directory.create(new).await
     }
 
     /// A batch to be filled.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch {
+    ///
+    /// # Errors
+    /// When the caller may not create users.
+    pub fn batch<'a>(&'a self, requester: &'a Requester) -> Result<Batch<'a>, Refusal> {
+        requester.may(Scope::Upload)?;
+        Ok(Batch {
             service: self,
+            requester,
             drafts: Vec::new(),
-        }
+        })
+    }
+
+    /// A seat in the chat, to hear what is said.
+    ///
+    /// # Errors
+    /// When the caller may not read, or the room is full.
+    pub fn join(&self, requester: &Requester) -> Result<Seat, Refusal> {
+        requester.may(Scope::Read)?;
+        self.room.join()
+    }
+
+    /// Says something in the chat; its number.
+    ///
+    /// # Errors
+    /// When the caller may not bring anything in.
+    pub async fn say(&self, requester: &Requester, saying: Saying) -> Result<u64, Refusal> {
+        requester.may(Scope::Upload)?;
+        Ok(self.room.say(saying).await)
     }
 
     /// Answers with `payload` after `delay`, or with the status of this number.
     ///
     /// # Errors
-    /// The status that was asked for; when the delay or the number is not one.
+    /// The status that was asked for; when the delay or the number is not one, or the caller may not
+    /// read.
     pub async fn echo<P>(
         &self,
+        requester: &Requester,
         payload: P,
         delay: Option<Duration>,
         code: i32,
     ) -> Result<P, Refusal> {
+        requester.may(Scope::Read)?;
         let delay = delay.unwrap_or_default();
         if delay > MAX_DELAY {
             let words = format!("delay must be at most {} s", MAX_DELAY.as_secs());
@@ -119,6 +192,7 @@ impl Service {
 #[derive(Debug)]
 pub struct Batch<'a> {
     service: &'a Service,
+    requester: &'a Requester,
     drafts: Vec<crate::user::NewUser>,
 }
 
@@ -128,7 +202,7 @@ impl Batch<'_> {
     /// # Errors
     /// When its fields are wrong (their names begin with `users[N]`, counted from 0), the caller may
     /// not create it, or the batch is full.
-    pub fn add(&mut self, credentials: Credentials<'_>, draft: Draft) -> Result<(), Refusal> {
+    pub fn add(&mut self, draft: Draft) -> Result<(), Refusal> {
         let limit = self.service.limits.max_batch;
         let index = self.drafts.len();
         if index >= limit {
@@ -141,7 +215,7 @@ impl Batch<'_> {
         let new = draft
             .check()
             .map_err(|violations| violations.within(&format!("users[{index}]")))?;
-        self.service.access.may_create(credentials, &new)?;
+        self.requester.may_create(&new)?;
         self.drafts.push(new);
         Ok(())
     }

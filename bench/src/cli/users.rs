@@ -17,6 +17,8 @@ Examples:
   pantelegraph users demo --over rest
   pantelegraph users demo --server http://127.0.0.1:50051   a server that runs already
 
+With --server, the token must have the scopes read and upload, but not admin.
+
 Exit codes: 0 everything was as it should be; 1 something was not; 2 usage")]
     Demo(DemoOptions),
     /// Serves users until a signal; `serve --help` shows its settings.
@@ -39,6 +41,7 @@ Examples:
   pantelegraph users call chat --user Ada --say hello
   pantelegraph users call get-user --id 1 --server http://10.0.0.1:50051,http://10.0.0.2:50051
   pantelegraph users call list-users --follow --server dns:///users.internal:50051
+  pantelegraph users call get-user --id 1 --server https://users.internal:50051 --tls-ca ca.pem
 
 Exit codes: 0 done; 1 the call failed, its code is the first word on standard error; 2 usage;
 130 Ctrl-C before the answer (0 for what has no end)")]
@@ -58,9 +61,29 @@ pub(crate) struct DemoOptions {
     /// Face that is called: grpc, rest or graphql
     #[arg(long, default_value = "grpc", value_name = "FACE")]
     pub(crate) over: Over,
-    /// With --server: file with a token that does not have the scope admin
-    #[arg(long, value_name = "FILE", requires = "server")]
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// What a client shows, and whom it trusts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Security")]
+pub(crate) struct Shown {
+    /// File with a token to show [default: that in PANTELEGRAPH_TOKEN, if it is set]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// With https://: trust servers whose certificate this CA has signed [default: whom the system trusts]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Show the certificate in this file
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key to it
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Certificates in this list are revoked, those of servers too
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_ca")]
+    pub(crate) tls_crl: Option<PathBuf>,
 }
 
 /// How a call is made.
@@ -70,18 +93,17 @@ pub(crate) struct How {
     #[arg(long, global = true, default_value = "grpc", value_name = "FACE")]
     pub(crate) over: Over,
     /// Server [default: gRPC http://127.0.0.1:50051, others http://127.0.0.1:8000]; with gRPC also
-    /// several with commas, or dns:///HOST:PORT
+    /// several with commas, or dns:///HOST:PORT; encrypted with https:// and dns+https:///
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
     /// Time for a call that is not a stream
     #[arg(long, global = true, default_value = "5s", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) deadline: Duration,
-    /// File with a token to show
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
     /// Form of the answers: json is one object a line
     #[arg(long, global = true, default_value = "text", value_name = "FORM")]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 /// Form of answers.

@@ -30,13 +30,10 @@ struct Subject {
 /// Makes a certificate with a new private key.
 pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysError> {
     let authority = Authority::open(folder)?;
-    let name = match (&options.station, options.name.first()) {
-        (Some(name), _) | (None, Some(name)) => name,
-        (None, None) => {
-            return Err(KeysError::Request(
-                "which station? give its name".to_owned(),
-            ));
-        }
+    let Some(name) = options.station.as_ref().or(options.name.first()) else {
+        return Err(KeysError::Request(
+            "which station? give its name".to_owned(),
+        ));
     };
     let subject = Subject {
         station: station(&authority, options.role, name)?,

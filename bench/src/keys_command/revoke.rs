@@ -36,8 +36,9 @@ impl Revoked {
             let time = entry.revocation_date.to_datetime();
             (entry.raw_serial().to_vec(), time)
         });
-        let number = list.crl_number().map(|number| number.to_u64_digits());
-        let number = number.and_then(|digits| digits.first().copied());
+        let number = list
+            .crl_number()
+            .and_then(|number| number.to_u64_digits().first().copied());
         Ok(Self {
             entries: entries.collect(),
             number: number.unwrap_or(1),

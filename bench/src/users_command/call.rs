@@ -96,7 +96,7 @@ pub(crate) fn run(call: Call, how: &How) -> ExitCode {
 async fn make(call: Call, how: &How) -> Result<(), Problem> {
     let options = CallOptions {
         deadline: how.deadline,
-        token: super::token(how.token_file.as_deref()).map_err(Problem::Usage)?,
+        security: super::security(&how.shown).map_err(Problem::Usage)?,
     };
     let server = how.server.as_deref();
     let server = server.unwrap_or_else(|| how.over.default_server());

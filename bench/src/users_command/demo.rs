@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
 use shared::security::Secret;
-use shared::security::tokens::TokenKey;
+use shared::security::bearer::Bearer;
+use shared::security::settings::{ClientSettings, ServerSettings};
+use shared::security::tokens::{TokenKey, Tokens};
 use shared::telemetry::{LogFormat, say};
-use users::access::Access;
+use users::access::Anonymous;
 use users::client::{
     CallOptions, Chat, Client, Failure, Over, StreamAnswer, StreamResult, UserAnswer, client,
 };
@@ -65,23 +67,36 @@ struct Scene {
     client: Box<dyn Client>,
     /// Signs tokens that the server believes; its own server's only.
     key: Option<TokenKey>,
-    /// A token that the caller gave.
-    token: Option<String>,
+    /// What the caller shows.
+    security: ClientSettings,
 }
 
 impl Scene {
+    /// A client that waits for so long.
+    fn client(&self, deadline: Duration) -> Result<Box<dyn Client>, Wrong> {
+        self.client_with(self.security.token.clone(), deadline)
+    }
+
     /// A client that shows this token and waits for so long.
-    fn client(&self, token: Option<String>, deadline: Duration) -> Result<Box<dyn Client>, Wrong> {
-        let options = CallOptions { deadline, token };
+    fn client_with(
+        &self,
+        token: Option<Bearer>,
+        deadline: Duration,
+    ) -> Result<Box<dyn Client>, Wrong> {
+        let security = ClientSettings {
+            token,
+            ..self.security.clone()
+        };
+        let options = CallOptions { deadline, security };
         client(self.over, &self.server, options).map_err(|failure| failure.message)
     }
 }
 
 async fn demo(options: &DemoOptions) -> Result<(), Wrong> {
-    let token = super::token(options.token_file.as_deref())?;
+    let security = super::security(&options.shown)?;
     let (own, scene) = match &options.server {
         Some(server) => {
-            let scene = scene(options.over, server.clone(), None, token)?;
+            let scene = scene(options.over, server.clone(), None, security)?;
             (None, scene)
         }
         None => {
@@ -90,7 +105,10 @@ async fn demo(options: &DemoOptions) -> Result<(), Wrong> {
                 Over::Grpc => server.grpc_address,
                 Over::Rest | Over::Graphql => server.http_address,
             };
-            let scene = scene(options.over, format!("http://{address}"), Some(key), token)?;
+            // Its own server asks nobody but whoever gives the role admin.
+            let security = ClientSettings::default();
+            let address = format!("http://{address}");
+            let scene = scene(options.over, address, Some(key), security)?;
             print(&format!(
                 "server ready: gRPC {}, REST and GraphQL {}\n",
                 server.grpc_address, server.http_address
@@ -116,16 +134,19 @@ fn scene(
     over: Over,
     server: String,
     key: Option<TokenKey>,
-    token: Option<String>,
+    security: ClientSettings,
 ) -> Result<Scene, Wrong> {
-    let client =
-        client(over, &server, CallOptions::default()).map_err(|failure| failure.message)?;
+    let options = CallOptions {
+        security: security.clone(),
+        ..CallOptions::default()
+    };
+    let client = client(over, &server, options).map_err(|failure| failure.message)?;
     Ok(Scene {
         over,
         server,
         client,
         key,
-        token,
+        security,
     })
 }
 
@@ -133,7 +154,11 @@ fn scene(
 async fn start() -> Result<(Server, TokenKey), Wrong> {
     let key = key().map_err(|error| format!("no key can be made: {error}"))?;
     let config = Config {
-        access: Access::new(vec![key.clone()]),
+        security: ServerSettings {
+            tokens: Some(Tokens::new(vec![key.clone()], None)),
+            ..ServerSettings::default()
+        },
+        anonymous: Anonymous::Admitted,
         ..Config::default()
     };
     let listeners = Listeners::open(&config)

@@ -28,11 +28,14 @@ use super::resolve::Resolve;
 use super::retry::{Backoff, Final};
 use super::targets::Targets;
 use super::{Call, Outcome, Request};
+use crate::security::tls::ClientTls;
 use pool::{Pool, Ready};
 
 /// How servers are found, connected to and watched.
 #[derive(Debug, Clone)]
 pub struct BalanceOptions {
+    /// How connections to servers are encrypted whose address says so.
+    pub tls: Option<Arc<ClientTls>>,
     /// The longest time for making a connection.
     pub connect_timeout: Duration,
     /// A connection on which nothing came for so long is asked whether it is alive, also when no
@@ -56,6 +59,7 @@ pub struct BalanceOptions {
 impl Default for BalanceOptions {
     fn default() -> Self {
         Self {
+            tls: None,
             connect_timeout: Duration::from_secs(2),
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),

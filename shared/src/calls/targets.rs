@@ -7,19 +7,31 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// `http://host:port`: one server.
-    Server(String),
+    Server(Authority),
     /// `dns:///host:port`: a server at each address that the name has, now and later.
-    Name(String),
+    Name(Authority),
+}
+
+/// Host and port of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// As they were written.
+    pub text: String,
+    /// Whether connections are encrypted: `https://` and `dns+https:///`.
+    pub encrypted: bool,
 }
 
 /// One target or more, separated by commas: `http://10.0.0.1:50051,http://10.0.0.2:50051` or
-/// `dns:///users.internal:50051`. Without a scheme it is `http://`.
+/// `dns:///users.internal:50051`; encrypted with `https://` and `dns+https:///`. Without a scheme it is
+/// `http://`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Targets(Vec<Target>);
 
 /// A target that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{target:?} is no server: {reason}; write http://host:port or dns:///host:port")]
+#[error(
+    "{target:?} is no server: {reason}; write http://host:port or dns:///host:port, encrypted https:// or dns+https:///"
+)]
 pub struct InvalidTarget {
     /// What was written.
     pub target: String,
@@ -31,6 +43,11 @@ impl Targets {
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Target> {
         self.0.iter()
+    }
+
+    /// Whether connections to any of them are encrypted.
+    pub fn any_encrypted(&self) -> bool {
+        self.iter().any(|target| target.authority().encrypted)
     }
 }
 
@@ -57,20 +74,19 @@ impl FromStr for Target {
             target: text.to_owned(),
             reason,
         };
-        let (make, authority): (fn(String) -> Self, _) = match text.split_once("://") {
+        let (make, authority): (fn(Authority) -> Self, _) = match text.split_once("://") {
             None => (Self::Server, text),
-            Some(("http", authority)) => {
+            Some(("http" | "https", authority)) => {
                 let authority = authority.strip_suffix('/').unwrap_or(authority);
                 (Self::Server, authority)
             }
-            Some(("dns", path)) => {
+            Some(("dns" | "dns+https", path)) => {
                 let name = path.strip_prefix('/');
                 (
                     Self::Name,
                     name.ok_or_else(|| invalid("dns: needs three slashes"))?,
                 )
             }
-            Some(("https", _)) => return Err(invalid("TLS is not supported")),
             Some(_) => return Err(invalid("its scheme is not known")),
         };
         let parsed: http::uri::Authority = authority
@@ -82,16 +98,32 @@ impl FromStr for Target {
         if parsed.port_u16().is_none_or(|port| port == 0) {
             return Err(invalid("it has no port between 1 and 65535"));
         }
-        Ok(make(authority.to_owned()))
+        Ok(make(Authority {
+            text: authority.to_owned(),
+            encrypted: text.starts_with("https:") || text.starts_with("dns+https:"),
+        }))
+    }
+}
+
+impl Target {
+    /// Its host and port.
+    pub fn authority(&self) -> &Authority {
+        match self {
+            Self::Server(authority) | Self::Name(authority) => authority,
+        }
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Server(authority) => write!(formatter, "http://{authority}"),
-            Self::Name(authority) => write!(formatter, "dns:///{authority}"),
-        }
+        let Authority { text, encrypted } = self.authority();
+        let scheme = match (self, encrypted) {
+            (Self::Server(_), false) => "http://",
+            (Self::Server(_), true) => "https://",
+            (Self::Name(_), false) => "dns:///",
+            (Self::Name(_), true) => "dns+https:///",
+        };
+        write!(formatter, "{scheme}{text}")
     }
 }
 
@@ -111,19 +143,24 @@ mod tests {
 
     #[test]
     fn reads_servers_and_names() {
-        let targets: Targets = "http://10.0.0.1:1/, [::1]:2,dns:///users.internal:3,[::1]:2"
-            .parse()
-            .unwrap();
+        let list = "http://10.0.0.1:1/, [::1]:2,dns:///users.internal:3,[::1]:2,https://a:4,dns+https:///b:5";
+        let targets: Targets = list.parse().unwrap();
+        let authority = |text: &str, encrypted| Authority {
+            text: text.to_owned(),
+            encrypted,
+        };
         let expected = [
-            Target::Server("10.0.0.1:1".into()),
-            Target::Server("[::1]:2".into()),
-            Target::Name("users.internal:3".into()),
+            Target::Server(authority("10.0.0.1:1", false)),
+            Target::Server(authority("[::1]:2", false)),
+            Target::Name(authority("users.internal:3", false)),
+            Target::Server(authority("a:4", true)),
+            Target::Name(authority("b:5", true)),
         ];
         assert!(targets.iter().eq(&expected));
         let text = targets.to_string();
         assert_eq!(
             text,
-            "http://10.0.0.1:1,http://[::1]:2,dns:///users.internal:3"
+            "http://10.0.0.1:1,http://[::1]:2,dns:///users.internal:3,https://a:4,dns+https:///b:5"
         );
         assert_eq!(text.parse(), Ok(targets));
     }
@@ -134,7 +171,8 @@ mod tests {
             ("", "not a host"),
             ("http://a", "no port"),
             ("a:1,", "not a host"),
-            ("https://a:1", "TLS"),
+            ("https://a", "no port"),
+            ("dns+https://a:1", "three slashes"),
             ("dns://a:1", "three slashes"),
             ("ftp://a:1", "scheme"),
             ("http://a:1/path", "not a host"),

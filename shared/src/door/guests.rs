@@ -361,10 +361,9 @@ mod tests {
     #[test]
     fn this_machine_has_no_share() {
         let guests = guests(100, 1, 1);
-        for _ in 0..10 {
-            let place = guests.enter([127, 0, 0, 1].into()).unwrap();
-            std::mem::forget(place.begin());
-        }
+        let begin = |_| guests.enter([127, 0, 0, 1].into()).unwrap().begin();
+        let busy: Vec<_> = (0..10).map(begin).collect();
+        assert_eq!((busy.len(), guests.count()), (10, 10));
     }
 
     #[tokio::test]

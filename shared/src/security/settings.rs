@@ -243,7 +243,11 @@ impl ServerSettings {
             ));
         }
         if self.tls.is_none() {
-            let what = if asks { "images and tokens" } else { "images" };
+            let what = if asks {
+                "what is sent, tokens too"
+            } else {
+                "what is sent"
+            };
             warnings.push(format!(
                 "{open}: not encrypted; everybody on the way can read and change {what}"
             ));

@@ -182,7 +182,7 @@ def statuses(stub):
     ):
         fails(Code.UNAUTHENTICATED, words, admin(metadata))
     checked("grpcio: UNAUTHENTICATED, without a token and with an expired one of PyJWT")
-    fails(Code.PERMISSION_DENIED, "scope admin", admin(bearer("read")))
+    fails(Code.PERMISSION_DENIED, "scope admin", admin(bearer("read upload")))
     expect(admin(bearer("read admin"))().roles == ["admin"], "with the scope it was refused")
     checked("grpcio: PERMISSION_DENIED without the scope, OK with it")
     for code in Code:

@@ -13,6 +13,14 @@ pub(super) static GROUPS: &[Group] = &[
         settings: USERS,
     },
     Group {
+        heading: "Security",
+        settings: shared::security::settings::SERVER,
+    },
+    Group {
+        heading: "Callers without a name",
+        settings: ANONYMOUS,
+    },
+    Group {
         heading: "Limits",
         settings: LIMITS,
     },
@@ -34,27 +42,31 @@ static CONNECTIONS: &[Setting] = &[
         "ORIGIN",
         "Pages of these origins may call from a browser",
     )
-    .default("http://localhost:*,http://127.0.0.1:*")
-    .long("For example https://app.example; :* is any port; * alone is every page there is."),
+    .long(
+        "For example https://app.example or http://localhost:*; :* is any port; * alone is every page \
+         there is. Without it, only the pages of this server itself.",
+    ),
 ];
 
-static USERS: &[Setting] = &[
-    Setting::value("data", "FILE", "Keep the users in this file [default: in memory]").long(
-        "SQLite; made with five users when it is not there. One server has it at a time. A user is in \
+static USERS: &[Setting] = &[Setting::value(
+    "data",
+    "FILE",
+    "Keep the users in this file [default: in memory]",
+)
+.long(
+    "SQLite; made with five users when it is not there. One server has it at a time. A user is in \
          it, synced, before the answer says so.",
-    ),
-    Setting::list(
-        "token-key-file",
-        "FILE",
-        "Tokens are signed with the key in this file",
-    )
-    .long(
-        "A secret of at least 32 bytes (HS256), or an Ed25519 key in PEM, for which the public half is \
-         enough. Several keys count side by side. Tokens are JSON Web Tokens with an expiry, given as \
-         `authorization: Bearer ...`. The role admin is given only by callers whose token has the \
-         scope admin; without a key, by nobody.",
-    ),
-];
+)];
+
+static ANONYMOUS: &[Setting] = &[Setting::flag(
+    "allow-anonymous",
+    "Callers who show nothing may do all but give the role admin",
+)
+.long(
+    "Where callers are asked for tokens or certificates; a token that is shown has to be good all the \
+     same. Otherwise reading needs the scope read, creating users and saying something in the chat the \
+     scope upload. The role admin is given only by callers who have the scope admin.",
+)];
 
 static LIMITS: &[Setting] = &[
     Setting::value("max-users", "N", "Most users").default("1000000"),
@@ -66,6 +78,16 @@ static LIMITS: &[Setting] = &[
     )
     .default("4MiB"),
     Setting::value("max-connections", "N", "Most connections of each listener").default("1024"),
+    Setting::value(
+        "max-connections-per-peer",
+        "N",
+        "Most connections of one address, of each listener",
+    )
+    .default("256")
+    .long(
+        "Behind a gateway or NAT many callers share one. With IPv6, of one /64 network. Callers on this \
+         machine have no such bound.",
+    ),
     Setting::value("max-streams", "N", "Most calls that one connection has open").default("1024"),
     Setting::value("max-chat-clients", "N", "Most clients of the chat").default("1024"),
     Setting::value(
@@ -79,6 +101,12 @@ static LIMITS: &[Setting] = &[
          clients that are far behind for a second while at least half of the others keep up are cut off, \
          and those that have read nothing for this time in any case.",
     ),
+    Setting::value(
+        "handshake-timeout",
+        "DURATION",
+        "Time for the handshake of TLS, and again until a request begins",
+    )
+    .default("10s"),
     Setting::value("head-timeout", "DURATION", "Time for the head of an HTTP/1 request")
         .default("30s"),
 ];

@@ -27,18 +27,8 @@ fn without_settings_only_this_machine_is_served() {
     let config = config(&[]);
     assert_eq!(config.grpc_listen.to_string(), "127.0.0.1:50051");
     assert_eq!(config.http_listen.to_string(), "127.0.0.1:8000");
-    assert!(
-        config
-            .origins
-            .iter()
-            .any(|origin| origin.admits("http://localhost:5173"))
-    );
-    assert!(
-        !config
-            .origins
-            .iter()
-            .any(|origin| origin.admits("https://app.example"))
-    );
+    assert!(config.origins.is_empty(), "its own pages only");
+    assert!(config.warnings().is_empty());
 }
 
 #[test]
@@ -55,6 +45,32 @@ fn all_mistakes_are_told_at_once() {
     for flag in ["--grpc-listen", "--max-users", "--cors-origin"] {
         assert!(words.contains(flag), "{words}");
     }
+}
+
+#[test]
+fn a_server_that_everybody_could_use_is_meant_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+    let key = file.to_str().unwrap();
+    let open = ["--grpc-listen", "0.0.0.0:50051"];
+    let with = |more: &[&'static str], has_key: bool| {
+        let key = ["--token-key-file", key];
+        let key = if has_key { &key[..] } else { &[] };
+        invoke(&[&open, key, more].concat())
+    };
+    let warnings = |invocation: Result<Invocation, CliError>| match invocation.unwrap() {
+        Invocation::Serve(config, _) => config.warnings().join("\n"),
+        Invocation::Print(text) => panic!("{text}"),
+    };
+    let words = with(&[], false).unwrap_err().to_string();
+    assert!(words.contains("--insecure"), "{words}");
+    assert!(warnings(with(&["--insecure"], false)).contains("everybody"));
+    assert!(!warnings(with(&[], true)).contains("everybody who"));
+    let words = with(&["--allow-anonymous"], true).unwrap_err().to_string();
+    assert!(words.contains("--allow-anonymous"), "{words}");
+    let words = warnings(with(&["--allow-anonymous", "--insecure"], true));
+    assert!(words.contains("--allow-anonymous"), "{words}");
 }
 
 #[test]

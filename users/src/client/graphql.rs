@@ -6,19 +6,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use shared::calls::Connected;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use url::Url;
 
+use super::http::Http;
 use super::rest::draft_json;
 use super::{
     Answers, BatchAnswer, CallOptions, Chat, ChatVoice, Client, Failure, Over, StreamAnswer,
-    StreamResult, UserAnswer, base, http_client, transport,
+    StreamResult, UserAnswer,
 };
 use crate::refusal::{Code, Violation};
 use crate::user::Draft;
@@ -33,25 +35,19 @@ const PROTOCOL: &str = "graphql-transport-ws";
 /// Calls over GraphQL.
 #[derive(Debug, Clone)]
 pub struct GraphqlClient {
-    http: reqwest::Client,
+    http: Http,
     url: Url,
-    options: CallOptions,
 }
 
 impl GraphqlClient {
     /// A client of the server at `server`, such as `http://127.0.0.1:8000`.
     ///
     /// # Errors
-    /// When that is no address.
+    /// When that is no address, or the certificates or the token cannot be used.
     pub fn new(server: &str, options: CallOptions) -> Result<Self, Failure> {
-        options.authorization()?;
-        let mut url = base(server)?;
-        url.set_path("/graphql");
-        Ok(Self {
-            http: http_client()?,
-            url,
-            options,
-        })
+        let http = Http::new(server, options)?;
+        let url = http.url("/graphql");
+        Ok(Self { http, url })
     }
 
     /// Runs an operation; the answer is the field `field` of its data.
@@ -62,42 +58,34 @@ impl GraphqlClient {
         field: &str,
     ) -> Result<A, Failure> {
         let body = json!({ "query": query, "variables": variables });
-        let mut request = self.http.post(self.url.clone()).json(&body);
-        if let Some(value) = self.options.authorization()? {
-            request = request.header(http::header::AUTHORIZATION, value);
-        }
-        let request = request.timeout(self.options.deadline).send();
-        let response = request.await.map_err(|error| transport(&error))?;
-        let body = response.bytes().await.map_err(|error| transport(&error))?;
+        let request = self.http.request(Method::POST, &self.url)?;
+        let (request, body) = super::http::json(request, &body);
+        let (_, body) = self.http.call(request, body).await?;
         let answer: Answer = serde_json::from_slice(&body).map_err(Failure::strange)?;
         answer.field(field)
     }
 
     /// Starts a subscription.
     async fn subscribe(&self, query: &str, variables: Value) -> Result<Subscribed, Failure> {
-        let begun = tokio::time::timeout(self.options.deadline, self.begin(query, variables));
-        let begun = begun.await;
-        begun.map_err(|_| Failure::new(Code::DeadlineExceeded, "no answer came in time"))?
+        self.http.within(self.begin(query, variables)).await?
     }
 
     async fn begin(&self, query: &str, variables: Value) -> Result<Subscribed, Failure> {
+        let asking = self.http.request(Method::GET, &self.url)?;
+        let asking = asking.body(()).map_err(Failure::strange)?;
+        // Whether it is encrypted is the connection's affair.
         let mut url = self.url.clone();
-        url.set_scheme("ws")
-            .map_err(|()| Failure::usage("write http://host:port"))?;
-        let mut request = url
-            .as_str()
-            .into_client_request()
-            .map_err(|error| socket(&error))?;
-        let protocol = http::HeaderValue::from_static(PROTOCOL);
-        request
-            .headers_mut()
-            .insert("sec-websocket-protocol", protocol);
-        if let Some(value) = self.options.authorization()? {
-            request
-                .headers_mut()
-                .insert(http::header::AUTHORIZATION, value);
-        }
-        let connected = tokio_tungstenite::connect_async(request).await;
+        let _ = url.set_scheme("ws");
+        let request = url.as_str().into_client_request();
+        let mut request = request.map_err(|error| socket(&error))?;
+        let headers = request.headers_mut();
+        headers.extend(asking.into_parts().0.headers);
+        headers.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(PROTOCOL),
+        );
+        let stream = self.http.dial().await?;
+        let connected = tokio_tungstenite::client_async(request, stream).await;
         let (mut socket, _) = connected.map_err(|error| self::socket(&error))?;
         send(&mut socket, &json!({ "type": "connection_init" })).await?;
         let payload = json!({ "query": query, "variables": variables });
@@ -123,7 +111,7 @@ impl GraphqlClient {
     }
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<Connected>;
 
 /// A subscription that the server has begun.
 struct Subscribed {
@@ -196,6 +184,18 @@ impl Event {
 }
 
 fn socket(error: &tungstenite::Error) -> Failure {
+    if let tungstenite::Error::Http(response) = error {
+        let body = response.body().as_deref().unwrap_or_default();
+        let answer = serde_json::from_slice::<Answer>(body).ok();
+        let said = answer.and_then(|answer| answer.errors.into_iter().next());
+        let code = match response.status() {
+            StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+            StatusCode::FORBIDDEN => Code::PermissionDenied,
+            _ => Code::Unavailable,
+        };
+        let words = format!("the server answered {}", response.status());
+        return said.map_or_else(|| Failure::new(code, words), GraphqlError::failure);
+    }
     Failure::new(Code::Unavailable, shared::telemetry::chain(error))
 }
 
@@ -212,6 +212,10 @@ async fn receive(socket: &mut Socket) -> Option<Result<Event, Failure>> {
             // 1001: the server goes away.
             Ok(Message::Close(Some(frame))) if u16::from(frame.code) == 1001 => {
                 Err(Failure::new(Code::Unavailable, "the server is stopping"))
+            }
+            // 4403: it is not let in, or not any more.
+            Ok(Message::Close(Some(frame))) if u16::from(frame.code) == 4403 => {
+                Err(Failure::new(Code::Unauthenticated, frame.reason.as_str()))
             }
             Ok(Message::Close(Some(frame))) if u16::from(frame.code) != 1000 => {
                 let words = format!("the server hung up: {}", frame.reason);

@@ -5,9 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use shared::calls::{BalanceOptions, Caller, Counts, Methods, Options, Targets};
+use http::{HeaderMap, header};
+use shared::calls::{BalanceOptions, Caller, Counts, InvalidTarget, Methods, Options, Targets};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
@@ -30,18 +32,20 @@ const QUEUE: usize = 16;
 pub struct GrpcClient {
     calls: UserServiceClient<Caller>,
     caller: Caller,
-    authorization: Option<http::HeaderValue>,
+    options: CallOptions,
 }
 
 impl GrpcClient {
     /// A client of the servers at `servers`: `http://host:port`, several with commas, or
-    /// `dns:///host:port`.
+    /// `dns:///host:port`; encrypted with `https://` and `dns+https:///`.
     ///
     /// # Errors
-    /// When that is no address.
+    /// When that is no address, or the certificates or the token cannot be used.
     pub fn new(servers: &str, options: CallOptions) -> Result<Self, Failure> {
-        let authorization = options.authorization()?;
+        options.authorization()?;
+        let targets = targets(servers)?;
         let balance = BalanceOptions {
+            tls: options.tls(targets.any_encrypted())?,
             health_service: wire::SERVICE.to_owned(),
             ..BalanceOptions::default()
         };
@@ -50,28 +54,13 @@ impl GrpcClient {
             balance,
             ..Options::default()
         };
-        Self::with(servers, call_options, authorization)
-    }
-
-    /// The same with all options of calls.
-    ///
-    /// # Errors
-    /// When `servers` is no address.
-    pub fn with(
-        servers: &str,
-        options: Options,
-        authorization: Option<http::HeaderValue>,
-    ) -> Result<Self, Failure> {
-        let targets: Targets = servers
-            .parse()
-            .map_err(|error: shared::calls::InvalidTarget| Failure::usage(&error.to_string()))?;
         let methods = Methods::from_descriptors(wire::DESCRIPTORS)
             .expect("the contract was compiled with this program");
-        let caller = Caller::new(targets, methods, options);
+        let caller = Caller::new(targets, methods, call_options);
         Ok(Self {
             calls: UserServiceClient::new(caller.clone()).max_decoding_message_size(usize::MAX),
             caller,
-            authorization,
+            options,
         })
     }
 
@@ -80,18 +69,19 @@ impl GrpcClient {
         self.caller.counts()
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    fn request<T>(&self, message: T) -> Result<Request<T>, Failure> {
         let mut request = Request::new(message);
-        if let Some(value) = &self.authorization {
-            let headers = tonic::metadata::MetadataMap::from_headers(
-                [(http::header::AUTHORIZATION, value.clone())]
-                    .into_iter()
-                    .collect(),
-            );
-            *request.metadata_mut() = headers;
+        if let Some(value) = self.options.authorization()? {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+            *request.metadata_mut() = MetadataMap::from_headers(headers);
         }
-        request
+        Ok(request)
     }
+}
+
+fn targets(servers: &str) -> Result<Targets, Failure> {
+    let targets = servers.parse();
+    targets.map_err(|error: InvalidTarget| Failure::usage(&error.to_string()))
 }
 
 fn failure(status: Status) -> Failure {
@@ -160,13 +150,13 @@ impl Client for GrpcClient {
     }
 
     async fn get_user(&self, id: i32) -> Result<UserAnswer, Failure> {
-        let request = self.request(proto::GetUserRequest { user_id: id });
+        let request = self.request(proto::GetUserRequest { user_id: id })?;
         let response = self.calls.clone().get_user(request).await;
         Ok(user(response.map_err(failure)?.into_inner()))
     }
 
     async fn create_user(&self, draft: Draft) -> Result<UserAnswer, Failure> {
-        let request = self.request(request_of(draft));
+        let request = self.request(request_of(draft))?;
         let response = self.calls.clone().create_user(request).await;
         Ok(user(response.map_err(failure)?.into_inner()))
     }
@@ -181,7 +171,7 @@ impl Client for GrpcClient {
             limit: limit.unwrap_or(0),
             follow,
             after_user_id: after,
-        });
+        })?;
         let response = self.calls.clone().list_users(request).await;
         Ok(answers(response.map_err(failure)?, |message| {
             Ok(user(message))
@@ -193,7 +183,7 @@ impl Client for GrpcClient {
         let response = self
             .calls
             .clone()
-            .batch_create_users(self.request(users))
+            .batch_create_users(self.request(users)?)
             .await;
         let answer = response.map_err(failure)?.into_inner();
         Ok(BatchAnswer {
@@ -230,14 +220,14 @@ impl Client for GrpcClient {
         let response = self
             .calls
             .clone()
-            .stream_users(self.request(requests))
+            .stream_users(self.request(requests)?)
             .await;
         Ok(answers(response.map_err(failure)?, stream_answer))
     }
 
     async fn chat(&self) -> Result<Chat, Failure> {
         let (say, said) = mpsc::channel(QUEUE);
-        let request = self.request(ReceiverStream::new(said));
+        let request = self.request(ReceiverStream::new(said))?;
         let response = self.calls.clone().chat(request).await;
         let heard = answers(response.map_err(failure)?, |message: proto::ChatMessage| {
             Ok(ChatAnswer {
@@ -262,7 +252,7 @@ impl Client for GrpcClient {
             payload,
             delay: delay.map_err(|_| Failure::usage("the delay is too long"))?,
             code,
-        });
+        })?;
         let response = self.calls.clone().echo(request).await;
         Ok(response.map_err(failure)?.into_inner().payload)
     }

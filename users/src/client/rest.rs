@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, BoxStream, Stream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use http::request::Builder;
+use http::{Method, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::http::{Http, broken};
 use super::{
     Answers, BatchAnswer, CallOptions, Chat, ChatVoice, Client, Failure, Over, StreamAnswer,
-    StreamResult, UserAnswer, base, http_client, transport,
+    StreamResult, UserAnswer,
 };
 use crate::refusal::{Code, Violation};
 use crate::user::Draft;
@@ -26,56 +31,59 @@ const MAX_LINE: usize = 16 << 20;
 /// Calls over REST.
 #[derive(Debug, Clone)]
 pub struct RestClient {
-    http: reqwest::Client,
-    base: Url,
-    options: CallOptions,
+    http: Http,
 }
 
 impl RestClient {
     /// A client of the server at `server`, such as `http://127.0.0.1:8000`.
     ///
     /// # Errors
-    /// When that is no address.
+    /// When that is no address, or the certificates or the token cannot be used.
     pub fn new(server: &str, options: CallOptions) -> Result<Self, Failure> {
-        options.authorization()?;
-        Ok(Self {
-            http: http_client()?,
-            base: base(server)?,
-            options,
-        })
+        let http = Http::new(server, options)?;
+        Ok(Self { http })
     }
 
     fn url(&self, path: &str) -> Url {
-        // Not `join`: a colon in the path would make a scheme of what is before it.
-        let mut url = self.base.clone();
-        url.set_path(path);
-        url
+        self.http.url(path)
     }
 
     /// Sends a request; an answer that is no success is a failure.
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        let request = match self.options.authorization()? {
-            Some(value) => request.header(http::header::AUTHORIZATION, value),
-            None => request,
-        };
-        // Of a stream, the head has to come in time.
-        let sent = tokio::time::timeout(self.options.deadline, request.send()).await;
-        let response = sent
-            .map_err(|_| Failure::new(Code::DeadlineExceeded, "no answer came in time"))?
-            .map_err(|error| transport(&error))?;
-        if response.status().is_success() {
+    async fn send(&self, request: Builder, body: Body) -> Result<Response<Incoming>, Failure> {
+        let response = self.http.send(request, body).await?;
+        let status = response.status();
+        if status.is_success() {
             return Ok(response);
         }
-        let status = response.status();
-        let body = response.bytes().await.map_err(|error| transport(&error))?;
-        Err(problem(status, &body))
+        Err(problem(status, &super::http::whole(response).await?))
     }
 
     /// Sends a request that is answered at once.
-    async fn call<A: DeserializeOwned>(&self, request: RequestBuilder) -> Result<A, Failure> {
-        let response = self.send(request.timeout(self.options.deadline)).await?;
-        let body = response.bytes().await.map_err(|error| transport(&error))?;
+    async fn call<A: DeserializeOwned>(&self, request: Builder, body: Body) -> Result<A, Failure> {
+        let (status, body) = self.http.call(request, body).await?;
+        if !status.is_success() {
+            return Err(problem(status, &body));
+        }
         serde_json::from_slice(&body).map_err(Failure::strange)
+    }
+
+    /// Posts JSON, which is answered at once.
+    async fn post<A: DeserializeOwned>(&self, path: &str, value: &Value) -> Result<A, Failure> {
+        let request = self.http.request(Method::POST, &self.url(path))?;
+        let (request, body) = super::http::json(request, value);
+        self.call(request, body).await
+    }
+
+    /// Posts users, one a line.
+    async fn post_lines(
+        &self,
+        url: &Url,
+        users: impl Stream<Item = Draft> + Send + 'static,
+    ) -> Result<Response<Incoming>, Failure> {
+        let request = self.http.request(Method::POST, url)?;
+        let request = request.header(header::CONTENT_TYPE, LINES);
+        let lines = users.map(|user| Ok::<_, Failure>(line(&user)));
+        self.send(request, Body::from_stream(lines)).await
     }
 }
 
@@ -145,10 +153,11 @@ pub(super) fn draft_json(draft: &Draft) -> Value {
 }
 
 /// The lines of an answer.
-fn lines(response: Response) -> BoxStream<'static, Result<Bytes, Failure>> {
+fn lines(response: Response<Incoming>) -> BoxStream<'static, Result<Bytes, Failure>> {
     let body = response
-        .bytes_stream()
-        .map_err(|error| transport(&error))
+        .into_body()
+        .into_data_stream()
+        .map_err(|error| broken(&error))
         .boxed();
     stream::try_unfold((body, BytesMut::new()), |(mut body, mut held)| async {
         loop {
@@ -199,13 +208,13 @@ impl Client for RestClient {
     }
 
     async fn get_user(&self, id: i32) -> Result<UserAnswer, Failure> {
-        self.call(self.http.get(self.url(&format!("/users/{id}"))))
-            .await
+        let url = self.url(&format!("/users/{id}"));
+        let request = self.http.request(Method::GET, &url)?;
+        self.call(request, Body::empty()).await
     }
 
     async fn create_user(&self, user: Draft) -> Result<UserAnswer, Failure> {
-        let request = self.http.post(self.url("/users")).json(&draft_json(&user));
-        self.call(request).await
+        self.post("/users", &draft_json(&user)).await
     }
 
     async fn list_users(
@@ -219,20 +228,16 @@ impl Client for RestClient {
             .append_pair("after", &after.to_string())
             .append_pair("limit", &limit.unwrap_or(0).to_string())
             .append_pair("follow", &follow.to_string());
-        let request = self.http.get(url).header(http::header::ACCEPT, LINES);
-        let response = self.send(request).await?;
+        let request = self.http.request(Method::GET, &url)?;
+        let request = request.header(header::ACCEPT, LINES);
+        let response = self.send(request, Body::empty()).await?;
         Ok(lines(response).map(|line| read(&line?)).boxed())
     }
 
     async fn batch_create_users(&self, users: Vec<Draft>) -> Result<BatchAnswer, Failure> {
-        let lines = users.into_iter().map(|user| Ok::<_, Failure>(line(&user)));
-        let request = self
-            .http
-            .post(self.url("/users:batch"))
-            .header(http::header::CONTENT_TYPE, LINES)
-            .body(reqwest::Body::wrap_stream(stream::iter(lines)));
-        let body = self.send(request).await?.bytes().await;
-        read(&body.map_err(|error| transport(&error))?)
+        let url = self.url("/users:batch");
+        let response = self.post_lines(&url, stream::iter(users)).await?;
+        read(&super::http::whole(response).await?)
     }
 
     async fn stream_users(
@@ -243,13 +248,7 @@ impl Client for RestClient {
         let mut url = self.url("/users:stream");
         let mode = if after_all { "after-all" } else { "each" };
         url.query_pairs_mut().append_pair("answer", mode);
-        let sent = users.map(|user| Ok::<_, Failure>(line(&user)));
-        let request = self
-            .http
-            .post(url)
-            .header(http::header::CONTENT_TYPE, LINES)
-            .body(reqwest::Body::wrap_stream(sent));
-        let response = self.send(request).await?;
+        let response = self.post_lines(&url, users).await?;
         Ok(lines(response)
             .map(|line| {
                 let answer: Answer = read(&line?)?;
@@ -268,10 +267,9 @@ impl Client for RestClient {
     }
 
     async fn chat(&self) -> Result<Chat, Failure> {
-        let request = self.http.get(self.url("/chat/events"));
-        let response = self
-            .send(request.header(http::header::ACCEPT, "text/event-stream"))
-            .await?;
+        let request = self.http.request(Method::GET, &self.url("/chat/events"))?;
+        let request = request.header(header::ACCEPT, "text/event-stream");
+        let response = self.send(request, Body::empty()).await?;
         let heard = stream::unfold(lines(response), |mut lines| async {
             let message = match event(&mut lines).await? {
                 Ok((name, data)) if name == "error" => {
@@ -301,9 +299,7 @@ impl Client for RestClient {
                 .map_err(|_| Failure::usage("the delay is too long"))?
                 .into();
         }
-        let echoed: Echoed = self
-            .call(self.http.post(self.url("/echo")).json(&body))
-            .await?;
+        let echoed: Echoed = self.post("/echo", &body).await?;
         Ok(echoed.payload)
     }
 }
@@ -344,7 +340,6 @@ async fn event(
 impl ChatVoice for RestClient {
     async fn say(&self, user: &str, text: &str) -> Result<(), Failure> {
         let body = json!({ "user": user, "text": text });
-        let said = self.call::<Value>(self.http.post(self.url("/chat")).json(&body));
-        said.await.map(drop)
+        self.post::<Value>("/chat", &body).await.map(drop)
     }
 }

@@ -6,8 +6,10 @@ use async_graphql::parser::types::OperationType;
 use async_graphql::{Request, Response, Schema, ServerError, Value, Variables};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
+use shared::security::access::Scope;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Requester;
 use crate::refusal::Refusal;
 use crate::service::Service;
 
@@ -17,10 +19,6 @@ use super::{document, error};
 /// Most that a request may cost: a field costs 1, a list as much as all of its users. A page of 1,000
 /// users with all of their fields is within it.
 pub(super) const MAX_COST: usize = 10_000;
-
-/// What a caller showed, as data of a request.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Authorization(pub(super) Option<Arc<str>>);
 
 /// A request as clients send it.
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +40,9 @@ pub(super) struct Answer {
     pub(super) data: Option<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) errors: Vec<ServerError>,
+    /// Why the caller may not do this, for the status of HTTP.
+    #[serde(skip)]
+    pub(super) denied: Option<Refusal>,
 }
 
 impl Answer {
@@ -55,6 +56,7 @@ impl Answer {
         Self {
             data: (!is_refused).then_some(response.data),
             errors,
+            denied: None,
         }
     }
 
@@ -63,7 +65,18 @@ impl Answer {
         error.source = None;
         let mut errors = vec![error];
         error::complete(&mut errors);
-        Self { data: None, errors }
+        Self {
+            data: None,
+            errors,
+            denied: None,
+        }
+    }
+
+    /// That the caller may not do this.
+    pub(super) fn denied(refusal: Refusal) -> Self {
+        let mut answer = Self::refused(error::whole(&refusal));
+        answer.denied = Some(refusal);
+        answer
     }
 
     /// Whether nothing was executed.
@@ -82,6 +95,14 @@ impl Prepared {
     /// What it is; `None` when the name of its operation is wrong, which is found when it is run.
     pub(super) fn kind(&self) -> Option<OperationType> {
         self.kind
+    }
+
+    /// What its caller must be allowed to do.
+    pub(super) fn needs(&self) -> Scope {
+        match self.kind {
+            Some(OperationType::Mutation) => Scope::Upload,
+            _ => Scope::Read,
+        }
     }
 }
 
@@ -123,7 +144,7 @@ impl Gate {
     pub(super) fn prepare(
         &self,
         call: Call,
-        authorization: Authorization,
+        requester: Requester,
     ) -> Result<Prepared, ServerError> {
         let Some(query) = call.query else {
             let words = "the request has no query";
@@ -135,7 +156,7 @@ impl Gate {
         let kind = document::kind(&document, name.as_deref());
         let mut request = Request::new(query)
             .variables(call.variables.unwrap_or_default())
-            .data(authorization);
+            .data(requester);
         request.operation_name = name;
         request.set_parsed_query(document);
         Ok(Prepared { request, kind })

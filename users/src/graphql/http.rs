@@ -7,19 +7,22 @@ use std::sync::Arc;
 use async_graphql::parser::types::OperationType;
 use axum::body::{Body, Bytes};
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts, Query, Request, State};
+use axum::extract::{Extension, FromRequestParts, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::LengthLimitError;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use shared::security::access::{Denied, Unknown};
 
-use crate::connection::Place;
+use crate::access::Requester;
+use crate::connection::Connection;
 use crate::refusal::{Code, Refusal};
 
 use super::error::{refused, whole};
-use super::gate::{Answer, Authorization, Call};
+use super::gate::{Answer, Call};
+use super::guest::Guest;
 use super::{Face, json, playground, socket};
 
 /// Most requests of one batch.
@@ -29,7 +32,11 @@ const JSON: &str = "application/json";
 const GRAPHQL_JSON: &str = "application/graphql-response+json";
 
 /// Runs the request in the body, or a batch of them.
-pub(super) async fn post(State(face): State<Arc<Face>>, request: Request) -> Response {
+pub(super) async fn post(
+    State(face): State<Arc<Face>>,
+    Extension(requester): Extension<Requester>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     let reply = Reply::new(&parts.headers);
     let body = match read(&face, &parts, body).await {
@@ -45,25 +52,27 @@ pub(super) async fn post(State(face): State<Arc<Face>>, request: Request) -> Res
         }
     };
     drop(body);
-    let authorization = authorization(&parts.headers);
     match calls {
-        Calls::One(call) => reply.answer(&run(&face, call, authorization).await),
+        Calls::One(call) => reply.answer(&run(&face, call, requester).await),
         Calls::Batch(calls) => {
             let mut answers = Vec::with_capacity(calls.len());
             // One after the other, so that a later one sees what an earlier one has made.
             for call in calls {
-                answers.push(run(&face, call, authorization.clone()).await);
+                answers.push(run(&face, call, requester.clone()).await);
             }
             reply.with(StatusCode::OK, &answers)
         }
     }
 }
 
-async fn run(face: &Face, call: Call, authorization: Authorization) -> Answer {
-    let prepared = match face.gate.prepare(call, authorization) {
+async fn run(face: &Face, call: Call, requester: Requester) -> Answer {
+    let prepared = match face.gate.prepare(call, requester.clone()) {
         Ok(prepared) => prepared,
         Err(error) => return Answer::refused(error),
     };
+    if let Err(refusal) = requester.may(prepared.needs()) {
+        return Answer::denied(refusal);
+    }
     if prepared.kind() == Some(OperationType::Subscription) {
         return Answer::refused(refused(
             Code::InvalidArgument,
@@ -83,10 +92,13 @@ pub(super) async fn get(State(face): State<Arc<Face>>, request: Request) -> Resp
         return upgrade(face, &mut parts).await;
     }
     let reply = Reply::new(&parts.headers);
-    let has_query = parts.uri.query().is_some_and(|query| !query.is_empty());
-    if !has_query && accepts(&parts.headers, "text/html") {
+    if asks_for_page(&parts.uri, &parts.headers) {
         return playground::page();
     }
+    let Some(requester) = parts.extensions.remove::<Requester>() else {
+        // Nothing else comes here that was not let in.
+        return refuse(&Refusal::Internal, &parts.headers);
+    };
     let call = match call_of_address(&parts) {
         Ok(call) => call,
         Err(words) => {
@@ -94,10 +106,13 @@ pub(super) async fn get(State(face): State<Arc<Face>>, request: Request) -> Resp
             return reply.with(StatusCode::BAD_REQUEST, &answer);
         }
     };
-    let prepared = match face.gate.prepare(call, authorization(&parts.headers)) {
+    let prepared = match face.gate.prepare(call, requester.clone()) {
         Ok(prepared) => prepared,
         Err(error) => return reply.answer(&Answer::refused(error)),
     };
+    if let Err(refusal) = requester.may(prepared.needs()) {
+        return reply.answer(&Answer::denied(refusal));
+    }
     if matches!(
         prepared.kind(),
         Some(OperationType::Mutation | OperationType::Subscription)
@@ -105,11 +120,48 @@ pub(super) async fn get(State(face): State<Arc<Face>>, request: Request) -> Resp
         let words = "GET is for queries; send mutations with POST, subscriptions over WebSocket";
         let answer = Answer::refused(refused(Code::InvalidArgument, words));
         let mut response = reply.with(StatusCode::METHOD_NOT_ALLOWED, &answer);
-        let post = header::HeaderValue::from_static("POST");
+        let post = HeaderValue::from_static("POST");
         response.headers_mut().insert(header::ALLOW, post);
         return response;
     }
     reply.answer(&face.gate.execute(prepared).await)
+}
+
+/// Whether a request is for the page, which is the same for all.
+fn asks_for_page(uri: &Uri, headers: &HeaderMap) -> bool {
+    let has_query = uri.query().is_some_and(|query| !query.is_empty());
+    !has_query && accepts(headers, "text/html")
+}
+
+/// Whether a request needs no caller: the page, the schema, and a WebSocket that has shown nothing yet,
+/// for pages in browsers can show a token only in its first message.
+pub(super) fn is_open(request: &Request, denied: &Denied) -> bool {
+    let is_missing = matches!(
+        denied,
+        Denied::Unknown(Unknown::MissingToken | Unknown::MissingCertificate)
+    );
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let asks_for_socket = request.headers().contains_key(header::UPGRADE);
+    request.uri().path() == "/graphql/schema"
+        || (reads && asks_for_socket && is_missing)
+        || (reads && !asks_for_socket && asks_for_page(request.uri(), request.headers()))
+}
+
+/// The answer to a request that is not let in.
+pub(super) fn refuse(refusal: &Refusal, headers: &HeaderMap) -> Response {
+    let answer = Answer::refused(whole(refusal));
+    let response = Reply::new(headers).with(refusal.code().http(), &answer);
+    challenged(response, refusal)
+}
+
+/// With what the client should show.
+fn challenged(mut response: Response, refusal: &Refusal) -> Response {
+    let challenge = refusal.challenge().map(HeaderValue::try_from);
+    if let Some(Ok(challenge)) = challenge {
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 /// The answer to a method that an address does not know, as clients of this face expect errors. The
@@ -217,12 +269,6 @@ fn accepts(headers: &HeaderMap, kind: &str) -> bool {
     })
 }
 
-fn authorization(headers: &HeaderMap) -> Authorization {
-    let value = headers.get(header::AUTHORIZATION);
-    // What is not text is no token, but it was shown.
-    Authorization(value.map(|value| String::from_utf8_lossy(value.as_bytes()).into()))
-}
-
 /// How answers are written.
 #[derive(Clone, Copy)]
 struct Reply {
@@ -240,6 +286,9 @@ impl Reply {
     /// With the status that the kind of the answer has: `application/json` says 200 to all that
     /// could be read, since nobody knows whether a proxy wrote another status.
     fn answer(self, answer: &Answer) -> Response {
+        if let Some(refusal) = &answer.denied {
+            return challenged(self.with(refusal.code().http(), answer), refusal);
+        }
         let status = if answer.is_refused() && self.kind == GRAPHQL_JSON {
             StatusCode::BAD_REQUEST
         } else {
@@ -288,8 +337,13 @@ async fn upgrade(face: Arc<Face>, parts: &mut Parts) -> Response {
         Err(rejection) => return rejection.into_response(),
     };
     let limit = face.service.limits.max_message_size;
-    let authorization = authorization(&parts.headers);
-    let place = parts.extensions.get::<Place>().cloned();
+    let connection = parts.extensions.get::<Connection>().cloned();
+    let other = connection.as_ref().map(Connection::become_other);
+    let guest = Guest::new(
+        parts.extensions.get().cloned(),
+        parts.extensions.get().cloned(),
+        connection,
+    );
     upgrade
         .protocols([socket::PROTOCOL])
         .max_message_size(limit)
@@ -298,8 +352,11 @@ async fn upgrade(face: Arc<Face>, parts: &mut Parts) -> Response {
         .read_buffer_size(16 << 10)
         .write_buffer_size(16 << 10)
         .on_upgrade(move |stream| async move {
-            socket::serve(stream, face, authorization).await;
-            drop(place);
+            let serving = socket::serve(stream, face, guest);
+            match other {
+                Some(other) => other.run(serving).await,
+                None => serving.await,
+            }
         })
 }
 

@@ -6,13 +6,11 @@ use std::time::Duration;
 use async_graphql::{Context, InputObject, Object, Result, SimpleObject};
 use futures_util::stream::{self, Stream, StreamExt};
 
-use crate::access::Credentials;
+use crate::access::Requester;
 use crate::chat::{Message, Saying};
 use crate::refusal::{Refusal, Violations};
 use crate::service::Service;
 use crate::user::{self, Draft, format_time};
-
-use super::gate::Authorization;
 
 /// Users of a page when the client does not say how many.
 pub(super) const DEFAULT_LIMIT: i32 = 100;
@@ -109,7 +107,7 @@ pub(super) struct CreateUserInput {
     /// 0 to 150 years.
     age: i32,
     /// At most 16, each a word of 1 to 32 small letters, digits and hyphens. "admin" is given only by
-    /// a caller whose token has the scope "admin".
+    /// a caller with the scope "admin".
     #[graphql(default)]
     roles: Vec<String>,
 }
@@ -129,9 +127,8 @@ fn service<'a>(context: &Context<'a>) -> &'a Arc<Service> {
     context.data_unchecked::<Arc<Service>>()
 }
 
-fn credentials<'a>(context: &Context<'a>) -> Credentials<'a> {
-    let shown = context.data_opt::<Authorization>();
-    Credentials(shown.and_then(|Authorization(value)| value.as_deref()))
+fn requester<'a>(context: &Context<'a>) -> &'a Requester {
+    context.data_unchecked::<Requester>()
 }
 
 fn check_limit(limit: i32) -> Result<usize, Refusal> {
@@ -168,7 +165,7 @@ impl Query {
     /// The user with this id. NOT_FOUND when there is none, INVALID_ARGUMENT for an id below 1.
     async fn user(&self, context: &Context<'_>, id: i32) -> Option<Result<User>> {
         // The result within, so that only this field is null when it is refused.
-        let user = service(context).directory.user(id);
+        let user = service(context).user(requester(context), id);
         Some(user.map(User).map_err(Into::into))
     }
 
@@ -184,7 +181,7 @@ impl Query {
         let limit = check_limit(limit.unwrap_or(DEFAULT_LIMIT))?;
         let after = after.unwrap_or_default();
         // One more, to know whether there is a next page.
-        let mut users = service(context).directory.page(after, limit + 1);
+        let mut users = service(context).page(requester(context), after, limit + 1)?;
         let has_next = users.len() > limit;
         users.truncate(limit);
         let next = users.last().filter(|_| has_next).map(|user| user.id);
@@ -195,8 +192,8 @@ impl Query {
     }
 
     /// Number of users.
-    async fn user_count(&self, context: &Context<'_>) -> usize {
-        service(context).directory.len()
+    async fn user_count(&self, context: &Context<'_>) -> Result<usize> {
+        Ok(service(context).count(requester(context))?)
     }
 
     /// Answers what it was sent, after `delayMs` milliseconds (one minute at most), or with the
@@ -217,7 +214,8 @@ impl Query {
         })?;
         let delay = Duration::from_millis(delay);
         let code = code.unwrap_or_default();
-        Ok(service(context).echo(payload, Some(delay), code).await?)
+        let echoed = service(context).echo(requester(context), payload, Some(delay), code);
+        Ok(echoed.await?)
     }
 }
 
@@ -228,7 +226,7 @@ pub(super) struct Mutation;
 impl Mutation {
     /// Creates a user. INVALID_ARGUMENT names every field that is wrong in `extensions.violations`.
     async fn create_user(&self, context: &Context<'_>, input: CreateUserInput) -> Result<User> {
-        let created = service(context).create(credentials(context), input.into());
+        let created = service(context).create(requester(context), input.into());
         Ok(User(created.await?))
     }
 
@@ -239,9 +237,9 @@ impl Mutation {
         context: &Context<'_>,
         inputs: Vec<CreateUserInput>,
     ) -> Result<CreatedUsers> {
-        let mut batch = service(context).batch();
+        let mut batch = service(context).batch(requester(context))?;
         for input in inputs {
-            batch.add(credentials(context), input.into())?;
+            batch.add(input.into())?;
         }
         let created = batch.create().await?;
         Ok(CreatedUsers {
@@ -254,7 +252,7 @@ impl Mutation {
     /// counted from 1.
     async fn say(&self, context: &Context<'_>, user: String, text: String) -> Result<u64> {
         let saying = Saying::check(user, text).map_err(Refusal::from)?;
-        Ok(service(context).room.say(saying).await)
+        Ok(service(context).say(requester(context), saying).await?)
     }
 }
 
@@ -281,9 +279,9 @@ impl Subscription {
                 })?)
             }
         };
-        let directory = &service(context).directory;
-        let after = after.unwrap_or_else(|| directory.newest());
-        let listing = directory.list(after, limit, true);
+        let service = service(context);
+        let after = after.unwrap_or_else(|| service.directory.newest());
+        let listing = service.list(requester(context), after, limit, true)?;
         let pages = stream::unfold(listing, async |mut listing| {
             let page = listing.next().await?;
             Some((stream::iter(page).map(User), listing))
@@ -297,7 +295,7 @@ impl Subscription {
         &self,
         context: &Context<'_>,
     ) -> Result<impl Stream<Item = Result<ChatMessage>> + use<>> {
-        let seat = service(context).room.join()?;
+        let seat = service(context).join(requester(context))?;
         let messages = stream::unfold(Some(seat), async |seat| {
             let mut seat = seat?;
             match seat.next().await {

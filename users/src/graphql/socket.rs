@@ -17,19 +17,23 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
+use shared::security::access::Unknown;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::StreamMap;
 
 use crate::refusal::{Code, Refusal};
 
 use super::error::{refused, whole};
-use super::gate::{Answer, Authorization, Call, Event};
+use super::gate::{Answer, Call, Event};
+use super::guest::Guest;
 use super::{Face, json};
 
 /// Its name in `sec-websocket-protocol`.
 pub(super) const PROTOCOL: &str = "graphql-transport-ws";
 /// Most bytes of the id of an operation.
 const MAX_ID: usize = 256;
+/// The code for those who are not let in.
+const FORBIDDEN: u16 = 4403;
 /// Answers that are written before they are flushed, when as many are there already.
 const BURST: usize = 64;
 
@@ -117,18 +121,18 @@ enum End {
 struct Connection {
     face: Arc<Face>,
     socket: WebSocket,
-    authorization: Authorization,
+    guest: Guest,
     has_introduced_itself: bool,
     operations: StreamMap<String, BoxStream<'static, Event>>,
     heard_at: Instant,
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(socket: WebSocket, face: Arc<Face>, authorization: Authorization) {
+pub(super) async fn serve(socket: WebSocket, face: Arc<Face>, guest: Guest) {
     let mut connection = Connection {
         face,
         socket,
-        authorization,
+        guest,
         has_introduced_itself: false,
         operations: StreamMap::new(),
         heard_at: Instant::now(),
@@ -165,6 +169,10 @@ impl Connection {
                     }
                     self.write(Message::Ping(Bytes::new())).await?;
                     self.flush().await?;
+                }
+                () = sleep_until(self.guest.until.unwrap_or(introduction)), if self.guest.until.is_some() => {
+                    // Its client may connect again, with another one.
+                    return Err(End::Close(FORBIDDEN, Unknown::Expired.to_string()));
                 }
                 () = stop.cancelled(), if !is_stopping => {}
             }
@@ -213,10 +221,11 @@ impl Connection {
             let words = "Too many initialisation requests";
             return Err(End::Close(4429, words.to_owned()));
         }
+        let authorization = payload.authorization.as_deref();
+        self.guest
+            .introduces_itself(&self.face.service.access, authorization)
+            .map_err(|denied| End::Close(FORBIDDEN, denied.to_string()))?;
         self.has_introduced_itself = true;
-        if let Some(authorization) = payload.authorization {
-            self.authorization = Authorization(Some(authorization.into()));
-        }
         Ok(())
     }
 
@@ -268,7 +277,14 @@ impl Connection {
             operation_name: payload.operation_name,
             variables: payload.variables,
         };
-        let prepared = self.face.gate.prepare(call, self.authorization.clone())?;
+        let Some(requester) = self.guest.requester.clone() else {
+            // Whoever has introduced itself is known, or need not be.
+            return Err(whole(&Refusal::Internal));
+        };
+        let prepared = self.face.gate.prepare(call, requester.clone())?;
+        requester
+            .may(prepared.needs())
+            .map_err(|refusal| whole(&refusal))?;
         Ok(self.face.gate.stream(prepared))
     }
 

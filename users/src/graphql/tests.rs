@@ -13,26 +13,44 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::access::Access;
+use crate::access::{Access, Anonymous};
 use crate::chat::{Room, RoomOptions};
 use crate::directory::Directory;
 use crate::service::{Limits, Service};
 use shared::security::Secret;
-use shared::security::tokens::TokenKey;
+use shared::security::settings::ServerSettings;
+use shared::security::tokens::{TokenKey, Tokens};
 
 use super::routes;
 
 const FAR: u64 = 4_000_000_000;
+
+fn access(anonymous: Anonymous) -> Access {
+    let settings = ServerSettings {
+        tokens: Some(Tokens::new(vec![key()], None)),
+        ..ServerSettings::default()
+    };
+    Access::new(&settings, anonymous)
+}
 
 fn key() -> TokenKey {
     TokenKey::from_secret(Secret::new(vec![7; 32])).unwrap()
 }
 
 fn service_with(limits: Limits, room: RoomOptions, max_users: usize) -> Arc<Service> {
+    service_of(limits, room, max_users, Anonymous::Admitted)
+}
+
+fn service_of(
+    limits: Limits,
+    room: RoomOptions,
+    max_users: usize,
+    anonymous: Anonymous,
+) -> Arc<Service> {
     Arc::new(Service {
         directory: Arc::new(Directory::in_memory(max_users)),
         room: Arc::new(Room::new(room)),
-        access: Access::new(vec![key()]),
+        access: access(anonymous),
         limits,
         draining: CancellationToken::new(),
         stop: CancellationToken::new(),

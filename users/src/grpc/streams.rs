@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use http::HeaderMap;
 use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::{Answers, credentials, explain, refused};
+use super::{Answers, explain, refused, told};
+use crate::access::Requester;
 use crate::chat::{Saying, Seat};
 use crate::directory::Listing;
 use crate::refusal::{Refusal, Violations};
@@ -60,7 +60,7 @@ fn one_by_one<P: Send + 'static, A: Send + 'static>(
 /// What `create` knows of a call.
 struct Creating {
     service: Arc<Service>,
-    headers: HeaderMap,
+    requester: Requester,
     requests: Streaming<proto::StreamUsersRequest>,
     /// Requests so far.
     sequence: u64,
@@ -74,12 +74,12 @@ struct Creating {
 /// Creates users one by one.
 pub(super) fn create(
     service: Arc<Service>,
-    headers: HeaderMap,
+    requester: Requester,
     requests: Streaming<proto::StreamUsersRequest>,
 ) -> Answers<proto::StreamUsersResponse> {
     let creating = Creating {
         service,
-        headers,
+        requester,
         requests,
         sequence: 0,
         held: None,
@@ -136,7 +136,7 @@ impl Creating {
         let created = match request.user {
             Some(user) => {
                 let draft = wire::draft_from_proto(user);
-                self.service.create(credentials(&self.headers), draft).await
+                self.service.create(&self.requester, draft).await
             }
             None => Err(Violations::one("user", "user must be there").into()),
         };
@@ -164,6 +164,7 @@ struct Chatting {
 /// What is said in the room, while `said` is said there.
 pub(super) fn chat(
     service: Arc<Service>,
+    requester: Requester,
     seat: Seat,
     said: Streaming<proto::ChatMessage>,
 ) -> Answers<proto::ChatMessage> {
@@ -172,7 +173,7 @@ pub(super) fn chat(
     // A task of its own: a client that says something while the room is full must still be able to
     // read, or the room would stay full.
     let listening = AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(status) = listen(&service, said).await {
+        if let Err(status) = listen(&service, &requester, said).await {
             // The client has gone.
             let _ = refuse.send(status);
         } else {
@@ -205,7 +206,11 @@ pub(super) fn chat(
 }
 
 /// Says what the client says.
-async fn listen(service: &Service, mut said: Streaming<proto::ChatMessage>) -> Result<(), Status> {
+async fn listen(
+    service: &Service,
+    requester: &Requester,
+    mut said: Streaming<proto::ChatMessage>,
+) -> Result<(), Status> {
     loop {
         let message = said.message().await;
         let message = message.map_err(|status| explain(status, &service.limits))?;
@@ -214,6 +219,6 @@ async fn listen(service: &Service, mut said: Streaming<proto::ChatMessage>) -> R
         };
         let saying = Saying::check(message.user, message.text);
         let saying = saying.map_err(|violations| refused(&violations.into()))?;
-        service.room.say(saying).await;
+        service.say(requester, saying).await.map_err(told)?;
     }
 }

@@ -29,7 +29,8 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
     path = "/healthz",
     operation_id = "health",
     tag = "about",
-    responses((status = 200, description = "It does.", body = Health), Always)
+    responses((status = 200, description = "It does.", body = Health), Always),
+    security(())
 )]
 pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
     if service.draining.is_cancelled() {

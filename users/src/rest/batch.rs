@@ -2,22 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 
 use super::body::{self, JSON, LINES, Lines};
 use super::document::{
-    Always, BadBody, BadFields, Forbidden, Full, NewUsers, OtherMediaType, TooLarge,
-    Unauthenticated,
+    Always, BadBody, BadFields, Full, Guarded, NewUsers, OtherMediaType, TooLarge,
 };
 use super::problem::Problem;
-use super::request;
 use super::value::{self, Value};
 use super::view::Created;
-use crate::access::Credentials;
+use crate::access::Requester;
 use crate::refusal::Refusal;
 use crate::service::{Batch, Service};
 
@@ -38,29 +36,27 @@ use crate::service::{Batch, Service};
     responses(
         (status = 201, description = "The users have been created.", body = Created),
         BadBody,
-        Unauthenticated,
-        Forbidden,
+        Guarded,
         TooLarge,
         OtherMediaType,
         BadFields,
         Full,
         Always
-    ),
-    security((), ("bearer" = []))
+    )
 )]
 pub(super) async fn create(
     State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let limit = service.limits.max_message_size;
-    let credentials = request::credentials(&headers);
-    let mut batch = service.batch();
+    let mut batch = service.batch(&requester)?;
     let mut index = 0;
     if body::media_type(&headers, &[JSON, LINES])? == JSON {
         let body = body::whole(&headers, body, limit).await?;
         value::each(&body, value::DRAFT, |members| {
-            add(&mut batch, credentials, index, members)?;
+            add(&mut batch, index, members)?;
             index += 1;
             Ok(())
         })?;
@@ -75,7 +71,7 @@ pub(super) async fn create(
             let Some(line) = line else { break };
             let within = |problem: Problem| problem.within(&name(index));
             let members = line.and_then(|line| value::object(&line, value::DRAFT));
-            add(&mut batch, credentials, index, members.map_err(within)?)?;
+            add(&mut batch, index, members.map_err(within)?)?;
             index += 1;
         }
     }
@@ -91,12 +87,7 @@ fn name(index: usize) -> String {
     format!("users[{index}]")
 }
 
-fn add(
-    batch: &mut Batch<'_>,
-    credentials: Credentials<'_>,
-    index: usize,
-    members: [Value; 4],
-) -> Result<(), Problem> {
+fn add(batch: &mut Batch<'_>, index: usize, members: [Value; 4]) -> Result<(), Problem> {
     let draft = value::draft(members).map_err(|violations| violations.within(&name(index)))?;
-    Ok(batch.add(credentials, draft)?)
+    Ok(batch.add(draft)?)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use utoipa::openapi::schema::ArrayBuilder;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     Array, Components, ContentBuilder, Header, InfoBuilder, Object, ObjectBuilder, OpenApi,
     OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type,
@@ -43,7 +43,11 @@ pub(super) fn begin() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("Only needed to give the role `admin`."))
+        .description(Some(
+            "With the scope `read` to read and listen, `upload` to create and say something, and \
+             `admin` for everything. Servers that take tokens need one from every caller, unless \
+             they run with `--allow-anonymous`; then only to give the role `admin`.",
+        ))
         .build();
     let mut components = Components::new();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
@@ -56,6 +60,10 @@ pub(super) fn begin() -> OpenApi {
     OpenApiBuilder::new()
         .info(info)
         .components(Some(components))
+        .security(Some([
+            SecurityRequirement::default(),
+            SecurityRequirement::new("bearer", [] as [&str; 0]),
+        ]))
         .build()
 }
 
@@ -250,11 +258,11 @@ problems! {
     BadAddress = { "400": problem("A parameter cannot be read.") };
     BadRequest = { "400": problem("A parameter or the body cannot be read.") };
     BadBody = { "400": problem("The body is not JSON, or broke off.") };
-    Unauthenticated = {
-        "401": problem("The role `admin` needs a token.")
-            .header("WWW-Authenticate", header(Type::String, "`Bearer`."))
+    Guarded = {
+        "401": problem("There is no token, or it is no good.")
+            .header("WWW-Authenticate", header(Type::String, "`Bearer`, and what is wrong.")),
+        "403": problem("The caller lacks the scope for this.")
     };
-    Forbidden = { "403": problem("The token does not allow to give the role `admin`.") };
     NotFound = { "404": problem("There is no such user.") };
     NotAcceptable = { "406": problem("The client accepts none of the types that there are.") };
     TooLarge = { "413": problem("The body, or a line of it, is above `--max-message-size`.") };
@@ -262,9 +270,6 @@ problems! {
     BadFields = { "422": problem("Fields are wrong; `errors` names all of them.") };
     Full = { "429": problem("A setting does not allow more; `detail` says which.") };
     AskedFor = {
-        "401": problem("Asked for with `code`.")
-            .header("WWW-Authenticate", header(Type::String, "`Bearer`.")),
-        "403": problem("Asked for with `code`."),
         "404": problem("Asked for with `code`."),
         "409": problem("Asked for with `code`."),
         "429": problem("Asked for with `code`."),

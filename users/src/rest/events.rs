@@ -3,19 +3,29 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use http::HeaderMap;
 
-use super::document::{Always, BadAddress, Full};
+use super::document::{Always, BadAddress, Full, Guarded};
 use super::problem::Problem;
 use super::request::{self, Query};
 use super::view::{self, MessageView, UserView};
+use crate::access::Requester;
 use crate::chat::Seat;
 use crate::refusal::Refusal;
 use crate::service::Service;
+
+/// What answers say that they are.
+pub(super) const MEDIA_TYPE: &[u8] = b"text/event-stream";
+
+/// An event that says why there are no more.
+pub(super) fn error(problem: &Problem) -> bytes::Bytes {
+    format!("event: error\ndata: {}\n\n", problem.to_json()).into()
+}
 
 /// Header in which a client of events says what it has seen last.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -38,12 +48,14 @@ const LAST_EVENT_ID: &str = "last-event-id";
         (status = 200, description = "Events, without an end.", body = String,
             content_type = "text/event-stream"),
         BadAddress,
+        Guarded,
         Always
     ),
     extensions(("x-by-hand" = json!(true)))
 )]
 pub(super) async fn users(
     State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -56,7 +68,7 @@ pub(super) async fn users(
         )?),
     };
     let after = seen.or(asked).unwrap_or_else(|| service.directory.newest());
-    let listing = service.directory.list(after, None, true);
+    let listing = service.list(&requester, after, None, true)?;
     let pages = stream::unfold(listing, |mut listing| async {
         let page = listing.next().await?;
         let event = |user: &Arc<_>| {
@@ -86,12 +98,16 @@ pub(super) async fn users(
         (status = 200, description = "Events, without an end.", body = String,
             content_type = "text/event-stream"),
         Full,
+        Guarded,
         Always
     ),
     extensions(("x-by-hand" = json!(true)))
 )]
-pub(super) async fn chat(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let seat = service.room.join()?;
+pub(super) async fn chat(
+    State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
+) -> Result<Response, Problem> {
+    let seat = service.join(&requester)?;
     let pages = stream::unfold(Some(seat), |seat: Option<Seat>| async {
         let mut seat = seat?;
         Some(match seat.next().await {

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+use shared::security::access::Denied;
 use utoipa::ToSchema;
 
 use crate::refusal::{Code, Refusal, Violation, Violations};
@@ -38,6 +39,9 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError>,
+    /// Why the caller is turned away, for a header of the answer.
+    #[serde(skip)]
+    denied: Option<Box<Denied>>,
 }
 
 /// A field that is wrong.
@@ -84,6 +88,7 @@ impl Problem {
             detail,
             code: code.name(),
             errors: Vec::new(),
+            denied: None,
         }
     }
 
@@ -244,7 +249,14 @@ impl From<&Refusal> for Problem {
             Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => code.http(),
         };
-        Self::new(status, code, words(code), refusal.to_string()).with(refusal.violations())
+        let denied = match refusal {
+            Refusal::Denied(denied) => Some(Box::new(denied.clone())),
+            _ => None,
+        };
+        Self {
+            denied,
+            ..Self::new(status, code, words(code), refusal.to_string()).with(refusal.violations())
+        }
     }
 }
 
@@ -263,11 +275,15 @@ impl From<Violations> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
+        // A status of 401 has one (RFC 9110, section 15.5.2), also when it was asked for.
+        let needs_one = (status == StatusCode::UNAUTHORIZED).then(|| "Bearer".to_owned());
+        let challenge = self.denied.as_ref().map(|denied| denied.challenge());
+        let challenge = challenge.or(needs_one);
         let mut response = (status, self.to_json()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(challenge) = challenge.and_then(|words| HeaderValue::try_from(words).ok()) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_SECONDS.into());

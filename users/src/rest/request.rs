@@ -1,20 +1,9 @@
-//! What is in the head of a request: parameters, credentials, and what the client accepts.
+//! What is in the head of a request: parameters, and what the client accepts.
 
 use http::HeaderMap;
-use http::header::{ACCEPT, AUTHORIZATION};
+use http::header::ACCEPT;
 
 use super::problem::Problem;
-use crate::access::Credentials;
-
-/// What the caller shows.
-pub(super) fn credentials(headers: &HeaderMap) -> Credentials<'_> {
-    // What is not text is shown too, and is no token.
-    Credentials(
-        headers
-            .get(AUTHORIZATION)
-            .map(|value| value.to_str().unwrap_or_default()),
-    )
-}
 
 /// Parameters of a query. Those that nobody asks for are ignored.
 #[derive(Debug)]

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 
 use super::body;
 use super::document::{
-    Always, AskedFor, BadBody, BadFields, EchoRequest, NewMessage, OtherMediaType, TooLarge,
+    Always, AskedFor, BadBody, BadFields, EchoRequest, Guarded, NewMessage, OtherMediaType,
+    TooLarge,
 };
 use super::problem::Problem;
 use super::value::{self, Types, Value};
 use super::view::{Echoed, Said};
+use crate::access::Requester;
 use crate::chat::Saying;
 use crate::refusal::{Refusal, Violations};
 use crate::service::{MAX_DELAY, Service};
@@ -35,6 +37,7 @@ const ECHO: [&str; 3] = ["payload", "delay_ms", "code"];
     responses(
         (status = 202, description = "All who listen will hear it.", body = Said),
         BadBody,
+        Guarded,
         TooLarge,
         OtherMediaType,
         BadFields,
@@ -43,6 +46,7 @@ const ECHO: [&str; 3] = ["payload", "delay_ms", "code"];
 )]
 pub(super) async fn chat(
     State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -56,7 +60,7 @@ pub(super) async fn chat(
     let saying = saying?;
     let sequence = tokio::select! {
         biased;
-        sequence = service.room.say(saying) => sequence,
+        sequence = service.say(&requester, saying) => sequence?,
         // The room is full, and nobody waits for it to empty any more.
         () = service.stop.cancelled() => return Err(Refusal::stopping().into()),
     };
@@ -78,6 +82,7 @@ pub(super) async fn chat(
     responses(
         (status = 200, description = "What was sent.", body = Echoed),
         BadBody,
+        Guarded,
         TooLarge,
         OtherMediaType,
         BadFields,
@@ -87,6 +92,7 @@ pub(super) async fn chat(
 )]
 pub(super) async fn echo(
     State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -109,7 +115,7 @@ pub(super) async fn echo(
     let code = i32::try_from(code).unwrap_or(i32::MAX);
     let payload = tokio::select! {
         biased;
-        payload = service.echo(payload, Some(delay), code) => payload?,
+        payload = service.echo(&requester, payload, Some(delay), code) => payload?,
         () = service.stop.cancelled() => return Err(Refusal::stopping().into()),
     };
     Ok(Json(Echoed { payload }).into_response())

@@ -3,21 +3,24 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use shared::security::access::Scope;
 
 use super::body::{self, JSON, LINES, Lines};
 use super::document::{
-    Always, AnswerMode, Attempts, BadFields, BadRequest, Full, OtherMediaType, TooLarge,
+    Always, AnswerMode, Attempts, BadFields, BadRequest, Full, Guarded, OtherMediaType, TooLarge,
 };
 use super::problem::Problem;
-use super::request::{self, Query};
+use super::request::Query;
 use super::value;
 use super::view::{self, Answer, UserView};
+use crate::access::Requester;
 use crate::refusal::Refusal;
 use crate::service::Service;
 use crate::user::{Draft, User};
@@ -50,20 +53,22 @@ const AT_ONCE: usize = 64;
             content((String = "application/x-ndjson"))
         ),
         BadRequest,
+        Guarded,
         TooLarge,
         OtherMediaType,
         BadFields,
         Full,
         Always
-    ),
-    security((), ("bearer" = []))
+    )
 )]
 pub(super) async fn create(
     State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    requester.may(Scope::Upload)?;
     let query = Query::new(query.as_deref());
     let after_all = match query.word("answer")? {
         None | Some("each") => false,
@@ -86,7 +91,7 @@ pub(super) async fn create(
     };
     // Answers for later are kept by the server, so there is a limit.
     let most = after_all.then_some(service.limits.max_batch);
-    let answers = answers(Arc::clone(&service), headers, drafts, most);
+    let answers = answers(Arc::clone(&service), requester, drafts, most);
     let body = if after_all {
         let most = service.limits.max_held();
         Body::from_stream(stream::once(kept(answers, most)).map(Ok::<_, Infallible>))
@@ -161,11 +166,11 @@ async fn kept(answers: impl Stream<Item = Vec<u8>>, most: usize) -> Bytes {
 /// An answer to each user, as text. What is beyond `most` is refused, and no more is read.
 fn answers(
     service: Arc<Service>,
-    headers: HeaderMap,
+    requester: Requester,
     drafts: impl Stream<Item = Result<Draft, Problem>> + Send,
     most: Option<usize>,
 ) -> impl Stream<Item = Vec<u8>> + Send {
-    let headers = Arc::new(headers);
+    let requester = Arc::new(requester);
     drafts
         .take(most.map_or(usize::MAX, |most| most.saturating_add(1)))
         .enumerate()
@@ -175,12 +180,11 @@ fn answers(
                 _ => draft,
             };
             let service = Arc::clone(&service);
-            let headers = Arc::clone(&headers);
+            let requester = Arc::clone(&requester);
             async move {
                 let created = match draft {
                     Ok(draft) => {
-                        let credentials = request::credentials(&headers);
-                        let created = service.create(credentials, draft).await;
+                        let created = service.create(&requester, draft).await;
                         created.map_err(Problem::from)
                     }
                     Err(problem) => Err(problem),

@@ -17,12 +17,13 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::access::Access;
+use crate::access::{Access, Anonymous};
 use crate::chat::{Room, RoomOptions};
 use crate::directory::Directory;
 use crate::service::{Limits, Service};
 use shared::security::Secret;
-use shared::security::tokens::TokenKey;
+use shared::security::settings::ServerSettings;
+use shared::security::tokens::{TokenKey, Tokens};
 
 /// What tests wait for at most; far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,11 +45,19 @@ fn service() -> Arc<Service> {
     Arc::new(Service {
         directory: Arc::new(Directory::in_memory(8)),
         room: Arc::new(Room::new(room)),
-        access: Access::new(vec![key()]),
+        access: access(Anonymous::Admitted),
         limits: limits(),
         draining: Default::default(),
         stop: Default::default(),
     })
+}
+
+fn access(anonymous: Anonymous) -> Access {
+    let settings = ServerSettings {
+        tokens: Some(Tokens::new(vec![key()], None)),
+        ..ServerSettings::default()
+    };
+    Access::new(&settings, anonymous)
 }
 
 fn key() -> TokenKey {

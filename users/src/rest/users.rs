@@ -2,24 +2,25 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_TYPE, LINK, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::body::{self, JSON, LINES};
 use super::document::{
-    Always, BadAddress, BadBody, BadFields, Forbidden, Full, NewUser, NotAcceptable, NotFound,
-    OtherMediaType, TooLarge, Unauthenticated,
+    Always, BadAddress, BadBody, BadFields, Full, Guarded, NewUser, NotAcceptable, NotFound,
+    OtherMediaType, TooLarge,
 };
 use super::problem::Problem;
 use super::request::{self, Query};
 use super::value;
 use super::view::{self, Page, UserView};
+use crate::access::Requester;
 use crate::directory::Listing;
 use crate::refusal::Refusal;
 use crate::service::Service;
@@ -39,12 +40,14 @@ const MAX_PAGE: usize = 1_000;
     responses(
         (status = 200, description = "The user.", body = UserView<'static>),
         BadAddress,
+        Guarded,
         NotFound,
         Always
     )
 )]
 pub(super) async fn read(
     State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let id = id.map_err(|_| Problem::parameter("id", "id must be a whole number"))?;
@@ -53,8 +56,7 @@ pub(super) async fn read(
     }
     let id = request::integer("id", &id)?;
     let user = service
-        .directory
-        .user(id)
+        .user(&requester, id)
         .map_err(|refusal| match refusal {
             Refusal::Invalid(violations) => Problem::parameter("id", violations.to_string()),
             refusal => refusal.into(),
@@ -71,7 +73,7 @@ fn is_negative(text: &str) -> bool {
 /// Creates a user
 ///
 /// Members that are not known are ignored, so that an old server works with a new client. All
-/// fields that are wrong are named at once. The role `admin` needs a token with the scope `admin`.
+/// fields that are wrong are named at once. The role `admin` needs a caller with the scope `admin`.
 #[utoipa::path(
     post,
     path = "/users",
@@ -93,26 +95,23 @@ fn is_negative(text: &str) -> bool {
             )
         ),
         BadBody,
-        Unauthenticated,
-        Forbidden,
+        Guarded,
         TooLarge,
         OtherMediaType,
         BadFields,
         Full,
         Always
-    ),
-    security((), ("bearer" = []))
+    )
 )]
 pub(super) async fn create(
     State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let body = body::json(&headers, body, service.limits.max_message_size).await?;
     let draft = value::draft(value::object(&body, value::DRAFT)?)?;
-    let user = service
-        .create(request::credentials(&headers), draft)
-        .await?;
+    let user = service.create(&requester, draft).await?;
     let location = format!("/users/{}", user.id);
     let answer = Json(UserView::from(&*user));
     Ok((StatusCode::CREATED, [(LOCATION, location)], answer).into_response())
@@ -147,12 +146,14 @@ pub(super) async fn create(
                 `rel=\"next\"`."))
         ),
         BadAddress,
+        Guarded,
         NotAcceptable,
         Always
     )
 )]
 pub(super) async fn list(
     State(service): State<Arc<Service>>,
+    Extension(requester): Extension<Requester>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -163,19 +164,24 @@ pub(super) async fn list(
     let follow = query.flag("follow")?;
     if request::accepted(&headers, &[JSON, LINES])? == JSON {
         let limit = limit.unwrap_or(PAGE).min(MAX_PAGE);
-        return Ok(page(&service, after, limit));
+        return page(&service, &requester, after, limit);
     }
     if follow && service.stop.is_cancelled() {
         return Err(Refusal::stopping().into());
     }
-    let listing = service.directory.list(after, limit, follow);
+    let listing = service.list(&requester, after, limit, follow)?;
     let body = lines(&service, listing, follow);
     Ok(([(CONTENT_TYPE, LINES), (VARY, "accept")], body).into_response())
 }
 
-fn page(service: &Service, after: i32, limit: usize) -> Response {
+fn page(
+    service: &Service,
+    requester: &Requester,
+    after: i32,
+    limit: usize,
+) -> Result<Response, Problem> {
     // One more tells whether there is another page.
-    let mut users = service.directory.page(after, limit + 1);
+    let mut users = service.page(requester, after, limit + 1)?;
     let more = users.len() > limit;
     users.truncate(limit);
     let next = users
@@ -195,7 +201,7 @@ fn page(service: &Service, after: i32, limit: usize) -> Response {
             .expect("it consists of digits and signs");
         headers.insert(LINK, link);
     }
-    response
+    Ok(response)
 }
 
 /// A page of users at a time, so that the list may be longer than memory would hold as text.

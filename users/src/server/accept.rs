@@ -1,6 +1,5 @@
-//! Accepts connections: how many, and with which parameters of HTTP.
+//! Serves those who come through the door: how many, and with which parameters of HTTP.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +8,16 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use shared::listen::Opening;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use shared::door::{Bounds, Door, Visitor};
+use shared::security::tls::ServerTls;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::linger::lingering;
 use crate::config::Connections;
-use crate::connection::{Peer, Place};
+use crate::connection::Connection;
 
 /// Time between HTTP/2 pings on a silent connection, and for their answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -29,11 +28,20 @@ const CONNECTION_WINDOW: u32 = 2 << 20;
 const SEND_BUFFER: usize = 64 << 10;
 /// Bytes of all headers of a request.
 const MAX_HEADERS: u32 = 32 << 10;
+/// Calls of HTTP/2 that a client begins and gives up before they are looked at ("rapid reset",
+/// CVE-2023-44487), and those that break its rules: more end its connection.
+const MAX_RESETS: usize = 20;
+const MAX_ERRORS: usize = 1_024;
+
+/// Most connections that have shown nothing yet: each takes only memory, but the more there are, the
+/// longer one may hold its place for nothing.
+const NEWCOMERS: usize = 512;
 
 /// Serves a router on a listener.
 #[derive(Clone)]
-pub(super) struct Acceptor {
+pub(super) struct Host {
     pub(super) router: Router,
+    pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) connections: Connections,
     /// Asks connections to end.
     pub(super) stop: CancellationToken,
@@ -42,58 +50,25 @@ pub(super) struct Acceptor {
     pub(super) tasks: TaskTracker,
 }
 
-impl Acceptor {
+impl Host {
     /// Serves until stopped.
     pub(super) async fn run(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(self.connections.max));
-        while let Some((stream, peer)) = self.next(&listener).await {
-            if places.available_permits() == 0 {
-                let limit = self.connections.max;
-                tracing::warn!(
-                    limit,
-                    "no more connections are served for now; raise --max-connections"
-                );
-            }
-            let place = tokio::select! {
-                place = Arc::clone(&places).acquire_owned() => place,
-                () = self.stop.cancelled() => return,
-            };
-            // The semaphore is never closed.
-            let Ok(place) = place else {
-                return;
-            };
-            let place = Place::new(place, self.tasks.token());
-            let acceptor = self.clone();
-            self.tasks.spawn(async move {
-                let cut = acceptor.cut.clone();
-                cut.run_until_cancelled(acceptor.serve(stream, peer, place))
-                    .await;
-            });
-        }
+        let (stop, cut, tasks) = (self.stop.clone(), self.cut.clone(), self.tasks.clone());
+        let door = Door::new(bounds(self.connections), stop, cut, tasks, |_| {});
+        let tls = self.tls.clone();
+        door.run(listener, tls, move |visitor| self.clone().serve(visitor))
+            .await;
     }
 
-    async fn next(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = self.stop.cancelled() => return None,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    // Only latency suffers where it cannot be set.
-                    let _ = stream.set_nodelay(true);
-                    return Some((stream, peer));
-                }
-                Err(error) => {
-                    // Out of file descriptors, mostly: others must close first.
-                    tracing::error!("accepting a connection failed: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, place: Place) {
+    /// Serves one until its end, that of what it becomes included.
+    async fn serve(self, visitor: Visitor) {
+        // Which protocol is spoken shows by itself.
+        let Visitor {
+            stream,
+            peer,
+            place,
+            ..
+        } = visitor;
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -105,20 +80,23 @@ impl Acceptor {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(self.connections.max_streams)
+            .max_pending_accept_reset_streams(Some(MAX_RESETS))
+            .max_local_error_reset_streams(Some(MAX_ERRORS))
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let tasks = self.tasks.clone();
+        let (known, end) = Connection::new(place);
+        let (tasks, address) = (self.tasks.clone(), peer.address);
         let service = self
             .router
             .map_request(move |mut request: http::Request<Incoming>| {
-                request.extensions_mut().insert(Peer(peer));
-                request.extensions_mut().insert(place.clone());
+                request.extensions_mut().insert(Arc::clone(&peer));
+                request.extensions_mut().insert(known.clone());
                 lingering(request, &tasks)
             });
         let connection = builder.serve_connection_with_upgrades(
-            TokioIo::new(Opening::new(stream, self.connections.head_timeout)),
+            TokioIo::new(stream),
             TowerToHyperService::new(service),
         );
         tokio::pin!(connection);
@@ -130,7 +108,17 @@ impl Acceptor {
             }
         };
         if let Err(error) = result {
-            tracing::debug!(%peer, "connection ended: {error}");
+            tracing::debug!(peer = %address, "connection ended: {error}");
         }
+        end.reached().await;
+    }
+}
+
+fn bounds(connections: Connections) -> Bounds {
+    Bounds {
+        connections: connections.max,
+        per_peer: connections.max_per_peer,
+        newcomers: (connections.max / 2).clamp(1, NEWCOMERS),
+        handshake: connections.handshake_timeout,
     }
 }

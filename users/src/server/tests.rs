@@ -1,4 +1,6 @@
+mod authority;
 mod evolution;
+mod security;
 
 use std::collections::HashSet;
 
@@ -8,13 +10,15 @@ use tonic_health::pb::health_check_response::ServingStatus as Serving;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::access::Access;
+use crate::access::Anonymous;
 use crate::client::{CallOptions, Client, Failure, Over, StreamResult, client};
 use crate::refusal::Code;
 use crate::user::Draft;
 use crate::wire::SERVICE;
 use shared::security::Secret;
-use shared::security::tokens::TokenKey;
+use shared::security::bearer::Bearer;
+use shared::security::settings::{ClientSettings, ServerSettings};
+use shared::security::tokens::{TokenKey, Tokens};
 
 /// Far more than anything here takes; only a test that hangs ends by it.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -32,11 +36,19 @@ fn key() -> TokenKey {
 
 async fn start(config: Config) -> Server {
     let config = Config {
-        access: Access::new(vec![key()]),
+        security: ServerSettings {
+            tokens: Some(Tokens::new(vec![key()], None)),
+            ..ServerSettings::default()
+        },
+        anonymous: Anonymous::Admitted,
         ..config
     };
     let listeners = Listeners::open(&config).await.unwrap();
     Server::start(config, listeners).await.unwrap()
+}
+
+fn bearer(token: String) -> Bearer {
+    Bearer::value(Secret::new(token.into_bytes())).unwrap()
 }
 
 fn address(server: &Server, over: Over) -> String {
@@ -50,7 +62,10 @@ fn address(server: &Server, over: Over) -> String {
 fn caller(server: &Server, over: Over, token: Option<String>) -> Box<dyn Client> {
     let options = CallOptions {
         deadline: LIMIT,
-        token,
+        security: ClientSettings {
+            token: token.map(bearer),
+            ..ClientSettings::default()
+        },
     };
     client(over, &address(server, over), options).unwrap()
 }
@@ -205,7 +220,7 @@ async fn every_status_is_reached_over_every_face() {
         );
         let hasty = CallOptions {
             deadline: Duration::from_millis(20),
-            token: None,
+            ..CallOptions::default()
         };
         let hasty = client_of(over, &address(&server, over), hasty).unwrap();
         let late = hasty.echo(Vec::new(), Some(LIMIT / 3), 0).await;

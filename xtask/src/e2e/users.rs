@@ -41,7 +41,9 @@ pub(crate) fn run(site: &Site) -> Result<()> {
     tools::need(site, "curl", &["curl"])?;
     tools::need(site, "chromium", &["chromium"])?;
     let scripts = Scripts::new(site)?;
-    let server = Server::start(site, &site.folder("server")?, "server", &[])?;
+    // Pages of this machine's other servers call it, as in browser.cjs.
+    let pages = ["--cors-origin", "http://localhost:*,http://127.0.0.1:*"];
+    let server = Server::start(site, &site.folder("server")?, "server", &pages)?;
     let mut meeting = Meeting {
         site,
         scripts,

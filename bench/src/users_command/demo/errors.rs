@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use shared::security::Secret;
 use shared::security::access::Scope;
+use shared::security::bearer::Bearer;
 use tokio::net::TcpListener;
 use users::client::{CallOptions, DEFAULT_DEADLINE, Failure, client};
 use users::refusal::Code;
@@ -146,16 +148,20 @@ fn admin() -> Draft {
     }
 }
 
+fn bearer(token: String) -> Result<Bearer, Wrong> {
+    Bearer::value(Secret::new(token.into_bytes()))
+}
+
 async fn permission_denied(scene: &Scene) -> Result<Row, Wrong> {
     const FAR: u64 = 4_000_000_000;
     let provoked = "CreateUser with the role admin, token without its scope";
-    let token = match (&scene.key, &scene.token) {
-        (Some(key), _) => key.token("demo", "read", FAR)?,
+    let token = match (&scene.key, &scene.security.token) {
+        (Some(key), _) => bearer(key.token("demo", "read upload", FAR)?)?,
         (None, Some(token)) => token.clone(),
         // A server without a key refuses it so, too; one with a key does not know it.
-        (None, None) => "none".to_owned(),
+        (None, None) => bearer("none".to_owned())?,
     };
-    let client = scene.client(Some(token), DEFAULT_DEADLINE)?;
+    let client = scene.client_with(Some(token), DEFAULT_DEADLINE)?;
     let answer = client.create_user(admin()).await;
     match answer {
         Err(failure) if scene.key.is_none() && failure.code == Code::Unauthenticated => Ok(Row {
@@ -169,7 +175,8 @@ async fn permission_denied(scene: &Scene) -> Result<Row, Wrong> {
 }
 
 async fn unauthenticated(scene: &Scene) -> Result<Row, Wrong> {
-    let missing = scene.client.create_user(admin()).await;
+    let nobody = scene.client_with(None, DEFAULT_DEADLINE)?;
+    let missing = nobody.create_user(admin()).await;
     let row = row(
         Code::Unauthenticated,
         "CreateUser with the role admin, no token",
@@ -177,7 +184,7 @@ async fn unauthenticated(scene: &Scene) -> Result<Row, Wrong> {
     )?;
     if let Some(key) = &scene.key {
         let expired = key.token("demo", Scope::Admin.key(), 1)?;
-        let client = scene.client(Some(expired), DEFAULT_DEADLINE)?;
+        let client = scene.client_with(Some(bearer(expired)?), DEFAULT_DEADLINE)?;
         let answer = client.create_user(admin()).await;
         match answer {
             Err(failure) if failure.message == "Token expired" => {
@@ -212,7 +219,7 @@ async fn internal(scene: &Scene) -> Result<Row, Wrong> {
 }
 
 async fn deadline_exceeded(scene: &Scene) -> Result<Row, Wrong> {
-    let hasty = scene.client(None, SHORT)?;
+    let hasty = scene.client(SHORT)?;
     let answer = hasty.echo(Vec::new(), Some(LONG), 0).await;
     row(
         Code::DeadlineExceeded,

@@ -14,6 +14,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::BalanceOptions;
 use super::pool::Pool;
+use crate::calls::connect::Connector;
+use crate::security::tls::H2;
 
 /// Where a server is, and what it is called there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +24,15 @@ pub(super) struct Address {
     pub(super) authority: String,
     /// What requests say they are for: for a name's address, the name.
     pub(super) origin: String,
+    /// Whether the connection is encrypted.
+    pub(super) encrypted: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) authority: Arc<str>,
     origin: String,
+    encrypted: bool,
     pub(super) channel: Channel,
     /// Calls begun.
     pub(super) calls: AtomicU64,
@@ -43,7 +48,9 @@ impl Backend {
         options: &BalanceOptions,
         gone: CancellationToken,
     ) -> Result<Arc<Self>, Box<dyn std::error::Error>> {
-        let origin = Uri::try_from(format!("http://{}", address.origin))?;
+        let scheme = if address.encrypted { "https" } else { "http" };
+        let origin = Uri::try_from(format!("{scheme}://{}", address.origin))?;
+        // Always http here: what the library would do itself for https is done by the connector.
         let endpoint = Endpoint::from_shared(format!("http://{}", address.authority))?
             .origin(origin)
             .connect_timeout(options.connect_timeout)
@@ -51,10 +58,21 @@ impl Backend {
             .http2_keep_alive_interval(options.keepalive_interval)
             .keep_alive_timeout(options.keepalive_timeout)
             .keep_alive_while_idle(true);
+        let channel = match (address.encrypted, &options.tls) {
+            (false, _) => endpoint.connect_lazy(),
+            (true, Some(tls)) => {
+                let host = endpoint_name(&address.origin)?;
+                let connector =
+                    Connector::new(Some(Arc::clone(tls)), H2, options.connect_timeout).of(&host);
+                endpoint.connect_with_connector_lazy(connector)
+            }
+            (true, None) => return Err("nothing is known of whom to trust in".into()),
+        };
         Ok(Arc::new(Self {
             authority: Arc::from(address.authority.as_str()),
             origin: address.origin.clone(),
-            channel: endpoint.connect_lazy(),
+            encrypted: address.encrypted,
+            channel,
             calls: AtomicU64::new(0),
             broken: watch::Sender::new(0),
             gone,
@@ -62,8 +80,16 @@ impl Backend {
     }
 
     pub(super) fn is_at(&self, address: &Address) -> bool {
-        *self.authority == *address.authority && self.origin == address.origin
+        *self.authority == *address.authority
+            && self.origin == address.origin
+            && self.encrypted == address.encrypted
     }
+}
+
+/// Whom a server's certificate has to be for.
+fn endpoint_name(origin: &str) -> Result<String, http::uri::InvalidUri> {
+    let authority: http::uri::Authority = origin.parse()?;
+    Ok(authority.host().to_owned())
 }
 
 /// Puts a server into the rotation and takes it out, for as long as it is known.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::backend::Address;
 use super::pool::Pool;
 use crate::calls::resolve::Resolve;
-use crate::calls::targets::{Target, Targets};
+use crate::calls::targets::{Authority, Target, Targets};
 
 /// A resolver that says nothing for so long has failed: those of operating systems may hang.
 const LONGEST_LOOKUP: Duration = Duration::from_secs(10);
@@ -39,8 +39,9 @@ impl Place {
     fn new(target: Target) -> Self {
         let addresses = match &target {
             Target::Server(authority) => vec![Address {
-                authority: authority.clone(),
-                origin: authority.clone(),
+                authority: authority.text.clone(),
+                origin: authority.text.clone(),
+                encrypted: authority.encrypted,
             }],
             Target::Name(_) => Vec::new(),
         };
@@ -63,11 +64,16 @@ async fn keep_looking(pool: Arc<Pool>, mut places: Vec<Place>, resolver: Arc<dyn
             let Target::Name(name) = &place.target else {
                 continue;
             };
+            let Authority {
+                text: name,
+                encrypted,
+            } = name;
             match look_up(&*resolver, name).await {
                 Ok(found) => {
                     let address = |found: &SocketAddr| Address {
                         authority: found.to_string(),
                         origin: name.clone(),
+                        encrypted: *encrypted,
                     };
                     place.addresses = found.iter().map(address).collect();
                 }

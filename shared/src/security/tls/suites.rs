@@ -44,7 +44,7 @@ mod tests {
         let suites: Vec<_> = provider()
             .cipher_suites
             .iter()
-            .map(|suite| suite.suite())
+            .map(rustls::SupportedCipherSuite::suite)
             .collect();
         assert_eq!(suites.len(), 3, "TLS 1.3 only");
         let first = if has_aes() {

@@ -266,6 +266,8 @@ document.addEventListener('keydown', (event) => {
     if (!$('run').disabled) run();
   }
 });
+// Who shows something else may see something else.
+$('authorization').onchange = schema;
 choose(0);
 run();
 schema();

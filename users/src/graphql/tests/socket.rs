@@ -15,7 +15,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::super::routes_with;
 use super::super::socket::SocketOptions;
 use super::{FAR, input, service, service_with};
-use crate::access::Credentials;
+use crate::access::{Anonymous, Nobody, Requester};
 use crate::chat::{RoomOptions, Saying};
 use crate::service::{Limits, Service};
 use crate::user::Draft;
@@ -124,7 +124,8 @@ async fn create(service: &Service, name: &str) {
         email: "x@example.com".to_owned(),
         ..Draft::default()
     };
-    service.create(Credentials(None), draft).await.unwrap();
+    let nobody = Requester::Nobody(Nobody::ShowedInVain);
+    service.create(&nobody, draft).await.unwrap();
 }
 
 fn next(id: &str, data: Value) -> Value {
@@ -257,6 +258,74 @@ async fn mutations_use_the_token_of_the_introduction() {
 }
 
 #[tokio::test]
+async fn who_proves_nothing_is_not_let_in() {
+    let guarded = || {
+        super::service_of(
+            Limits::default(),
+            RoomOptions::default(),
+            10,
+            Anonymous::Refused,
+        )
+    };
+    let expired = super::key().token("ada", "admin", 1).unwrap();
+    for (payload, words) in [
+        (json!({}), "Missing token"),
+        (
+            json!({ "authorization": "Basic x" }),
+            "authorization must be Bearer and a token",
+        ),
+        (
+            json!({ "authorization": format!("Bearer {expired}") }),
+            "Token expired",
+        ),
+    ] {
+        let mut client = Client::raw(guarded(), SocketOptions::default()).await;
+        client
+            .send(json!({ "type": "connection_init", "payload": payload }))
+            .await;
+        assert_eq!(client.hear().await, Heard::Close(4403, words.to_owned()));
+    }
+    let reader = super::key().token("ada", "read", FAR).unwrap();
+    let mut client = Client::raw(guarded(), SocketOptions::default()).await;
+    client
+        .introduce(json!({ "authorization": format!("Bearer {reader}") }))
+        .await;
+    client.subscribe("r", "{ userCount }").await;
+    assert_eq!(client.message().await, next("r", json!({ "userCount": 5 })));
+    assert_eq!(client.message().await, complete("r"));
+    client
+        .subscribe("w", "mutation { say(user: \"Ada\", text: \"hello\") }")
+        .await;
+    let answer = client.message().await;
+    assert_eq!(answer["type"], "error");
+    let code = &answer["payload"][0]["extensions"]["code"];
+    assert_eq!(code, "PERMISSION_DENIED");
+}
+
+#[tokio::test]
+async fn a_socket_ends_when_the_token_of_its_client_does() {
+    let until = std::time::SystemTime::now() + Duration::from_secs(3_600);
+    let until = until.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let token = super::key().token("ada", "read", until.as_secs()).unwrap();
+    let options = SocketOptions {
+        keep_alive: Duration::from_secs(36_000),
+        ..SocketOptions::default()
+    };
+    let mut client = Client::raw(service(), options).await;
+    client
+        .introduce(json!({ "authorization": format!("Bearer {token}") }))
+        .await;
+    client
+        .subscribe("u", "subscription { users { userId } }")
+        .await;
+    client.settle().await;
+    // From here on time is that of the test: it goes on when everybody waits.
+    tokio::time::pause();
+    let end = Heard::Close(4403, "Token expired".to_owned());
+    assert_eq!(client.hear().await, end);
+}
+
+#[tokio::test]
 async fn refusals_are_errors_of_the_operation() {
     let room = RoomOptions {
         max_readers: 0,
@@ -346,7 +415,8 @@ async fn whoever_does_not_introduce_itself_is_let_go() {
 #[tokio::test]
 async fn whoever_is_not_heard_is_let_go() {
     let options = SocketOptions {
-        keep_alive: Duration::from_millis(1),
+        // Room for a machine that has others to serve first: the ping must be sent before it is over.
+        keep_alive: Duration::from_millis(100),
         ..SocketOptions::default()
     };
     let client = Client::raw(service(), options).await;

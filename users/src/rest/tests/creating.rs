@@ -104,7 +104,10 @@ async fn the_role_admin_needs_a_token() {
         server.ask(request).await
     };
     let answer = ask(None).await;
-    assert_eq!(header(&answer, "www-authenticate"), "Bearer");
+    assert_eq!(
+        header(&answer, "www-authenticate"),
+        "Bearer realm=\"pantelegraph\""
+    );
     problem(answer, 401).await;
     problem(ask(Some("Basic x".to_owned())).await, 401).await;
     problem(ask(Some(token("read"))).await, 403).await;

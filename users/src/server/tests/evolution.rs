@@ -133,14 +133,15 @@ async fn a_new_client_works_with_an_old_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let acceptor = Acceptor {
+    let host = Host {
         router,
+        tls: None,
         connections: Config::default().connections,
         stop: stop.clone(),
         cut: stop.clone(),
         tasks: tasks.clone(),
     };
-    tasks.spawn(acceptor.run(listener));
+    tasks.spawn(host.run(listener));
     let options = CallOptions::default();
     let client = client(Over::Grpc, &format!("http://{address}"), options).unwrap();
     let created = client.create_user(draft("Ada", "editor")).await.unwrap();

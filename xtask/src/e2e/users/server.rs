@@ -49,6 +49,7 @@ impl Server {
             .args(["--grpc-listen", grpc])
             .arg("--token-key-file")
             .arg(&key)
+            .arg("--allow-anonymous")
             .args(args);
         let mut process = Process::start(name, &mut command, folder)?;
         let ready = process.ready()?;

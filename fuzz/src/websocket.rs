@@ -33,7 +33,7 @@ async fn converse(data: &[u8]) {
     let way = input.byte();
     let piece = usize::from(input.byte()) + 1;
     let (near, far) = tokio::io::duplex(1 << 10);
-    let serving = serve_upgraded(endpoint, near, &Caller::Anyone, CancellationToken::new());
+    let serving = serve_upgraded(endpoint, near, &Caller::Anyone, None);
     let sent = input.rest();
     let client = async {
         let (mut read, mut write) = tokio::io::split(far);

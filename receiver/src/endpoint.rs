@@ -35,6 +35,11 @@ impl Place {
         self.inner.0.gone().clone()
     }
 
+    /// Whether it has to leave for others, if it has to.
+    pub fn has_given_way(&self) -> bool {
+        self.inner.0.has_given_way()
+    }
+
     /// A request has been let in: the connection is busy until what this returns is dropped.
     pub fn begin(&self) -> InFlight {
         self.inner.0.begin()

@@ -178,21 +178,30 @@ impl Intake {
     /// # Errors
     /// When it is another's.
     pub async fn check_owner(&self, id: ImageId, caller: &Caller) -> Result<(), Reject> {
+        self.check_sending(id, caller)?;
         if caller.name().is_none() {
             return Ok(());
         }
-        let whose = match self.unfinished.whose(id) {
-            Some(whose) => whose,
-            None => {
-                let found = self.parts.catalog.find(id).await;
-                match found.map_err(|error| catalog_failed(id, &error))? {
-                    Some(found) => found.entry.transmitter.as_str().into(),
-                    None => return Ok(()),
-                }
+        let found = self.parts.catalog.find(id).await;
+        match found.map_err(|error| catalog_failed(id, &error))? {
+            Some(found) => {
+                let allowed = caller.may_upload_as(&found.entry.transmitter);
+                allowed.map_err(|_| not_yours(id))
             }
-        };
-        let allowed = caller.may_upload_as(&whose);
-        allowed.map_err(|denied| forbidden(id, &denied))
+            None => Ok(()),
+        }
+    }
+
+    /// The same for one that is not finished. Of one that is stored, whoever has its id and its digest
+    /// may learn that it is here: it has the image, for example under an earlier name of its own.
+    ///
+    /// # Errors
+    /// When it is another's.
+    pub fn check_sending(&self, id: ImageId, caller: &Caller) -> Result<(), Reject> {
+        match self.unfinished.whose(id) {
+            Some(whose) => caller.may_upload_as(&whose).map_err(|_| not_yours(id)),
+            None => Ok(()),
+        }
     }
 
     fn check_limits(&self, meta: &ImageMeta, origin: &Origin) -> Result<(), Reject> {
@@ -261,15 +270,17 @@ impl Intake {
         known: Entry,
     ) -> Result<Receipt, Reject> {
         if digest != known.digest {
-            let reject = Reject::new(
-                meta.id,
-                RejectReason::Conflict,
-                format!(
-                    "image {} is stored with digest {}, not {digest}; \
-                     give a new image a new id",
-                    meta.id, known.digest
-                ),
+            let is_own = origin.caller.may_upload_as(&known.transmitter).is_ok();
+            let stored = match is_own {
+                true => format!("digest {}", known.digest),
+                // It is not told what it does not have.
+                false => "another digest".to_owned(),
+            };
+            let message = format!(
+                "image {} is stored with {stored}, not {digest}; give a new image a new id",
+                meta.id
             );
+            let reject = Reject::new(meta.id, RejectReason::Conflict, message);
             return Err(self.turn_down(meta, origin, reject));
         }
         self.note_repeat(meta, origin, &known).await?;
@@ -433,6 +444,12 @@ pub fn quarantine_reject(entry: &Entry) -> Option<Reject> {
             ..Reject::new(entry.meta.id, *reason, message.clone())
         }),
     }
+}
+
+/// Whose it is, is not told.
+fn not_yours(id: ImageId) -> Reject {
+    let message = format!("image {id} is another transmitter's");
+    Reject::new(id, RejectReason::Forbidden, message)
 }
 
 fn forbidden(id: impl Into<Option<ImageId>>, denied: &Denied) -> Reject {

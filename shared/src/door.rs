@@ -123,7 +123,12 @@ impl Door {
             self.tasks.spawn(async move {
                 let seat = place.clone();
                 let visit = async {
-                    match door.shake_hands(stream, address, tls, place).await {
+                    let shaking = door.shake_hands(stream, address, tls, place);
+                    // Nobody is waited for who has not come in yet.
+                    let Some(shaken) = door.stop.run_until_cancelled(shaking).await else {
+                        return;
+                    };
+                    match shaken {
                         Ok(visitor) => serve(visitor).await,
                         Err(refused) => door.log.turned_away(address, refused.key(), &refused),
                     }

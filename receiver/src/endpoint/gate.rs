@@ -140,6 +140,10 @@ impl Served {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if is_foreign(&request) {
+            self.gate.tell_of_page(&peer);
+            return attended(refuse_page(request.map(Body::new)).await, None);
+        }
         let path = request.uri().path();
         match (self.grpc, self.http) {
             (Some(grpc), http) if http.is_none() || is_call(path) => {
@@ -156,21 +160,18 @@ impl Served {
                     }
                 }
             }
-            (_, Some(_)) if is_foreign(&request) => {
-                self.gate.tell_of_page(&peer);
-                attended(refuse_page(request.map(Body::new)).await, None)
-            }
             (_, Some(router)) => {
                 let need = need_of_http(request.method(), path, self.gate.open_metrics);
                 match self.gate.admit(&request, &peer, need) {
                     Ok(caller) => {
-                        let busy = place.begin();
+                        // Whoever may come without a name stays a newcomer, who gives way to others.
+                        let busy = (need != Need::Nothing).then(|| place.begin());
                         request.extensions_mut().insert(caller);
                         request.extensions_mut().insert(place);
                         let answered = tower::ServiceExt::oneshot(router, request.map(Body::new));
                         // A router does not fail.
                         let answered = answered.await.unwrap_or_else(|never| match never {});
-                        attended(answered, Some(busy))
+                        attended(answered, busy)
                     }
                     Err(denied) => attended(refuse(&denied, request.map(Body::new)).await, None),
                 }

@@ -53,13 +53,9 @@ pub struct Endpoint {
 
 /// Serves a session on a connection that a client made and whose handshake is done.
 ///
-/// It ends when `gone` is cancelled.
-pub async fn serve_upgraded<S>(
-    endpoint: Endpoint,
-    stream: S,
-    caller: &Caller,
-    gone: CancellationToken,
-) where
+/// It ends when its place does.
+pub async fn serve_upgraded<S>(endpoint: Endpoint, stream: S, caller: &Caller, place: Option<Place>)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
@@ -68,7 +64,7 @@ pub async fn serve_upgraded<S>(
     let buffers = Buffers::new(limit, &window, Role::Server);
     let stream = buffers.metered(stream, memory.clone(), false);
     let socket = buffers.socket(stream).await;
-    let proof = Proof { caller, gone };
+    let proof = Proof { caller, place };
     serve(endpoint, socket, buffers, memory, proof).await;
     drop(window);
 }
@@ -99,7 +95,7 @@ where
     Ok(async move {
         let proof = Proof {
             caller: &caller,
-            gone: CancellationToken::new(),
+            place: None,
         };
         serve(endpoint, socket, buffers, memory, proof).await;
         drop((window, seat));
@@ -130,7 +126,6 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     // Held until the session has ended.
     let place = request.extensions_mut().remove::<Place>();
     let busy = place.as_ref().map(Place::begin);
-    let gone = place.as_ref().map(Place::gone).unwrap_or_default();
     let Some(caller) = request.extensions_mut().remove::<Caller>() else {
         // Whoever has not passed the gate is not let in.
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -139,11 +134,11 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
     tasks.spawn(async move {
         match upgraded.await {
             Ok(upgraded) => {
-                serve_upgraded(endpoint, TokioIo::new(upgraded), &caller, gone).await;
+                serve_upgraded(endpoint, TokioIo::new(upgraded), &caller, place).await;
             }
             Err(error) => tracing::debug!("websocket upgrade: {error}"),
         }
-        drop((busy, place));
+        drop(busy);
     });
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
@@ -164,8 +159,8 @@ const UNAUTHORIZED: CloseCode = CloseCode::Library(3000);
 /// Who is at the other end, and as long as what.
 struct Proof<'a> {
     caller: &'a Caller,
-    /// Cancelled when that holds no more.
-    gone: CancellationToken,
+    /// Its place, if it has one: it ends when that does.
+    place: Option<Place>,
 }
 
 /// Runs one session over a WebSocket, whichever side dialled.
@@ -174,7 +169,7 @@ async fn serve<S>(
     mut socket: WebSocketStream<MeteredStream<S>>,
     buffers: Buffers,
     memory: Holder,
-    Proof { caller, gone }: Proof<'_>,
+    Proof { caller, place }: Proof<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -195,6 +190,7 @@ async fn serve<S>(
     );
     let expired = expiry(caller);
     tokio::pin!(expired);
+    let gone = place.as_ref().map(Place::gone).unwrap_or_default();
     let close = loop {
         let message = tokio::select! {
             biased;
@@ -206,8 +202,12 @@ async fn serve<S>(
                 break Some(Ending::Close(UNAUTHORIZED, EXPIRED.to_owned()));
             }
             () = gone.cancelled() => {
-                let reason = "the certificate is good no more, or others need the connection's place";
-                break Some(Ending::Close(CloseCode::Again, reason.to_owned()));
+                let has_given_way = place.as_ref().is_some_and(Place::has_given_way);
+                let (code, reason) = match has_given_way {
+                    true => (CloseCode::Again, "others need the connection's place"),
+                    false => (UNAUTHORIZED, "the client certificate is good no more"),
+                };
+                break Some(Ending::Close(code, reason.to_owned()));
             }
             // Nobody waits for memory while holding some.
             () = memory.pressed() => {

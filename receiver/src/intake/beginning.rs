@@ -8,7 +8,7 @@ use shared::wire::Begin;
 
 use super::unfinished::{Claim, Content};
 use super::upload::{Body, Opening};
-use super::{Intake, Origin, Upload, catalog_failed, forbidden, store_failed};
+use super::{Intake, Origin, Upload, catalog_failed, not_yours, store_failed};
 use crate::catalog::Entry;
 
 /// Answer to the announcement of an image.
@@ -88,7 +88,7 @@ impl Intake {
         // is found there, and whoever has not begun to no longer can.
         let mut claim = Claim::of(self, id, &origin.caller)
             .await
-            .map_err(|denied| self.turn_down(&begin.meta, origin, forbidden(id, &denied)))?;
+            .map_err(|_| self.turn_down(&begin.meta, origin, not_yours(id)))?;
         let compare = match self.look_up(&begin, origin, open_ended).await? {
             Known::Answer(answer) => {
                 drop(claim.take());

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use shared::door::{Door, Visitor};
-use shared::security::tls::ServerTls;
+use shared::security::tls::{READ_BUFFER, ServerTls};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +97,9 @@ impl Acceptor {
         tracing::debug!(peer = %peer.address, "connected");
         let place = Place::new(place, self.budget.seat());
         let share = self.window();
+        let read = peer
+            .encrypted
+            .then(|| self.budget.window(READ_BUFFER, READ_BUFFER));
         let builder = self.builder(&share, served.is_grpc_only());
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let answering = served
@@ -113,7 +116,7 @@ impl Acceptor {
                 connection.await
             }
         };
-        drop(share);
+        drop((share, read));
         if let Err(error) = result {
             tracing::debug!("connection ended: {error}");
         }

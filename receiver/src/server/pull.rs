@@ -22,6 +22,9 @@ use crate::endpoint::websocket::{self, Endpoint};
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
+/// A session that lasts so long was one.
+const PROPER: Duration = Duration::from_secs(5);
+
 /// Time to connect and shake hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -50,9 +53,13 @@ pub(super) async fn pull(dialled: Dialled, endpoint: Endpoint) {
         };
         match session {
             Ok(Ok(session)) => {
-                delay = FIRST_DELAY;
                 tracing::info!(%url, "dialled");
+                let begun = tokio::time::Instant::now();
                 session.await;
+                // One that ends at once, because it is not let in for example, is not dialled at once again.
+                if begun.elapsed() >= PROPER {
+                    delay = FIRST_DELAY;
+                }
             }
             Ok(Err(problem)) => {
                 tracing::warn!(%url, retry_in = ?delay, "transmitter not reached: {problem}");

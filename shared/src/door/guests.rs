@@ -79,9 +79,10 @@ impl Guests {
         if of_peer >= self.bounds.per_peer && !peer.is_loopback() {
             let leaving = table.spare_of(peer).ok_or(Crowd::OfPeer)?;
             table.send_away(leaving);
-        } else if table.newcomers.len() >= self.bounds.newcomers
-            || table.guests.len() >= self.bounds.connections
-        {
+        } else if table.newcomers.len() >= self.bounds.newcomers {
+            let leaving = table.newcomers.first().copied().ok_or(Crowd::OfAll)?;
+            table.send_away(leaving);
+        } else if table.guests.len() >= self.bounds.connections {
             let leaving = table.spare().ok_or(Crowd::OfAll)?;
             table.send_away(leaving);
         }
@@ -125,10 +126,11 @@ impl Table {
         self.next
     }
 
-    /// Who leaves first.
+    /// Who leaves first: those who have nothing to do before those who have just come, for whom there
+    /// would be hardly a place otherwise.
     fn spare(&self) -> Option<u64> {
-        let newcomer = self.newcomers.first();
-        newcomer.or_else(|| self.idle.values().next()).copied()
+        let idle = self.idle.values().next();
+        idle.or_else(|| self.newcomers.first()).copied()
     }
 
     /// Who of this peer leaves first.
@@ -224,7 +226,7 @@ impl Place {
     }
 
     /// Whether it has left for others.
-    pub(super) fn has_given_way(&self) -> bool {
+    pub fn has_given_way(&self) -> bool {
         let table = self.0.guests.table.lock();
         !table.guests.contains_key(&self.0.number)
     }
@@ -325,6 +327,23 @@ mod tests {
         drop(first);
         drop(busy.0);
         assert!(guests.enter(address(4)).is_ok());
+    }
+
+    #[test]
+    fn in_a_full_house_newcomers_have_their_places() {
+        let guests = guests(10, 100, 4);
+        let idle: Vec<_> = (0..10)
+            .map(|_| {
+                let place = guests.enter(address(1)).unwrap();
+                drop(place.begin());
+                place
+            })
+            .collect();
+        let newcomers: Vec<_> = (0..4).map(|_| guests.enter(address(2)).unwrap()).collect();
+        assert!(newcomers.iter().all(|place| !has_left(place)));
+        assert_eq!(idle.iter().filter(|place| has_left(place)).count(), 4);
+        let _fifth = guests.enter(address(2)).unwrap();
+        assert!(has_left(&newcomers[0]) && !has_left(&newcomers[3]));
     }
 
     #[test]

@@ -34,9 +34,10 @@ pub static SERVER: &[Setting] = &[
         "Whether clients without a certificate get in",
     )
     .default("required")
-    .long("optional: without one they need a token, unless no tokens are asked for."),
+    .long("optional: without one they need a token."),
     Setting::value("tls-crl", "FILE", "Certificates in this list are revoked").long(
-        "PEM. A new list is noticed within a second; connections of those on it end.",
+        "PEM. A new list is noticed within a second; connections of those on it that came in end. Those \
+         that were made by this side (--pull) end with their session.",
     ),
     Setting::list(
         "token-key-file",

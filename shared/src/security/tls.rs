@@ -35,7 +35,7 @@ pub type ClientStream<S> = tokio_rustls::client::TlsStream<BufReader<S>>;
 
 /// What is read from the socket at a time. rustls itself asks for a record or less, which costs a system
 /// call for each 4 to 16 KiB.
-const READ_BUFFER: usize = 256 << 10;
+pub const READ_BUFFER: u64 = 256 << 10;
 
 /// Why certificates cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -214,6 +214,8 @@ async fn forward(
                 return;
             },
             () = stop.cancelled() => return,
+            // Who does not read is not told why.
+            () = &mut expired => return,
         }
     }
 }

@@ -38,7 +38,7 @@ async fn start_holding(endpoint: Endpoint, io: DuplexStream, memory: Holder) -> 
     let serving = async move {
         let proof = Proof {
             caller: &Caller::Anyone,
-            gone: CancellationToken::new(),
+            place: None,
         };
         serve(endpoint, socket, buffers, memory, proof).await;
     };

@@ -121,7 +121,7 @@ impl ClientTls {
         })?;
         let this = Arc::clone(self);
         let config = tokio::task::spawn_blocking(move || this.config()).await?;
-        let stream = BufReader::with_capacity(READ_BUFFER, stream);
+        let stream = BufReader::with_capacity(READ_BUFFER as usize, stream);
         let connector = TlsConnector::from(config);
         let connecting = connector
             .with_alpn(vec![protocol.to_vec()])

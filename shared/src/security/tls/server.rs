@@ -174,7 +174,7 @@ impl ServerTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let loaded = Arc::clone(&self.loaded.read());
-        let stream = BufReader::with_capacity(READ_BUFFER, stream);
+        let stream = BufReader::with_capacity(READ_BUFFER as usize, stream);
         let shaking = TlsAcceptor::from(Arc::clone(&loaded.config)).accept(stream);
         let stream = match tokio::time::timeout(within, shaking).await {
             Ok(Ok(stream)) => stream,
@@ -185,8 +185,14 @@ impl ServerTls {
         let certificate = chain.first().and_then(Certificate::read);
         let ended = self.watch_over(chain, ended);
         // The files may have changed since the handshake began.
-        if !Arc::ptr_eq(&loaded, &self.loaded.read()) {
-            self.review();
+        let now = Arc::clone(&self.loaded.read());
+        if !Arc::ptr_eq(&loaded, &now)
+            && let (Some(clients), Some((first, others))) = (&now.clients, chain.split_first())
+            && clients
+                .verify_client_cert(first, others, UnixTime::now())
+                .is_err()
+        {
+            ended.token().cancel();
         }
         Ok(Accepted {
             stream,

@@ -76,7 +76,7 @@ fn deliver(
     let folder = site.folder(&format!("crowd-{transport}-{label}"))?;
     let report = folder.join("report.json");
     let mut flags = keys.transmitter("e2e")?;
-    let (count, rate) = (IMAGES.to_string(), RATE.to_string());
+    let (count, rate) = (IMAGES.to_string(), format!("{RATE}/s"));
     flags.extend(
         [
             "--pattern",

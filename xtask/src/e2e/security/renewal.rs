@@ -29,7 +29,7 @@ pub(super) fn run(site: &Site, keys: &Keys) -> Result<()> {
             "--count",
             &count,
             "--rate",
-            "60",
+            "60/s",
             "--transport",
             "grpc,websocket,rest",
             "--report",
@@ -37,9 +37,17 @@ pub(super) fn run(site: &Site, keys: &Keys) -> Result<()> {
         .map(str::to_owned),
     );
     flags.push(report.display().to_string());
-    let sender = stations::transmitter_to(site, &folder, &receiver.destinations(), flags)?;
+    let mut sender = stations::transmitter_to(site, &folder, &receiver.destinations(), flags)?;
     let images = receiver.data.join("images");
-    wait(|| Ok(check::files_below(&images)?.len() > 30))?;
+    wait(|| {
+        let ended = sender.ended()?;
+        ensure!(
+            ended.is_none(),
+            "the transmitter has ended: {}",
+            sender.log()
+        );
+        Ok(images.is_dir() && check::files_below(&images)?.len() > 30)
+    })?;
     let before = serial(&receiver)?;
     keys.call(&["renew", "gw", "e2e"])?;
     wait(|| Ok(serial(&receiver)? != before))?;

@@ -39,7 +39,7 @@ impl Tus {
             .with_outbox(declared.outbox);
         // Whoever has its turn is not interrupted by others.
         Intake::check_sender(id, &origin)?;
-        self.intake.check_owner(id, caller).await?;
+        self.intake.check_sending(id, caller)?;
         let turn = self.table.turn(id).await;
         let meta = declared.meta;
         let mut told = true;

@@ -91,6 +91,11 @@ pub trait Connection: Send + Sync {
     /// Resolves when the connection is of no more use, with the reason.
     async fn closed(&self) -> String;
 
+    /// Whether it is of no more use because the receiver does not let this station in.
+    fn is_refused(&self) -> bool {
+        false
+    }
+
     /// Says goodbye and waits until the receiver has taken in everything that was sent.
     async fn close(&self);
 }

@@ -11,7 +11,8 @@ use super::{Backoff, Delivery};
 use crate::link::{Connection, LinkError};
 use crate::outbox::Owed;
 
-/// A connection that lasted for this long was a proper one: the next is made soon after it.
+/// A connection that lasted for this long, and did not end by this station being turned away, was a
+/// proper one: the next is made soon after it.
 const PROPER: Duration = Duration::from_millis(500);
 
 enum Use {
@@ -179,7 +180,10 @@ impl Delivery {
         in_flight.wait().await;
         match ended {
             Use::Lost { reason, .. } => {
-                let proper = delivered.load(Relaxed) || begun.elapsed() >= PROPER;
+                // Being turned away may take long, with an image that is read before the answer, and
+                // would be asked for again and again.
+                let proper = !connection.is_refused()
+                    && (delivered.load(Relaxed) || begun.elapsed() >= PROPER);
                 Use::Lost { reason, proper }
             }
             other => other,

@@ -16,7 +16,7 @@ use shared::report::RunAccount;
 use shared::settings::units::ByteSize;
 use shared::wire::{Loss, Standing};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 mod losses;
@@ -102,6 +102,8 @@ struct Wire {
     answer: Answer,
     taken: Notify,
     lost: CancellationToken,
+    /// That is because the station is not let in.
+    refused: AtomicBool,
     accounts: AtomicUsize,
     parallel: usize,
     /// Sequence numbers in the order in which they were sent.
@@ -123,6 +125,7 @@ impl Wire {
             told: Mutex::new(Some(Vec::new())),
             taken: Notify::new(),
             lost: CancellationToken::new(),
+            refused: AtomicBool::new(false),
             accounts: AtomicUsize::new(0),
         })
     }
@@ -199,6 +202,10 @@ impl Connection for Wire {
     async fn closed(&self) -> String {
         self.lost.cancelled().await;
         "gone".to_owned()
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed)
     }
 
     async fn close(&self) {}

@@ -49,6 +49,9 @@ const EARLY_PING_INTERVAL: Duration = Duration::from_millis(100);
 /// ([`flow`]). Its round trip is that of the chunks and would spoil the measurements.
 const PROBE: u64 = 1 << 63;
 
+/// The goodbye of a receiver to whom this side's token is good no more (docs/specs/wire.md).
+const EXPIRED: &str = "Token expired";
+
 /// Messages that may wait for the transport: enough to keep it busy, few enough that memory stays
 /// below the window.
 pub(super) fn queue_length(options: &LinkOptions) -> usize {
@@ -333,6 +336,10 @@ impl Session {
                 self.first_pong.notify_waiters();
             }
             ServerMessage::LossesKept { id } => self.told.kept(id),
+            // There is no other message to say it by in the midst of a session.
+            ServerMessage::Goodbye { reason } if reason == EXPIRED => {
+                self.refuse(self.advise(Denial::Unknown, &reason));
+            }
             ServerMessage::Goodbye { reason } => {
                 self.lose(format!("the receiver said goodbye: {reason}"));
             }

@@ -1,7 +1,7 @@
 mod certificates;
 mod listening;
 mod receiver;
-mod secured;
+pub(super) mod secured;
 
 use super::*;
 

@@ -458,3 +458,35 @@ async fn whoever_is_not_let_in_loses_nothing_however_few_attempts_there_are() {
         assert_eq!((totals.delivered, totals.lost), (1, 0));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_not_let_in_asks_less_and_less_often_however_long_the_answer_takes() {
+    const ASKED: usize = 6;
+    let at = Arc::new(Mutex::new(Vec::new()));
+    let refuse = || {
+        let at = Arc::clone(&at);
+        let verdict = move |wire: &Wire, _: &Owed, _: u32| {
+            at.lock().push(tokio::time::Instant::now());
+            wire.refused.store(true, Relaxed);
+            wire.lost.cancel();
+            Err(DeliveryError::Refused("Token expired".to_owned()))
+        };
+        let after = Duration::from_secs(2);
+        Plan::Connect(Wire::with_places(Answer::By(after, Box::new(verdict)), 1))
+    };
+    let mut plans: Vec<_> = (0..ASKED).map(|_| refuse()).collect();
+    plans.push(Plan::Connect(Wire::new(Answer::Receipt)));
+    let test = test(TestLink::new(plans), 1, patient());
+    // There is always one that was not turned down yet.
+    for _ in 0..=ASKED {
+        test.push().await;
+    }
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.lost), (ASKED as u64 + 1, 0));
+    let at = at.lock();
+    let last = at[ASKED - 1] - at[ASKED - 2];
+    // Half of the fifth pause is certain.
+    assert!(last >= Duration::from_millis(2_800), "{last:?}");
+}

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use url::Url;
 
-use super::{Dialled, ExchangeLink, denial, dial, words};
+use super::{Denial, Dialled, ExchangeLink, denial, dial, words};
 use crate::config::LinkOptions;
+use crate::link::stream::Refusal;
 use crate::link::{Attempt, Connection, DeliveryError, Identity, Link, LinkError, unreadable};
 use crate::outbox::Owed;
 
@@ -61,6 +62,7 @@ impl Link for PutLink {
             identity: self.identity.clone(),
             lost: CancellationToken::new(),
             why: Mutex::default(),
+            refusal: Refusal::default(),
         }))
     }
 
@@ -78,6 +80,8 @@ struct PutConnection {
     identity: Identity,
     lost: CancellationToken,
     why: Mutex<String>,
+    /// That is because the receiver does not let this station in.
+    refusal: Refusal,
 }
 
 impl PutConnection {
@@ -94,14 +98,13 @@ impl PutConnection {
             problem,
         };
         let reason = refused.to_string();
+        // Known before the others hear that the connection is gone.
+        self.refusal.set(reason.clone());
         self.lose(&reason);
         DeliveryError::Refused(reason)
     }
-}
 
-#[async_trait]
-impl Connection for PutConnection {
-    async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
+    async fn put(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
         let (id, size) = (image.meta.id, image.payload.size());
         if size > self.limit {
             return self.side.deliver(image, attempt).await;
@@ -132,6 +135,7 @@ impl Connection for PutConnection {
         let shown = MetadataMap::from_headers(self.dialled.shown.clone());
         let request = tonic::Request::from_parts(shown, Default::default(), request);
         let called = tokio::select! {
+            biased;
             called = client.put(request) => called,
             // A call has no end of its own when nobody answers any more.
             why = self.closed() => return Err(DeliveryError::Lost(why)),
@@ -141,7 +145,7 @@ impl Connection for PutConnection {
                 let receipt = response.into_inner().receipt.unwrap_or_default();
                 receipt_from_proto(receipt).map_err(|error| self.lose(&error.to_string()))
             }
-            Err(status) => Err(self.failed(image, &status)),
+            Err(status) => Err(self.failed(id, &status)),
         };
         let retried = matches!(
             &answer,
@@ -151,6 +155,19 @@ impl Connection for PutConnection {
             self.identity.unfinished.end(id);
         }
         answer
+    }
+}
+
+#[async_trait]
+impl Connection for PutConnection {
+    async fn deliver(&self, image: &Owed, attempt: Attempt<'_>) -> Result<Receipt, DeliveryError> {
+        match self.put(image, attempt).await {
+            // Another image, or the session beside, was turned down, and this one got no answer.
+            Err(DeliveryError::Lost(_)) if self.is_refused() => {
+                Err(DeliveryError::Refused(self.closed().await))
+            }
+            delivered => delivered,
+        }
     }
 
     fn parallel(&self) -> usize {
@@ -170,10 +187,15 @@ impl Connection for PutConnection {
     }
 
     async fn closed(&self) -> String {
-        tokio::select! {
+        let reason = tokio::select! {
             reason = self.side.closed() => reason,
             () = self.lost.cancelled() => self.why.lock().clone(),
-        }
+        };
+        self.refusal.get().map_or(reason, str::to_owned)
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refusal.get().is_some() || self.side.is_refused()
     }
 
     async fn close(&self) {
@@ -184,13 +206,9 @@ impl Connection for PutConnection {
 impl PutConnection {
     /// The receiver's rejections carry their reason in the metadata; anything else is the
     /// transport's.
-    fn failed(&self, image: &Owed, status: &tonic::Status) -> DeliveryError {
+    fn failed(&self, id: ImageId, status: &tonic::Status) -> DeliveryError {
         if let Some(words) = self.dialled.refusal.get() {
             return self.refuse(words.to_owned());
-        }
-        if let Some(denial) = denial(status) {
-            let dialler = &self.identity.dialler;
-            return self.refuse(dialler.advise(denial, status.message()));
         }
         let text = |key| {
             status
@@ -199,14 +217,22 @@ impl PutConnection {
                 .and_then(|value| value.to_str().ok())
         };
         let reason = text("pantelegraph-reason").and_then(|reason| reason.parse().ok());
+        // A status with that reason is about this image; whoever is not let in gets one without.
+        let is_of_image = reason == Some(RejectReason::Forbidden);
+        if let Some(denial) = denial(status)
+            && !(is_of_image && denial == Denial::Forbidden)
+        {
+            let dialler = &self.identity.dialler;
+            return self.refuse(dialler.advise(denial, status.message()));
+        }
         let Some(reason) = reason else {
-            return match too_much(image.meta.id, status) {
+            return match too_much(id, status) {
                 Some(reject) => reject.into(),
                 None => self.lose(&words(status)),
             };
         };
-        let mut reject = Reject::new(image.meta.id, reason, status.message());
-        reject.retryable = text("pantelegraph-retryable") == Some("true");
+        let mut reject = Reject::new(id, reason, status.message());
+        reject.retryable = is_of_image || text("pantelegraph-retryable") == Some("true");
         reject.quarantined = text("pantelegraph-quarantined") == Some("true");
         reject.into()
     }
@@ -229,7 +255,12 @@ fn too_much(id: ImageId, status: &tonic::Status) -> Option<Reject> {
 
 #[cfg(test)]
 mod tests {
+    use tonic::metadata::MetadataValue;
+
     use super::*;
+    use crate::config::GrpcCall;
+    use crate::link::session::{Session, SessionConnection};
+    use crate::link::tests::secured::{deliver, identity, options};
 
     #[test]
     fn something_between_that_is_busy_loses_no_image() {
@@ -237,5 +268,90 @@ mod tests {
         assert_eq!(asked(tonic::Status::resource_exhausted("busy")), Some(true));
         assert_eq!(asked(tonic::Status::out_of_range("large")), Some(false));
         assert_eq!(asked(tonic::Status::unavailable("gone")), None);
+    }
+
+    /// One to a receiver that never answers.
+    fn connection() -> (Arc<PutConnection>, Arc<Session>) {
+        let (options, identity) = (options(GrpcCall::Put), identity(Default::default()));
+        let (outgoing, _) = tokio::sync::mpsc::channel(1);
+        let address = "http://receiver".to_owned();
+        let side = Session::new(outgoing, address.clone(), &options, &identity);
+        type Never = std::io::Result<hyper_util::rt::TokioIo<tokio::io::DuplexStream>>;
+        let connector = tower::service_fn(|_: http::Uri| std::future::pending::<Never>());
+        let endpoint = tonic::transport::Endpoint::from_static("http://receiver");
+        let connection = PutConnection {
+            dialled: Dialled {
+                channel: endpoint.connect_with_connector_lazy(connector),
+                shown: Default::default(),
+                refusal: Refusal::default(),
+            },
+            side: Arc::new(SessionConnection(Arc::clone(&side))),
+            address,
+            limit: 1 << 20,
+            identity,
+            lost: CancellationToken::new(),
+            why: Mutex::default(),
+            refusal: Refusal::default(),
+        };
+        (Arc::new(connection), side)
+    }
+
+    #[tokio::test]
+    async fn images_beside_one_that_is_turned_down_were_not_attempted() {
+        for by_side in [false, true] {
+            let (connection, side) = connection();
+            let refuse = async {
+                tokio::task::yield_now().await;
+                match by_side {
+                    true => side.refuse("Token expired".to_owned()),
+                    false => {
+                        let status = tonic::Status::unauthenticated("Token expired");
+                        let failed = connection.failed(ImageId::new(), &status);
+                        assert!(matches!(failed, DeliveryError::Refused(_)), "{failed:?}");
+                    }
+                }
+            };
+            let (delivered, ()) = tokio::join!(deliver(&*connection, 1 << 10), refuse);
+            match delivered {
+                Err(DeliveryError::Refused(words)) => {
+                    assert!(
+                        words.contains("let this station in: Token expired"),
+                        "{words}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(connection.is_refused());
+        }
+        let (connection, side) = connection();
+        side.lose("the line broke".to_owned());
+        let delivered = deliver(&*connection, 1 << 10).await;
+        assert!(
+            matches!(delivered, Err(DeliveryError::Lost(_))),
+            "{delivered:?}"
+        );
+        assert!(!connection.is_refused());
+    }
+
+    #[tokio::test]
+    async fn an_image_of_somebody_else_does_not_end_the_connection() {
+        let (connection, _side) = connection();
+        let id = ImageId::new();
+        let mut status = tonic::Status::permission_denied("it is cam-2's");
+        let reason = MetadataValue::from_static("forbidden");
+        status.metadata_mut().insert("pantelegraph-reason", reason);
+        match connection.failed(id, &status) {
+            DeliveryError::Rejected(reject) => {
+                assert_eq!(reject.image_id, Some(id));
+                assert_eq!(reject.reason, RejectReason::Forbidden);
+                assert!(reject.retryable);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(!connection.is_refused() && !connection.lost.is_cancelled());
+        let gate = tonic::Status::permission_denied("cam-1 lacks the scope upload");
+        let failed = connection.failed(id, &gate);
+        assert!(matches!(failed, DeliveryError::Refused(_)), "{failed:?}");
+        assert!(connection.is_refused() && connection.lost.is_cancelled());
     }
 }

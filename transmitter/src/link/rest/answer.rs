@@ -70,6 +70,14 @@ impl Answer {
         problem["reason"].as_str()?.parse().ok()
     }
 
+    /// Whether it turns down one image, which is another's or under another's name, and not the
+    /// station: that is told with other reasons, and never as what may be tried again.
+    pub(super) fn forbids_this_image(&self) -> bool {
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let forbidden = problem["reason"].as_str() == Some(RejectReason::Forbidden.key());
+        forbidden && problem["retryable"].as_bool() == Some(true)
+    }
+
     /// The receipt or the rejection in the answer to a `PUT`.
     pub(super) fn verdict(&self, id: ImageId) -> Result<Receipt, DeliveryError> {
         if self.status.is_success() {

@@ -116,6 +116,7 @@ impl RestConnection {
         let answer = answer.map_err(|problem| self.broken(problem))?;
         let answer = answer.sound_of(id)?;
         match Denial::of(answer.status) {
+            Some(Denial::Forbidden) if answer.forbids_this_image() => Ok(answer),
             Some(denial) => Err(self.deny(denial, &answer)),
             None => Ok(answer),
         }
@@ -301,6 +302,10 @@ impl Connection for RestConnection {
             Some(refused) => refused.to_string(),
             None => "the connection was closed".to_owned(),
         }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refusal.get().is_some()
     }
 
     async fn close(&self) {}

@@ -125,7 +125,15 @@ impl RestConnection {
 
     async fn ask_how_far(&self, meta: &ImageMeta) -> Result<Next, DeliveryError> {
         let request = self.tus("HEAD", &upload(meta.id));
-        let answer = self.tus_exchange(meta.id, request).await?;
+        let request = request.body(ImageBody::empty()).map_err(lost)?;
+        let answer = match self.ask(request).await {
+            // Whether it is about the image or the station stands in a body, which the answer to
+            // creating it has.
+            Ok(answer) if answer.status == StatusCode::FORBIDDEN && !answer.is_damaged => {
+                return Ok(Step::Create.into());
+            }
+            answer => self.sound_of(meta.id, answer)?,
+        };
         Ok(match answer.status {
             StatusCode::OK => {
                 let same_size = answer.number("upload-length") == Some(meta.size);
@@ -246,7 +254,6 @@ impl RestConnection {
         id: ImageId,
         request: http::request::Builder,
     ) -> Result<Answer, DeliveryError> {
-        let lost = |error: http::Error| DeliveryError::Lost(error.to_string());
         let request = request.body(ImageBody::empty()).map_err(lost)?;
         let answer = self.ask(request).await;
         self.sound_of(id, answer)
@@ -277,6 +284,10 @@ impl RestConnection {
         });
         pairs.collect::<Vec<_>>().join(",")
     }
+}
+
+fn lost(error: http::Error) -> DeliveryError {
+    DeliveryError::Lost(error.to_string())
 }
 
 fn upload(id: ImageId) -> String {

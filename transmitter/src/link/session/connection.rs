@@ -53,6 +53,10 @@ impl Connection for SessionConnection {
         self.0.reason()
     }
 
+    fn is_refused(&self) -> bool {
+        self.0.refusal().is_some()
+    }
+
     async fn close(&self) {
         let session = &self.0;
         let reason = "nothing more to send".to_owned();

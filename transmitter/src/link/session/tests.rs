@@ -294,6 +294,29 @@ async fn a_station_that_may_not_send_images_is_told_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn images_on_their_way_when_the_token_expires_were_not_attempted() {
+    for (words, refused) in [("Token expired", true), ("shutting down", false)] {
+        let (session, _messages) = session(16);
+        let connection = SessionConnection(Arc::clone(&session));
+        let goodbye = async {
+            tokio::task::yield_now().await;
+            let reason = words.to_owned();
+            session.take(ServerMessage::Goodbye { reason });
+        };
+        let image = image(1);
+        let (delivered, ()) = tokio::join!(connection.deliver(&image, attempt()), goodbye);
+        match delivered {
+            Err(DeliveryError::Refused(why)) if refused => {
+                assert!(why.contains("Token expired; show a token"), "{why}");
+            }
+            Err(DeliveryError::Lost(_)) if !refused => {}
+            other => panic!("{words}: {other:?}"),
+        }
+        assert_eq!(connection.is_refused(), refused);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_is_welcomed_is_not_lost() {
     let (session, _silent) = session(4);
     let welcomed = async {

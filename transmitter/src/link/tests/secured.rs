@@ -23,7 +23,7 @@ fn world() -> World {
     world
 }
 
-pub(super) fn options(grpc_call: GrpcCall) -> LinkOptions {
+pub(in crate::link) fn options(grpc_call: GrpcCall) -> LinkOptions {
     LinkOptions {
         bandwidth: Default::default(),
         chunk_size: ByteSize::kib(256),
@@ -39,7 +39,7 @@ pub(super) fn options(grpc_call: GrpcCall) -> LinkOptions {
     }
 }
 
-pub(super) fn identity(dialler: Dialler) -> Identity {
+pub(in crate::link) fn identity(dialler: Dialler) -> Identity {
     Identity {
         outbox: OutboxId::new(),
         unfinished: Default::default(),
@@ -76,7 +76,7 @@ async fn refused(receiver: &Receiver, transport: Transport, tls: Arc<ClientTls>)
     link.connect().await.err().unwrap()
 }
 
-pub(super) async fn deliver(
+pub(in crate::link) async fn deliver(
     connection: &dyn Connection,
     size: usize,
 ) -> Result<Receipt, DeliveryError> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use shared::clock::UnixNanos;
 use shared::digest::DigestAlgorithm;
 use shared::image::{ImageId, ImageMeta, OutboxId};
-use shared::receipt::{Durability, Receipt, ReceiptStatus, ReceiverTimeline};
+use shared::receipt::{Durability, Receipt, ReceiptStatus, ReceiverTimeline, RejectReason};
 use shared::settings::units::Bandwidth;
 use shared::wire::{Loss, Standing, decode_losses};
 use tokio::time::Instant;
@@ -386,4 +386,26 @@ async fn losses_are_posted_and_a_receiver_that_cannot_keep_them_says_why() {
     let refused = connection.losses(report.losses, standing).await;
     let text = refused.expect_err("not kept").to_string();
     assert!(text.contains("said so"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_of_somebody_else_does_not_end_the_connection_and_a_gate_does() {
+    // By `PUT` and by tus, where the first answer has no body.
+    for (size, attempt) in [(1 << 10, FIRST), (SIZE, FIRST), (SIZE, SECOND)] {
+        for (reason, of_image) in [("forbidden", true), ("scope", false)] {
+            let image = image(size);
+            let script = move |_: &Request| Some(Reply::new(403).because(reason));
+            let (connection, _) = connect(identity(), script).await;
+            match connection.deliver(&image, attempt).await {
+                Err(DeliveryError::Rejected(reject)) if of_image => {
+                    assert_eq!(reject.reason, RejectReason::Forbidden);
+                    assert!(reject.retryable && reject.image_id == Some(image.meta.id));
+                }
+                Err(DeliveryError::Refused(_)) if !of_image => {}
+                other => panic!("{size} {reason}: {other:?}"),
+            }
+            assert_eq!(connection.is_refused(), !of_image);
+            assert_eq!(connection.lost.is_cancelled(), !of_image);
+        }
+    }
 }

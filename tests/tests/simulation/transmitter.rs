@@ -406,6 +406,10 @@ impl Connection for Watched {
         self.connection.closed().await
     }
 
+    fn is_refused(&self) -> bool {
+        self.connection.is_refused()
+    }
+
     async fn close(&self) {
         self.connection.close().await;
     }

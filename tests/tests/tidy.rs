@@ -156,6 +156,8 @@ fn transports_are_named_only_by_links_and_endpoints() {
         "users/src/client",
         "users/src/server",
         "users/src/observe",
+        // Asked once, before every face.
+        "users/src/admission",
         "users/src/wire",
     ];
     forbid(&CRATES, &libraries, &adapters);

@@ -145,6 +145,8 @@ fn transports_are_named_only_by_links_and_endpoints() {
         "receiver/src/endpoint",
         "receiver/src/server/accept",
         "receiver/src/server/pull",
+        // Names the protocols of HTTP in handshakes, and speaks none.
+        "shared/src/security/tls",
         // Brings the generated code in.
         "shared/src/wire",
         // What a client of gRPC does beside sending.

@@ -24,7 +24,7 @@ pub use refusal::{Refused, turned_down};
 pub use server::{Accepted, ClientAuth, Ended, Reloaded, ServerFiles, ServerTls};
 
 /// What the two protocols of HTTP are called in a handshake (RFC 7301).
-pub const H2: &[u8] = &[b'h', b'2'];
+pub const H2: &[u8] = b"h2";
 /// The older one, on which WebSocket stands too.
 pub const HTTP_1_1: &[u8] = b"http/1.1";
 

@@ -23,13 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A request whose body is read to its end, within bounds, although nobody asks for it.
 pub(super) fn lingering(request: Request<Incoming>, tasks: &TaskTracker) -> Request<Body> {
-    // HTTP/2 resets the stream; and who waits to be asked for the body does not send it.
+    // HTTP/2 resets the stream; and who waits to be asked for the body does not send it before.
     let is_http1 = request.version() <= Version::HTTP_11;
     let waits = request.headers().contains_key(header::EXPECT);
     let has_body = !request.body().is_end_stream();
-    request.map(|body| match is_http1 && has_body && !waits {
+    request.map(|body| match is_http1 && has_body {
         true => Body::new(Lingering {
             body: Some(body),
+            is_sent: !waits,
             tasks: tasks.clone(),
         }),
         false => Body::new(body),
@@ -39,6 +40,8 @@ pub(super) fn lingering(request: Request<Incoming>, tasks: &TaskTracker) -> Requ
 struct Lingering {
     /// Until its end.
     body: Option<Incoming>,
+    /// Whether the client sends it, because it does so at once or has been asked to.
+    is_sent: bool,
     tasks: TaskTracker,
 }
 
@@ -50,6 +53,7 @@ impl HttpBody for Lingering {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.is_sent = true;
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
@@ -72,7 +76,7 @@ impl HttpBody for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        let Some(body) = self.body.take() else {
+        let Some(body) = self.body.take().filter(|_| self.is_sent) else {
             return;
         };
         // Without a runtime there is no connection either.

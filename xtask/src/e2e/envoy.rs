@@ -33,7 +33,7 @@ const ROUNDS: usize = 500;
 const SAFE: [&str; 3] = ["GetUser", "Echo", "ListUsers"];
 const ALL: [&str; 4] = ["GetUser", "Echo", "ListUsers", "CreateUser"];
 /// As the header of the configuration asks for.
-const SERVING: [&str; 2] = ["--drain-delay", "3s"];
+const SERVING: [&str; 4] = ["--drain-delay", "3s", "--cors-origin", "http://localhost:*"];
 
 /// Runs the suite.
 pub(crate) fn run(site: &Site) -> Result<()> {

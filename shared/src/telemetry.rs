@@ -1,91 +1,17 @@
 //! What a process says and uses: log output, CPU time, memory, bytes on sockets.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tracing_subscriber::EnvFilter;
 
-/// Form of the log on stderr.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
+mod log;
 
-impl FromStr for LogFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("unknown log format {text:?}; use text or json")),
-        }
-    }
-}
-
-/// Sends log events to `writer`, which is stderr or stands before it. `filter` is in the syntax of `RUST_LOG`, for example `info` or
-/// `info,pantelegraph_receiver=debug`.
-///
-/// # Errors
-/// When the filter cannot be read. A second call in one process changes nothing.
-pub fn log_to<W>(
-    writer: fn() -> W,
-    filter: &str,
-    format: LogFormat,
-    colour: bool,
-) -> Result<(), String>
-where
-    W: io::Write + 'static,
-{
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| format!("log filter {filter:?} cannot be read: {error}"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        // A log that nobody reads any more is no reason to stop; to say so where it should have been
-        // read would be a panic.
-        .log_internal_errors(false)
-        .with_target(false)
-        .with_ansi(colour);
-    // Another subscriber is there already only in tests, which keep their own.
-    let _ = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    Ok(())
-}
-
-/// Writes a line to standard error, for before there is a log and for the last word. That nobody
-/// reads it (`2>&1 | head`) is no failure.
-pub fn say(words: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{words}");
-}
-
-/// An error and what is behind it, on one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let source_text = source.to_string();
-        // Some errors repeat their source in their own text.
-        if !text.contains(&source_text) {
-            text.push_str(": ");
-            text.push_str(&source_text);
-        }
-        next = source.source();
-    }
-    text
-}
+pub use log::{Log, LogFormat, chain, log_to, say};
 
 /// CPU time and memory of this process so far.
 #[derive(Debug, Clone, Copy, PartialEq)]

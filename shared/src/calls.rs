@@ -15,7 +15,6 @@
 
 mod balance;
 mod caller;
-mod connect;
 mod deadline;
 mod methods;
 mod resolve;
@@ -30,9 +29,9 @@ use std::pin::Pin;
 use tonic::Status;
 use tonic::body::Body;
 
+pub use crate::connect::{Connected, Connector};
 pub use balance::{Balance, BalanceOptions};
 pub use caller::{Caller, Counts, Options};
-pub use connect::{Connected, Connector};
 pub use deadline::{
     DEFAULT_DEADLINE, Deadlines, Expiry, HonourDeadline, HonourDeadlineLayer, InvalidTimeout,
     TIMEOUT_HEADER, format_timeout, parse_timeout,

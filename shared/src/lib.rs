@@ -5,6 +5,8 @@
 pub mod calls;
 pub mod chunk;
 pub mod clock;
+#[cfg(feature = "connect")]
+pub mod connect;
 pub mod digest;
 pub mod disk;
 #[cfg(feature = "door")]
@@ -18,4 +20,5 @@ pub mod sabotage;
 pub mod security;
 pub mod settings;
 pub mod telemetry;
+pub mod trace;
 pub mod wire;

@@ -10,6 +10,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 mod log;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+pub mod spans;
 
 pub use log::{Log, LogFormat, chain, log_to, say};
 

@@ -9,11 +9,15 @@ use super::values::Values;
 /// Examples, where settings come from, and the exit codes.
 pub(super) fn after_help(program: &Program) -> String {
     let prefix = program.prefix;
+    let others = match program.settings().any(|setting| setting.standard) {
+        true => ",\n    and those of OpenTelemetry as they are",
+        false => "",
+    };
     let mut text = format!(
         "Examples:\n{examples}\n\n\
          Where settings come from, the strongest first:\n\
          \x20 flags\n\
-         \x20 environment variables: {prefix}_ and the flag in capitals, so --log is {prefix}_LOG\n\
+         \x20 environment variables: {prefix}_ and the flag in capitals, so --log is {prefix}_LOG{others}\n\
          \x20 the file .env of the working directory, with the same variables\n\
          \x20 the TOML file that --config names, with the flags as keys\n\
          \x20 the defaults\n\

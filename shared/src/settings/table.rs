@@ -28,6 +28,8 @@ pub struct Setting {
     pub long_help: &'static str,
     /// Whether its value is never shown, nor taken from the command line.
     pub secret: bool,
+    /// Whether its variable is one that many programs have, and begins with no prefix.
+    pub standard: bool,
 }
 
 impl Setting {
@@ -42,6 +44,7 @@ impl Setting {
             help,
             long_help,
             secret: false,
+            standard: false,
         }
     }
 
@@ -85,13 +88,21 @@ impl Setting {
         }
     }
 
+    /// With a variable that other programs have, too: the key in capitals, without a prefix.
+    pub const fn standard(self) -> Self {
+        Self {
+            standard: true,
+            ..self
+        }
+    }
+
     /// Name of its environment variable.
     pub fn variable(&self, program: &Program) -> String {
-        format!(
-            "{}_{}",
-            program.prefix,
-            self.key.to_ascii_uppercase().replace('-', "_")
-        )
+        let own = self.key.to_ascii_uppercase().replace('-', "_");
+        match self.standard {
+            true => own,
+            false => format!("{}_{own}", program.prefix),
+        }
     }
 }
 

@@ -111,15 +111,15 @@ impl Values {
 
     /// Adds a variable if it is one of this program's.
     pub(super) fn add_variable(&mut self, name: &str, value: Result<String, ()>, origin: Origin) {
-        let Some(rest) = name.strip_prefix(self.program.prefix) else {
-            return;
-        };
-        let Some(rest) = rest.strip_prefix('_') else {
-            return;
-        };
-        let key = rest.to_ascii_lowercase().replace('_', "-");
+        let own = name.strip_prefix(self.program.prefix);
+        let own = own.and_then(|rest| rest.strip_prefix('_'));
+        let key = own.unwrap_or(name).to_ascii_lowercase().replace('_', "-");
         let setting = self.program.setting(&key);
         let setting = setting.filter(|setting| setting.variable(self.program) == name);
+        if setting.is_none() && own.is_none() {
+            // Another program's.
+            return;
+        }
         let Some(setting) = setting else {
             let advice = match self.program.nearest(&key) {
                 Some(near) => format!("; did you mean {}?", near.variable(self.program)),

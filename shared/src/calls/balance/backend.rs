@@ -14,7 +14,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::BalanceOptions;
 use super::pool::Pool;
-use crate::calls::connect::Connector;
+use crate::connect::Connector;
 use crate::security::tls::H2;
 
 /// Where a server is, and what it is called there.

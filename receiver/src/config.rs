@@ -8,6 +8,7 @@ use shared::receipt::Durability;
 use shared::security::settings::ServerSettings;
 use shared::settings::units::ByteSize;
 use shared::telemetry::LogFormat;
+use shared::telemetry::otlp::OtlpSettings;
 use url::Url;
 
 mod read;
@@ -48,6 +49,8 @@ pub struct Config {
     pub link: LinkOptions,
     /// Time to finish what is in flight after SIGTERM or SIGINT.
     pub grace: Duration,
+    /// Whom to tell of traces and figures.
+    pub telemetry: OtlpSettings,
     /// Filter of the log, in the syntax of `RUST_LOG`.
     pub log: String,
     /// Form of the log.

@@ -11,6 +11,7 @@ mod resuming;
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 pub(crate) mod sample;
 mod settling;
+mod traces;
 mod unfinished;
 mod upload;
 
@@ -22,6 +23,7 @@ use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Durability, Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::report::RunAccount;
 use shared::security::access::{Caller, Denied};
+use shared::telemetry::spans::Spans;
 use shared::wire::Event;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
@@ -94,6 +96,8 @@ pub struct Parts {
     pub verify: Verify,
     /// What an image must keep.
     pub limits: Limits,
+    /// Who wants to know of traces.
+    pub spans: Spans,
 }
 
 /// The receiver's core.
@@ -410,6 +414,7 @@ impl Intake {
     }
 
     fn announce(&self, meta: &ImageMeta, origin: &Origin, outcome: Result<Receipt, Reject>) {
+        self.trace(meta, origin, &outcome);
         if self.events.receiver_count() == 0 {
             return;
         }

@@ -14,11 +14,13 @@ use shared::disk::{Disk, OsDisk};
 use shared::listen::{ListenError, listen};
 use shared::receipt::Durability;
 use shared::security::tls::TlsError;
+use shared::telemetry::otlp::{Otlp, Teller};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, CatalogError, sqlite::SqliteCatalog};
+use crate::cli;
 use crate::config::Config;
 use crate::endpoint::gate::Served;
 use crate::endpoint::{grpc, http, rest, websocket};
@@ -116,6 +118,7 @@ pub struct Receiver {
     intake: Arc<Intake>,
     store: Arc<dyn ImageStore>,
     catalog: Arc<SqliteCatalog>,
+    telemetry: Otlp,
     stop: CancellationToken,
     /// Ends connections that do not end by themselves.
     cut: CancellationToken,
@@ -143,6 +146,14 @@ impl Receiver {
     /// When the data folder, the store or the catalogue cannot be used.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
         let tls = secure::Tls::open(&config)?;
+        let telemetry = Otlp::open(
+            &config.telemetry,
+            &Teller {
+                program: cli::PROGRAM.name,
+                version: cli::PROGRAM.version,
+                station: config.name.clone(),
+            },
+        )?;
         let metrics = ReceiverMetrics::new(env!("CARGO_PKG_VERSION"));
         let (store, catalog, lock) = open(&config).await?;
         let intake = Intake::new(Parts {
@@ -153,6 +164,7 @@ impl Receiver {
             durability: config.durability,
             verify: config.verify,
             limits: config.limits.clone(),
+            spans: telemetry.spans(),
         });
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -185,15 +197,16 @@ impl Receiver {
             };
             grpc::TransferService::new(Arc::clone(&intake), options, stop.clone())
         };
+        let state = http::ReadState {
+            catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
+            store: Arc::clone(&store),
+            metrics: metrics.clone(),
+            budget: Arc::clone(intake.budget()),
+            name: config.name.as_str().into(),
+            draining: stop.clone(),
+        };
+        telemetry.start(state.figures());
         let router = {
-            let state = http::ReadState {
-                catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
-                store: Arc::clone(&store),
-                metrics: metrics.clone(),
-                budget: Arc::clone(intake.budget()),
-                name: config.name.as_str().into(),
-                draining: stop.clone(),
-            };
             let router = http::reading_routes(state)
                 .merge(rest::writing_routes(Arc::clone(&intake), tasks.clone()))
                 .merge(rest::websocket_route(sockets.clone()));
@@ -234,6 +247,7 @@ impl Receiver {
             intake,
             store,
             catalog,
+            telemetry,
             stop,
             cut,
             tasks,
@@ -269,12 +283,14 @@ impl Receiver {
         {
             tracing::warn!(grace = ?self.grace, "images were still being stored after the grace period");
             // The next start looks for what they leave.
-            return self.catalog.close().await;
+            self.catalog.close().await;
+            return self.telemetry.stop().await;
         }
         self.catalog.close().await;
         if let Err(error) = self.store.close().await {
             tracing::warn!(%error, "the next start looks through the images of the last days");
         }
+        self.telemetry.stop().await;
     }
 }
 

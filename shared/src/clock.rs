@@ -21,6 +21,13 @@ impl UnixNanos {
     pub fn since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// The time that is this much later.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
 }
 
 impl From<SystemTime> for UnixNanos {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::clock::{ClockEstimate, UnixNanos};
 use crate::digest::Digest;
+use crate::trace::TraceContext;
 
 /// Identity of an image, given once, at capture. The same id is the same image, for ever.
 ///
@@ -196,6 +197,8 @@ pub struct ImageMeta {
     pub clock: Option<ClockEstimate>,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// The attempt's place in the image's trace, if anybody wants to know of it.
+    pub trace: Option<TraceContext>,
 }
 
 impl ImageMeta {
@@ -214,6 +217,7 @@ impl ImageMeta {
             send_started: None,
             clock: None,
             attempt: 1,
+            trace: None,
         }
     }
 }

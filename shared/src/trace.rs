@@ -126,6 +126,14 @@ impl fmt::Display for TraceContext {
     }
 }
 
+/// Tells of this place in `headers`, if there is one.
+pub fn show(context: Option<TraceContext>, headers: &mut http::HeaderMap) {
+    let value = context.and_then(|context| http::HeaderValue::try_from(context.to_string()).ok());
+    if let Some(value) = value {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
 /// The place that a header tells of. One that cannot be read, or that is there twice, counts as none,
 /// because a trace is never worth an image.
 pub fn context_of(headers: &http::HeaderMap) -> Option<TraceContext> {

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod caller;
+pub mod collector;
 pub mod http;
 pub mod pictures;
 pub mod process;

@@ -297,6 +297,7 @@ pub async fn deliver(connection: &dyn Connection, image: &Owed) -> Result<Receip
         number: 1,
         started: UnixNanos::now(),
         turn: None,
+        trace: None,
     };
     match within("an answer", connection.deliver(image, attempt)).await {
         Ok(receipt) => Ok(receipt),

@@ -74,6 +74,14 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
 /// # Panics
 /// When `flags` are wrong.
 pub fn receiver_config(data: &Path, flags: &[&str]) -> Config {
+    receiver_config_in(&[], data, flags)
+}
+
+/// The same in an environment with these variables.
+///
+/// # Panics
+/// When one of them is wrong.
+pub fn receiver_config_in(environment: &[(&str, &str)], data: &Path, flags: &[&str]) -> Config {
     let data = data.to_str().expect("temporary folders have plain names");
     let mut args = vec!["pantelegraph-receiver", "--data", data];
     let defaults = [
@@ -88,7 +96,10 @@ pub fn receiver_config(data: &Path, flags: &[&str]) -> Config {
         }
     }
     args.extend(flags);
-    let environment: BTreeMap<String, String> = BTreeMap::new();
+    let environment: BTreeMap<String, String> = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     let args = args.into_iter().map(Into::into);
     match pantelegraph_receiver::cli::parse(args, &environment, None) {
         Ok(Invocation::Run(config, _)) => *config,
@@ -115,6 +126,14 @@ impl Station {
     /// When it cannot start.
     pub async fn start_on(data: Data, flags: &[&str]) -> Self {
         let config = receiver_config(data.path(), flags);
+        Self::start_as(config, data).await
+    }
+
+    /// A receiver with these settings, of which `data` is the folder.
+    ///
+    /// # Panics
+    /// When it cannot start.
+    pub async fn start_as(config: Config, data: Data) -> Self {
         let listeners = Listeners::open(&config)
             .await
             .expect("port 0 is always free");

@@ -10,6 +10,7 @@ use shared::image::Transport;
 use shared::security::settings::ClientSettings;
 use shared::settings::units::{Bandwidth, ByteSize};
 use shared::telemetry::LogFormat;
+use shared::telemetry::otlp::OtlpSettings;
 use url::Url;
 
 mod addresses;
@@ -65,6 +66,8 @@ pub struct Config {
     pub log: String,
     /// Form of the log.
     pub log_format: LogFormat,
+    /// Whom to tell of traces and figures.
+    pub telemetry: OtlpSettings,
 }
 
 /// Where images wait for their receipts.

@@ -9,6 +9,7 @@ mod queue;
 mod retries;
 mod settled;
 mod tally;
+mod traces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use shared::telemetry::chain;
+use shared::telemetry::spans::Spans;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -30,6 +32,7 @@ use retries::Retries;
 pub use backoff::Backoff;
 pub use settled::{LossKind, Settled, Settlement};
 pub use tally::{Tally, Totals};
+pub(crate) use traces::Traces;
 
 /// Is told of every settled image.
 #[async_trait]
@@ -60,6 +63,8 @@ pub struct Means {
     pub retry: RetryOptions,
     /// Images with lower sequence numbers were captured before this delivery began.
     pub own_from: u64,
+    /// Who wants to know of traces.
+    pub spans: Spans,
 }
 
 /// Sends everything in an outbox over one link.
@@ -71,6 +76,7 @@ pub struct Delivery {
     options: LinkOptions,
     retry: RetryOptions,
     own_from: u64,
+    traces: Traces,
     /// Bytes that may be in flight, in KiB.
     window: Arc<Semaphore>,
     window_kib: u32,
@@ -127,6 +133,7 @@ impl Delivery {
     pub fn new(means: Means) -> Arc<Self> {
         let kib = u32::try_from(means.options.window.0.div_ceil(1 << 10)).unwrap_or(u32::MAX);
         let window_kib = kib.clamp(1, u32::MAX >> 4);
+        let traces = Traces::new(means.spans, means.link.transport());
         Arc::new(Self {
             outbox: means.outbox,
             link: means.link,
@@ -135,6 +142,7 @@ impl Delivery {
             options: means.options,
             retry: means.retry,
             own_from: means.own_from,
+            traces,
             window: Arc::new(Semaphore::new(window_kib as usize)),
             window_kib,
             turns: Turns::default(),

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use shared::clock::{ClockEstimate, ClockFilter, ClockSample, UnixNanos};
-use shared::image::{ImageId, OutboxId, Transport};
+use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Receipt, Reject};
 use shared::report::RunAccount;
 use shared::telemetry::WireCount;
+use shared::trace::TraceContext;
 use shared::wire::{Loss, Standing};
 
 use crate::config::{GrpcCall, LinkOptions};
@@ -109,9 +110,21 @@ pub struct Attempt<'a> {
     pub started: UnixNanos,
     /// When the image may begin; at once without it.
     pub turn: Option<&'a Turn>,
+    /// Its place in the image's trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl Attempt<'_> {
+    /// What is said of `image` with this attempt, by the clock of the receiver as it is known now.
+    pub(crate) fn meta(&self, image: &Owed, clock: Option<ClockEstimate>) -> ImageMeta {
+        let mut meta = image.meta.clone();
+        meta.attempt = self.number;
+        meta.clock = clock;
+        meta.send_started = Some(self.started);
+        meta.trace = self.trace;
+        meta
+    }
+
     /// Waits until the image may begin.
     pub(crate) async fn come(&self) {
         if let Some(turn) = self.turn {

@@ -19,11 +19,14 @@ use shared::clock::UnixNanos;
 use shared::image::{OutboxId, Transport};
 use shared::security::tls::TlsError;
 use shared::telemetry::WireCount;
+use shared::telemetry::otlp::{Otlp, Teller};
+use shared::telemetry::spans::Spans;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::capture::CaptureError;
+use crate::cli;
 use crate::config::{Config, LinkOptions, OutboxPlace};
 use crate::limiter::Limiter;
 use crate::link::{self, Identity, Link, UnfinishedImages, websocket::ListenLink};
@@ -102,6 +105,8 @@ struct Stage<'a> {
     status: Arc<Status>,
     unfinished: UnfinishedImages,
     security: Security,
+    /// Who wants to know of traces.
+    spans: Spans,
     /// What was wrong with the outbox when it was looked at last.
     problem: Mutex<Option<String>>,
     shared_process: bool,
@@ -117,7 +122,14 @@ pub async fn run(
     mut surroundings: Surroundings,
     stop: CancellationToken,
 ) -> Result<Summary, RunError> {
-    let stage = open(config, surroundings.shared_process).await?;
+    let teller = Teller {
+        program: cli::PROGRAM.name,
+        version: cli::PROGRAM.version,
+        station: config.name.clone(),
+    };
+    let telemetry = Otlp::open(&config.telemetry, &teller).map_err(RunError::Certificates)?;
+    let stage = open(config, surroundings.shared_process, telemetry.spans()).await?;
+    telemetry.start(status::figures(&stage.status));
     let listener = surroundings.status.take();
     let _status = listener.map(|listener| {
         let status = Arc::clone(&stage.status);
@@ -160,10 +172,11 @@ pub async fn run(
     summary.carried = stage.carried.summary();
     summary.left = stage.left();
     stage.outbox.shut().await;
+    telemetry.stop().await;
     Ok(summary)
 }
 
-async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunError> {
+async fn open(config: &Config, shared_process: bool, spans: Spans) -> Result<Stage<'_>, RunError> {
     let security = Security::open(config).await?;
     let opened = outbox::open(&config.outbox, config.order)
         .await
@@ -210,6 +223,7 @@ async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunErr
         limiter,
         unfinished: UnfinishedImages::default(),
         security,
+        spans,
         problem: Mutex::default(),
         shared_process,
     })

@@ -4,7 +4,9 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use shared::clock::UnixNanos;
 use shared::telemetry::WireCount;
+use shared::telemetry::otlp::Figures;
 
 use crate::delivery::{Delivery, Tally};
 use crate::limiter::Limiter;
@@ -17,6 +19,15 @@ mod serve;
 mod tests;
 
 pub use serve::serve;
+
+/// Gives the figures of now.
+pub fn figures(status: &Arc<Status>) -> Figures {
+    let status = Arc::clone(status);
+    Arc::new(move || {
+        let status = Arc::clone(&status);
+        Box::pin(async move { metrics::text(&status, UnixNanos::now()).await })
+    })
+}
 
 /// Everything that is told, read when somebody asks.
 pub struct Status {

@@ -299,6 +299,7 @@ async fn throughput(
                         number: 1,
                         started: UnixNanos::now(),
                         turn: None,
+                        trace: None,
                     };
                     let delivered = connection.deliver(&owed(&image), attempt).await;
                     delivered.map_err(|error| error.to_string())?;
@@ -327,6 +328,7 @@ async fn latency(
             number: 1,
             started: UnixNanos::now(),
             turn: None,
+            trace: None,
         };
         connection
             .deliver(&image, attempt)

@@ -2,6 +2,7 @@
 
 use shared::security::settings::SERVER;
 use shared::settings::{Group, Setting};
+use shared::telemetry::otlp::TELEMETRY;
 
 /// The settings in the order of the help.
 pub(super) static GROUPS: &[Group] = &[
@@ -28,6 +29,10 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         heading: "Identity and output",
         settings: OUTPUT,
+    },
+    Group {
+        heading: "Telemetry",
+        settings: TELEMETRY,
     },
 ];
 

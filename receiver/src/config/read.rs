@@ -9,6 +9,7 @@ use shared::security::settings::ServerSettings;
 use shared::settings::address::{parse_listener, parse_station_url};
 use shared::settings::units::{ByteSize, duration_within, number_within, size_within, word};
 use shared::settings::{self, Values};
+use shared::telemetry::otlp::OtlpSettings;
 use shared::wire::WEBSOCKET_PATH;
 use url::Url;
 
@@ -68,6 +69,7 @@ impl Config {
             limits,
             link,
             grace: values.required("grace", duration_within(Duration::ZERO..=DAY)),
+            telemetry: OtlpSettings::from_values(values),
             log: values.required("log", settings::log_filter),
             log_format: values.required("log-format", str::parse),
         }

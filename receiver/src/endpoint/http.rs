@@ -26,6 +26,7 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use serde::Serialize;
 use shared::clock::UnixNanos;
 use shared::image::ImageId;
+use shared::telemetry::otlp::Figures;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
@@ -49,6 +50,17 @@ pub struct ReadState {
     pub draining: CancellationToken,
     /// Identity of this receiver.
     pub name: Arc<str>,
+}
+
+impl ReadState {
+    /// Gives the figures of now.
+    pub fn figures(&self) -> Figures {
+        let state = self.clone();
+        Arc::new(move || {
+            let state = state.clone();
+            Box::pin(async move { health::figures(&state).await })
+        })
+    }
 }
 
 impl fmt::Debug for ReadState {

@@ -70,6 +70,7 @@ impl Rig {
             durability,
             verify: Verify::Header,
             limits: limits(),
+            spans: Default::default(),
         };
         change(&mut parts);
         Self {

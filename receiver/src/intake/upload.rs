@@ -11,6 +11,7 @@ use shared::clock::UnixNanos;
 use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta};
 use shared::receipt::{Durability, Receipt, Reject, RejectReason};
+use shared::trace::TraceContext;
 
 use super::unfinished::{Cell, Claim, Content};
 use super::{Intake, Origin};
@@ -118,6 +119,15 @@ impl Upload {
     /// The memory that its bytes count against until they are on disk.
     pub fn budget(&self) -> &Arc<Budget> {
         self.intake.budget()
+    }
+
+    /// The next bytes are of the attempt that has this place in the image's trace.
+    pub async fn goes_on_in(&mut self, trace: TraceContext) {
+        if let Some(Content::Warm(body)) = &mut *self.cell.lock().await
+            && self.is_owned()
+        {
+            body.goes_on_in(trace);
+        }
     }
 
     /// Hands the bytes that are in memory to the disk.

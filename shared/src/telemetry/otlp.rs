@@ -142,6 +142,12 @@ impl Otlp {
     }
 }
 
+impl Drop for Otlp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 async fn ship_spans(ship: &Ship, spans: &Spans, stop: &CancellationToken) {
     loop {
         let batch = spans.take();

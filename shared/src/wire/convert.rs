@@ -133,6 +133,10 @@ pub fn begin_to_proto(begin: &Begin) -> proto::Begin {
         clock: meta.clock.as_ref().map(estimate_to_proto),
         attempt: meta.attempt,
         offset: begin.offset,
+        traceparent: meta
+            .trace
+            .map(|trace| trace.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -158,6 +162,8 @@ pub fn begin_from_proto(begin: proto::Begin) -> Result<Begin, Reject> {
             send_started: time_from_proto(begin.send_started_unix_ns),
             clock: begin.clock.as_ref().map(estimate_from_proto),
             attempt: begin.attempt.max(1),
+            // One that cannot be read is none.
+            trace: begin.traceparent.parse().ok(),
         },
         offset: begin.offset,
     })

@@ -105,6 +105,7 @@ impl Receiver {
             durability: Durability::Synced,
             verify: Verify::Header,
             limits: limits(),
+            spans: Default::default(),
         });
         let settling = Arc::clone(&intake);
         runtime.spawn(async move {

@@ -157,6 +157,7 @@ impl Transmitter {
         };
         let delivery = Delivery::new(Means {
             own_from: outbox.standing().next_sequence,
+            spans: Default::default(),
             outbox: Arc::clone(&outbox),
             link,
             ledger: Arc::new(Witness(evidence.clone())),

@@ -2,6 +2,7 @@
 
 use shared::security::settings::{CLIENT, INSECURE};
 use shared::settings::{Group, Setting};
+use shared::telemetry::otlp::TELEMETRY;
 
 /// The settings in the order of the help.
 pub(super) static GROUPS: &[Group] = &[
@@ -36,6 +37,10 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         heading: "Identity and output",
         settings: OUTPUT,
+    },
+    Group {
+        heading: "Telemetry",
+        settings: TELEMETRY,
     },
 ];
 

@@ -8,6 +8,7 @@ use shared::settings::units::{
     ByteSize, Dimensions, Rate, duration_within, number_within, parse_duration, size_within,
 };
 use shared::settings::{self, Values};
+use shared::telemetry::otlp::OtlpSettings;
 
 use super::{
     AfterDelivery, BandwidthOptions, Config, FolderOptions, LinkOptions, OutboxOptions,
@@ -64,6 +65,7 @@ impl Config {
             status_listen,
             log: values.required("log", settings::log_filter),
             log_format: values.required("log-format", str::parse),
+            telemetry: OtlpSettings::from_values(values),
         }
     }
 }

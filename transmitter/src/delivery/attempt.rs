@@ -50,21 +50,26 @@ impl Delivery {
         let clock = Instant::now();
         let own = job.image.meta.sequence >= self.own_from;
         let flight = self.tally.flight(job.image.meta.size, number, own);
+        let trace = self.traces.begin(job.image.meta.id, number, started);
         let attempt = Attempt {
             number,
             started,
             turn: turn.as_ref(),
+            trace: trace.map(|begun| begun.context),
         };
         let result = tokio::select! {
             biased;
             result = connection.deliver(&job.image, attempt) => result,
             () = self.stop.cancelled() => {
+                self.traces.end(trace, clock.elapsed(), Some("stopped".to_owned()));
                 // It is owed still, however few attempts it has.
                 self.give_back(job).await;
                 return false;
             }
         };
         let delivery = clock.elapsed();
+        let failure = result.as_ref().err().map(ToString::to_string);
+        self.traces.end(trace, delivery, failure);
         drop((flight, turn));
         let Job { image, mut tries } = job;
         let settlement = match self.judge(&image, &mut tries, delivery, result).await {
@@ -134,6 +139,7 @@ impl Delivery {
         }
         self.link.forget(id);
         self.tally.settle(settled);
+        self.traces.settled(settled);
         self.ledger.settled(settled).await;
         self.let_go();
         true

@@ -270,6 +270,7 @@ fn test_with(
         options,
         retry,
         own_from: 0,
+        spans: Default::default(),
     });
     Test {
         outbox,

@@ -18,7 +18,7 @@ use super::rows::{header_of, row_of, settled_row};
 use super::untold::Untold;
 use crate::capture::{Settled as FileSettled, Taken, settle_file};
 use crate::config::{AfterDelivery, OutboxFiles, OutboxPlace, SourceOptions};
-use crate::delivery::{Ledger, LossKind, Settled, Settlement};
+use crate::delivery::{Ledger, LossKind, Settled, Settlement, Traces};
 use crate::outbox::{FileMark, Owed};
 use crate::receipts::ReceiptLog;
 use crate::workers::FILES;
@@ -36,6 +36,7 @@ pub(super) struct Record {
     /// The transport after which a file is not needed any more.
     last_transport: Transport,
     files: Files,
+    traces: Traces,
     keep_waiting: bool,
 }
 
@@ -75,6 +76,7 @@ impl Record {
         };
         let header = header_of(&account);
         Self {
+            traces: Traces::new(stage.spans.clone(), account.transport),
             keep_waiting: !config.pace.delay.is_zero() && config.pace.rate.is_none(),
             account,
             state: Mutex::new(State {
@@ -128,6 +130,7 @@ impl Record {
 
     /// An image was lost while it waited, or before.
     pub(super) fn lose(&self, meta: &ImageMeta, own: bool, kind: LossKind, reason: &str) {
+        self.traces.lost(meta, kind.key(), reason);
         let name = meta.name.as_deref();
         if kind == LossKind::Evicted {
             // Who sees to the pushing says once that images give way.

@@ -56,6 +56,7 @@ impl Series<'_> {
             options: stage.link_options(),
             retry: config.retry.clone(),
             own_from,
+            spans: stage.spans.clone(),
         });
         stage.status.begin(&tally, &self.wire, &delivery);
         let accounts = Accounts::new(stage, key, &self, usage, &record, &tally, &delivery);

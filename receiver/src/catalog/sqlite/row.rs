@@ -147,6 +147,7 @@ fn meta(row: &Row<'_>) -> rusqlite::Result<ImageMeta> {
         send_started: row.get::<_, Option<i64>>("send_started")?.map(UnixNanos),
         clock,
         attempt: row.get("attempt")?,
+        trace: None,
     })
 }
 

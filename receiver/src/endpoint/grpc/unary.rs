@@ -9,6 +9,7 @@ use shared::image::Transport;
 use shared::receipt::{Reject, RejectReason};
 use shared::security::access::Caller;
 use shared::settings::units::ByteSize;
+use shared::trace::{self, TraceContext};
 use shared::wire::{begin_from_proto, event_to_proto, proto, receipt_to_proto};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,7 +35,8 @@ impl tonic::server::UnaryService<proto::PutRequest> for Put {
         // From here on it is this side that takes its time.
         self.1.serve();
         Box::pin(async move {
-            match put(&intake, request.into_inner(), &caller).await {
+            let trace = trace::context_of(request.metadata().as_ref());
+            match put(&intake, request.into_inner(), &caller, trace).await {
                 Ok(response) => Ok(Response::new(response)),
                 Err(reject) => Err(status_of(&reject)),
             }
@@ -46,9 +48,12 @@ async fn put(
     intake: &Arc<Intake>,
     request: proto::PutRequest,
     caller: &Caller,
+    trace: Option<TraceContext>,
 ) -> Result<proto::PutResponse, Reject> {
     let begin = request.begin.unwrap_or_default();
-    let begin = begin_from_proto(begin)?;
+    let mut begin = begin_from_proto(begin)?;
+    // Those who do not write traceparent into the message have programs that write it beside.
+    begin.meta.trace = begin.meta.trace.or(trace);
     let limit = intake.limits().max_message_size.as_usize();
     if request.data.len() > limit {
         return Err(message_too_large(limit));

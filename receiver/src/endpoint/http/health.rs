@@ -22,6 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(state): State<ReadState>) -> Response {
+    let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (headers, figures(&state).await).into_response()
+}
+
+/// The figures of now.
+pub(super) async fn figures(state: &ReadState) -> String {
     // A catalogue that fails shows in the log and at /readyz; the other figures are told all the
     // same.
     match tokio::time::timeout(PATIENCE, state.catalog.integrity()).await {
@@ -31,8 +37,7 @@ pub(super) async fn metrics(State(state): State<ReadState>) -> Response {
     }
     state.metrics.memory(&state.budget.usage());
     state.metrics.catalogue(state.catalog.failure().is_some());
-    let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (headers, state.metrics.handle().render()).into_response()
+    state.metrics.handle().render()
 }
 
 /// `GET /healthz`: the process answers, no more.

@@ -13,6 +13,7 @@ use shared::clock::{ClockEstimate, UnixNanos};
 use shared::image::{ImageId, ImageMeta, OutboxId, Transport};
 use shared::receipt::{Receipt, ReceiptStatus, Reject, RejectReason};
 use shared::security::access::Caller;
+use shared::trace;
 use shared::wire::Begin;
 
 use super::body::{self, Stopped};
@@ -210,6 +211,7 @@ pub(super) fn metadata(id: ImageId, headers: &HeaderMap) -> Result<(ImageMeta, S
     meta.send_started = number(headers, "pantelegraph-send-started")?.map(UnixNanos);
     meta.attempt = number(headers, "pantelegraph-attempt")?.unwrap_or(1);
     meta.clock = clock(headers)?;
+    meta.trace = trace::context_of(headers);
     Ok((
         meta,
         text(headers, "pantelegraph-transmitter")?.unwrap_or_default(),

@@ -50,6 +50,7 @@ impl Station {
                 max_memory: ByteSize::mib(16),
                 ..limits()
             },
+            spans: Default::default(),
         });
         intake.settle().await.unwrap();
         Self { intake, catalog }

@@ -8,6 +8,7 @@ use shared::digest::{DigestAlgorithm, Hasher};
 use shared::image::{ImageMeta, Transport};
 use shared::receipt::{Reject, RejectReason};
 use shared::security::access::Caller;
+use shared::trace::TraceContext;
 
 use crate::catalog::Entry;
 use crate::intake::inspect::Inspector;
@@ -251,9 +252,14 @@ impl Body {
         known.sequence = meta.sequence;
         known.run.clone_from(&meta.run);
         known.attempt = meta.attempt;
+        known.trace = meta.trace;
         known.clock = meta.clock.or(known.clock);
         known.digest = known.digest.or(meta.digest);
         Ok(())
+    }
+
+    pub(super) fn goes_on_in(&mut self, trace: TraceContext) {
+        Arc::make_mut(&mut self.meta).trace = Some(trace);
     }
 
     /// Hands all bytes to the store's medium, so that a parked upload takes no memory for them,

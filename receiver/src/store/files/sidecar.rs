@@ -181,6 +181,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Sidecar> {
                 send_started: head.send_started,
                 clock: head.clock,
                 attempt: head.attempt,
+                trace: None,
             }),
         },
     })
@@ -218,6 +219,7 @@ mod tests {
                 }),
                 captured: Some(UnixNanos(-1)),
                 attempt: 3,
+                trace: None,
                 ..ImageMeta::new(ImageId::new(), 3 << 20)
             }),
             transmitter: "camera".into(),

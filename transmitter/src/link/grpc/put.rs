@@ -9,6 +9,7 @@ use shared::clock::ClockEstimate;
 use shared::image::{ImageId, Transport};
 use shared::receipt::{Receipt, Reject, RejectReason};
 use shared::report::RunAccount;
+use shared::trace;
 use shared::wire::{Begin, Loss, Standing, begin_to_proto, proto, receipt_from_proto};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -114,10 +115,7 @@ impl PutConnection {
         let data = reader.read(0, len).await.map_err(unreadable)?;
         attempt.come().await;
         attempt.pass();
-        let mut meta = image.meta.clone();
-        meta.attempt = attempt.number;
-        meta.clock = self.side.clock();
-        meta.send_started = Some(attempt.started);
+        let meta = attempt.meta(image, self.side.clock());
         let request = proto::PutRequest {
             outbox: self.identity.outbox.to_string(),
             begin: Some(begin_to_proto(&Begin { meta, offset: 0 })),
@@ -132,7 +130,9 @@ impl PutConnection {
         let mut client = proto::transfer_service_client::TransferServiceClient::new(
             self.dialled.channel.clone(),
         );
-        let shown = MetadataMap::from_headers(self.dialled.shown.clone());
+        let mut shown = self.dialled.shown.clone();
+        trace::show(attempt.trace, &mut shown);
+        let shown = MetadataMap::from_headers(shown);
         let request = tonic::Request::from_parts(shown, Default::default(), request);
         let called = tokio::select! {
             biased;

@@ -6,6 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use shared::clock::ClockEstimate;
 use shared::image::ImageMeta;
 use shared::receipt::Receipt;
+use shared::trace::TRACEPARENT;
 
 use super::body::Part;
 use super::connection::RestConnection;
@@ -26,11 +27,7 @@ pub(super) fn clock_text(clock: &ClockEstimate) -> String {
 impl RestConnection {
     /// What is said of the image with this attempt.
     pub(super) fn meta(&self, image: &Owed, attempt: Attempt<'_>) -> ImageMeta {
-        let mut meta = image.meta.clone();
-        meta.attempt = attempt.number;
-        meta.clock = self.identity.clock.estimate();
-        meta.send_started = Some(attempt.started);
-        meta
+        attempt.meta(image, self.identity.clock.estimate())
     }
 
     pub(super) async fn put(
@@ -82,6 +79,9 @@ impl RestConnection {
         }
         if let Some(clock) = &meta.clock {
             request = request.header("pantelegraph-clock", clock_text(clock));
+        }
+        if let Some(trace) = meta.trace {
+            request = request.header(TRACEPARENT, trace.to_string());
         }
         request
             .header("pantelegraph-outbox", self.identity.outbox.to_string())

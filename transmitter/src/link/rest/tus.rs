@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{StatusCode, header};
 use shared::image::{ImageId, ImageMeta};
 use shared::receipt::{Receipt, RejectReason};
+use shared::trace::{TRACEPARENT, TraceContext};
 
 use super::answer::{Answer, later};
 use super::body::{ImageBody, Part};
@@ -155,7 +156,7 @@ impl RestConnection {
 
     async fn create(&self, meta: &ImageMeta) -> Result<Next, DeliveryError> {
         let request = self
-            .tus("POST", "/v1/uploads")
+            .tus_in(meta.trace, "POST", "/v1/uploads")
             .header("upload-length", meta.size)
             .header("upload-metadata", self.metadata(meta))
             .header(header::CONTENT_LENGTH, 0);
@@ -175,7 +176,7 @@ impl RestConnection {
         let len = to - offset;
         let sum = sending.sum(offset, to).await.map_err(unreadable)?;
         let request = self
-            .tus("PATCH", &upload(id))
+            .tus_in(sending.meta.trace, "PATCH", &upload(id))
             .header(header::CONTENT_TYPE, "application/offset+octet-stream")
             .header("upload-offset", offset)
             .header(
@@ -247,6 +248,20 @@ impl RestConnection {
 
     fn tus(&self, method: &str, path: &str) -> http::request::Builder {
         self.request(method, path).header(VERSION.0, VERSION.1)
+    }
+
+    /// A request within the attempt that has this place in its image's trace.
+    fn tus_in(
+        &self,
+        trace: Option<TraceContext>,
+        method: &str,
+        path: &str,
+    ) -> http::request::Builder {
+        let request = self.tus(method, path);
+        match trace {
+            Some(trace) => request.header(TRACEPARENT, trace.to_string()),
+            None => request,
+        }
     }
 
     async fn tus_exchange(

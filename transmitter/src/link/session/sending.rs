@@ -134,10 +134,7 @@ impl Session {
         answered: &mut Answered,
     ) -> Result<Option<Answer>, DeliveryError> {
         let lost = |_| DeliveryError::Lost(self.reason());
-        let mut meta = image.meta.clone();
-        let (id, size) = (meta.id, image.payload.size());
-        meta.attempt = attempt.number;
-        meta.send_started = Some(attempt.started);
+        let (id, size) = (image.meta.id, image.payload.size());
         // Before anything is said, so that a file that is slow to read holds up nobody.
         let mut ready = match offset < size {
             true => Some(self.read(reader, offset, size).await.map_err(unreadable)?),
@@ -148,7 +145,7 @@ impl Session {
             return Err(DeliveryError::Lost(self.reason()));
         }
         // Just before it goes, as the wait may have been long.
-        meta.clock = self.identity.clock.estimate();
+        let meta = attempt.meta(image, self.identity.clock.estimate());
         // Before the receiver can know of it: what it said of the image is no longer so.
         self.identity.unfinished.begin(id);
         self.send(ClientMessage::Begin(Begin { meta, offset }))

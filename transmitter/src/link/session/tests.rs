@@ -83,6 +83,7 @@ fn attempt() -> Attempt<'static> {
         number: 1,
         started: UnixNanos(1),
         turn: None,
+        trace: None,
     }
 }
 
@@ -288,6 +289,7 @@ async fn a_station_that_may_not_send_images_is_told_why() {
         number: 1,
         started: UnixNanos::now(),
         turn: None,
+        trace: None,
     };
     let delivered = connection.deliver(&image(1), attempt).await;
     assert!(matches!(delivered, Err(DeliveryError::Refused(_))));

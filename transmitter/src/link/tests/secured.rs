@@ -94,6 +94,7 @@ pub(in crate::link) async fn deliver(
         number: 1,
         started: UnixNanos::now(),
         turn: None,
+        trace: None,
     };
     connection.deliver(&image, attempt).await
 }

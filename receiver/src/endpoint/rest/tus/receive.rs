@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use shared::image::{ImageId, Transport};
 use shared::receipt::{Reject, RejectReason};
 use shared::security::access::Caller;
+use shared::trace;
 use shared::wire::Begin;
 
 use super::checksum::Checksum;
@@ -111,7 +112,8 @@ impl Tus {
             );
             return Err(Reject::new(None, RejectReason::Limit, message).into());
         }
-        let declared = metadata::parse(metadata.unwrap_or_default(), size).map_err(invalid)?;
+        let mut declared = metadata::parse(metadata.unwrap_or_default(), size).map_err(invalid)?;
+        declared.meta.trace = trace::context_of(headers);
         let has_body = request::has_body(headers, body);
         if has_body {
             request::check_type(headers)?;
@@ -151,7 +153,10 @@ impl Tus {
             let message = format!("bytes up to {end} of an upload of {} bytes", held.size);
             return Err(Reject::new(id, RejectReason::Overflow, message).into());
         }
-        let upload = self.resume(id).await?;
+        let mut upload = self.resume(id).await?;
+        if let Some(trace) = trace::context_of(headers) {
+            upload.goes_on_in(trace).await;
+        }
         let held = upload.received();
         let delivery = Delivery {
             tus: self.clone(),

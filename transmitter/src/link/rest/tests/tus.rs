@@ -75,6 +75,7 @@ pub(super) const FIRST: Attempt<'static> = Attempt {
     number: 1,
     started: UnixNanos(5),
     turn: None,
+    trace: None,
 };
 pub(super) const SECOND: Attempt<'static> = Attempt { number: 2, ..FIRST };
 

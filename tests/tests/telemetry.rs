@@ -1,0 +1,231 @@
+//! What an operator sees of an image: its trace over both daemons, and the figures, at a collector of
+//! OpenTelemetry.
+
+use std::collections::BTreeMap;
+
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
+use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use pantelegraph_tests::authority::Authority;
+use pantelegraph_tests::collector::{Collector, Manners, text};
+use pantelegraph_tests::route::{Pair, Route};
+use pantelegraph_tests::station::{self, Station, receiver_config_in};
+use pantelegraph_transmitter::run::RunOutcome;
+use shared::security::identity::Role;
+use shared::security::tls::{ClientAuth, H2, ServerFiles, ServerTls};
+
+const TRANSMITTER: &str = "pantelegraph-transmitter";
+const RECEIVER: &str = "pantelegraph-receiver";
+
+fn endpoint(collector: &Collector) -> String {
+    format!("http://{}", collector.address)
+}
+
+/// The spans of one trace by name, and who told of each.
+fn by_name(spans: Vec<(String, Span)>) -> BTreeMap<String, (String, Span)> {
+    let all = spans.len();
+    let named: BTreeMap<_, _> = spans
+        .into_iter()
+        .map(|(service, span)| (span.name.clone(), (service, span)))
+        .collect();
+    assert_eq!(named.len(), all, "each span comes once");
+    named
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_trace_goes_from_capture_to_receipt_over_both_daemons_by_every_route() {
+    for route in Route::ALL {
+        let collector = Collector::start().await;
+        let url = endpoint(&collector);
+        let telemetry = ["--otel-exporter-otlp-endpoint", &url];
+        let pair = Pair::start(route, &telemetry).await;
+        let flags = ["--pattern", "64x48", "--count", "1"];
+        let summary = pair.transmit(&[&telemetry[..], &flags[..]].concat()).await;
+        assert_eq!(summary.outcome, RunOutcome::Delivered, "{route:?}");
+        let stored = pair.station.listed("stored").await;
+        pair.station.stop().await;
+        let [image] = &stored[..] else {
+            panic!("{route:?}: {stored:?}")
+        };
+        let image = image["image_id"].as_str().expect("an id").to_owned();
+        let spans = by_name(collector.spans());
+        let trace = u128::from_str_radix(&image.replace('-', ""), 16).expect("an id");
+        for (service, span) in spans.values() {
+            let id = span.trace_id.as_slice();
+            assert_eq!(
+                id,
+                trace.to_be_bytes(),
+                "{route:?}: {service} {}",
+                span.name
+            );
+            assert!(span.end_time_unix_nano >= span.start_time_unix_nano);
+            assert!(span.status.is_none(), "{route:?}: {span:?}");
+        }
+        // Who stands below whom, and who tells of it.
+        let tree = [
+            ("image", TRANSMITTER, None, SpanKind::Internal),
+            ("prepare", TRANSMITTER, Some("image"), SpanKind::Internal),
+            ("wait", TRANSMITTER, Some("image"), SpanKind::Internal),
+            ("deliver", TRANSMITTER, Some("image"), SpanKind::Client),
+            ("receive", RECEIVER, Some("deliver"), SpanKind::Server),
+            ("transfer", RECEIVER, Some("receive"), SpanKind::Internal),
+            ("verify", RECEIVER, Some("receive"), SpanKind::Internal),
+            ("store", RECEIVER, Some("receive"), SpanKind::Internal),
+        ];
+        assert_eq!(spans.len(), tree.len(), "{route:?}: {:?}", spans.keys());
+        for (name, teller, parent, kind) in tree {
+            let (service, span) = &spans[name];
+            assert_eq!(service, teller, "{name}");
+            assert_eq!(span.kind(), kind, "{name}");
+            let above = parent.map(|parent| spans[parent].1.span_id.clone());
+            assert_eq!(
+                span.parent_span_id,
+                above.unwrap_or_default(),
+                "{route:?}: {name}"
+            );
+        }
+        let received = &spans["receive"].1.attributes;
+        let transport = route.transport().key().to_owned();
+        assert_eq!(text(received, "pantelegraph.image.id"), Some(image));
+        assert_eq!(text(received, "pantelegraph.transport"), Some(transport));
+        assert_eq!(
+            text(received, "pantelegraph.status").as_deref(),
+            Some("stored")
+        );
+    }
+}
+
+fn numbers(metrics: &[(String, Metric)], service: &str, name: &str) -> Vec<NumberDataPoint> {
+    let of = metrics.iter().rev();
+    let mut of = of.filter(|(teller, metric)| teller == service && metric.name == name);
+    match of.next().and_then(|(_, metric)| metric.data.clone()) {
+        Some(Data::Sum(sum)) => sum.data_points,
+        Some(Data::Gauge(gauge)) => gauge.data_points,
+        other => panic!("{service} {name}: {other:?}"),
+    }
+}
+
+fn total(metrics: &[(String, Metric)], service: &str, name: &str) -> i64 {
+    let points = numbers(metrics, service, name);
+    let value = |point: NumberDataPoint| match point.value {
+        Some(Value::AsInt(number)) => number,
+        other => panic!("{name}: {other:?}"),
+    };
+    points.into_iter().map(value).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_figures_of_both_daemons_arrive_compressed_and_encrypted_for_those_who_have_the_key() {
+    let authority = Authority::default();
+    authority.issue(Role::Gateway, "collector");
+    authority.issue(Role::Receiver, "gw");
+    let files = ServerFiles {
+        certificate: authority.path("collector.pem"),
+        key: authority.path("collector.key"),
+        clients: Some(ClientAuth {
+            ca: authority.path("ca.pem"),
+            revoked: None,
+            optional: false,
+        }),
+    };
+    let tls = ServerTls::open(files, &[H2]).expect("the files are good");
+    let manners = Manners {
+        key: Some("open sesame"),
+        busy: 1,
+    };
+    let collector = Collector::with(manners, Some(tls)).await;
+    let url = format!("https://{}", collector.address);
+    let file = |name: &str| authority.file(name);
+    let (ca, cert, key) = (file("ca.pem"), file("gw.pem"), file("gw.key"));
+    let telemetry = [
+        "--otel-exporter-otlp-endpoint",
+        &url,
+        "--otel-exporter-otlp-compression",
+        "gzip",
+        "--otel-exporter-otlp-certificate",
+        &ca,
+        "--otel-exporter-otlp-client-certificate",
+        &cert,
+        "--otel-exporter-otlp-client-key",
+        &key,
+        "--otel-service-name",
+        "gate",
+    ];
+    let headers = [("OTEL_EXPORTER_OTLP_HEADERS", "api-key=open%20sesame")];
+    let data = station::Data::default();
+    let config = receiver_config_in(&headers, data.path(), &telemetry);
+    let station = Station::start_as(config, data).await;
+    let route = Route::Put;
+    let config = route.config(
+        route.address(&station),
+        &[&telemetry[..10], &["--pattern", "64x48", "--count", "7"]].concat(),
+    );
+    let summary = pantelegraph_tests::route::transmit(&config, None).await;
+    assert_eq!(summary.outcome, RunOutcome::Delivered);
+    station.stop().await;
+    // The transmitter has no key. Its images passed all the same.
+    assert!(collector.turned_away() > 0);
+    let metrics = collector.metrics();
+    assert!(metrics.iter().all(|(service, _)| service == "gate"));
+    assert_eq!(
+        total(&metrics, "gate", "pantelegraph_images_received_total"),
+        7
+    );
+    let build = numbers(&metrics, "gate", "pantelegraph_build_info");
+    let version = text(&build[0].attributes, "version");
+    assert_eq!(version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    let stored = metrics
+        .iter()
+        .find(|(_, metric)| metric.name == "pantelegraph_store_seconds");
+    let Some(Data::Histogram(stored)) = stored.and_then(|(_, metric)| metric.data.clone()) else {
+        panic!("no histogram")
+    };
+    let point = &stored.data_points[0];
+    assert_eq!((point.count, point.bucket_counts.iter().sum()), (7, 7));
+    assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_figures_of_a_transmitter_are_told_at_its_end() {
+    let collector = Collector::start().await;
+    let url = endpoint(&collector);
+    let pair = Pair::start(Route::WebSocket, &[]).await;
+    let flags = [
+        "--otel-exporter-otlp-endpoint",
+        &url,
+        "--pattern",
+        "64x48",
+        "--count",
+        "3",
+    ];
+    pair.transmit(&flags).await;
+    pair.station.stop().await;
+    let metrics = collector.metrics();
+    let delivered = "pantelegraph_transmitter_images_delivered_total";
+    assert_eq!(total(&metrics, TRANSMITTER, delivered), 3);
+    // Its receiver tells nobody, and the attempts are told all the same.
+    assert_eq!(collector.spans().len(), 3 * 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_image_waits_for_a_collector_that_is_away() {
+    let away = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("it is bound")
+    };
+    let url = format!("http://{away}");
+    let telemetry = [
+        "--otel-exporter-otlp-endpoint",
+        &url,
+        "--otel-bsp-max-queue-size",
+        "10",
+    ];
+    let pair = Pair::start(Route::Exchange, &telemetry).await;
+    let flags = ["--pattern", "64x48", "--count", "50"];
+    let summary = pair.transmit(&[&telemetry[..], &flags[..]].concat()).await;
+    assert_eq!(summary.outcome, RunOutcome::Delivered);
+    assert_eq!(pair.station.listed("stored").await.len(), 50);
+    pair.station.stop().await;
+}

@@ -10,7 +10,10 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use pantelegraph_tests::authority::Authority;
 use pantelegraph_tests::collector::{Collector, Manners, text};
-use pantelegraph_tests::route::{Pair, Route};
+use pantelegraph_tests::http::RawHttp;
+use pantelegraph_tests::pictures::{jpeg, large, write_file};
+use pantelegraph_tests::proxy::Proxy;
+use pantelegraph_tests::route::{Pair, Route, transmit};
 use pantelegraph_tests::station::{self, Station, receiver_config_in};
 use pantelegraph_transmitter::run::RunOutcome;
 use shared::security::identity::Role;
@@ -162,7 +165,7 @@ async fn the_figures_of_both_daemons_arrive_compressed_and_encrypted_for_those_w
         route.address(&station),
         &[&telemetry[..10], &["--pattern", "64x48", "--count", "7"]].concat(),
     );
-    let summary = pantelegraph_tests::route::transmit(&config, None).await;
+    let summary = transmit(&config, None).await;
     assert_eq!(summary.outcome, RunOutcome::Delivered);
     station.stop().await;
     // The transmitter has no key. Its images passed all the same.
@@ -228,4 +231,91 @@ async fn no_image_waits_for_a_collector_that_is_away() {
     assert_eq!(summary.outcome, RunOutcome::Delivered);
     assert_eq!(pair.station.listed("stored").await.len(), 50);
     pair.station.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_breaks_shows_as_attempts_and_the_receipt_belongs_to_the_last() {
+    for route in [Route::Exchange, Route::WebSocket, Route::Rest] {
+        let collector = Collector::start().await;
+        let url = endpoint(&collector);
+        let telemetry = ["--otel-exporter-otlp-endpoint", &url];
+        let station = Station::start(&telemetry).await;
+        let proxy = Proxy::start(Some(route.address(&station))).await;
+        proxy.cut_after(&[1 << 20]);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let picture = large(3 << 20, 1);
+        let path = folder.path().join("large.png");
+        write_file(&path, &picture.bytes);
+        let file = path.to_str().expect("plain names");
+        let config = route.config(
+            proxy.address,
+            &[&telemetry[..], &["--file", file, "--connections", "1"]].concat(),
+        );
+        let summary = transmit(&config, None).await;
+        assert_eq!(summary.outcome, RunOutcome::Delivered, "{route:?}");
+        station.stop().await;
+        assert_eq!(proxy.cuts(), 1, "{route:?}: {} bytes", picture.bytes.len());
+        let spans = collector.spans();
+        let all = |name: &str| {
+            let named = spans.iter().filter(|(_, span)| span.name == name);
+            named.map(|(_, span)| span.clone()).collect::<Vec<_>>()
+        };
+        let mut attempts = all("deliver");
+        attempts.sort_by_key(|span| span.start_time_unix_nano);
+        let (last, broken) = attempts.split_last().expect("it was sent");
+        assert!(!broken.is_empty(), "{route:?}");
+        assert!(
+            broken.iter().all(|span| span.status.is_some()),
+            "{route:?}: {broken:?}"
+        );
+        assert!(last.status.is_none(), "{route:?}: {last:?}");
+        // What came of an attempt that broke may be told as well, as what it is.
+        let mut received = all("receive");
+        received.retain(|span| span.status.is_none());
+        let [received] = &received[..] else {
+            panic!("{route:?}: {}", received.len())
+        };
+        assert_eq!(received.parent_span_id, last.span_id, "{route:?}");
+        assert_eq!(all("image").len(), 1, "{route:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_with_a_trace_of_its_own_keeps_it_and_decides_whether_it_is_told() {
+    let collector = Collector::start().await;
+    let station = Station::start(&["--otel-exporter-otlp-endpoint", &endpoint(&collector)]).await;
+    let picture = jpeg(1);
+    for (number, traceparent) in [
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        "no traceparent at all",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("01932f3e-0000-7000-8000-00000000000{number}");
+        let mut client = RawHttp::connect(station.http()).await;
+        let headers = format!(
+            "traceparent: {traceparent}\r\ncontent-length: {}\r\n",
+            picture.bytes.len()
+        );
+        client.write_put(&id, &headers).await;
+        client.write(&picture.bytes).await;
+        let answer = client.answer().await.expect("an answer");
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    station.stop().await;
+    let spans = collector.spans();
+    let received = spans.iter().filter(|(_, span)| span.name == "receive");
+    let received: Vec<_> = received.map(|(_, span)| span).collect();
+    let [theirs, own] = &received[..] else {
+        panic!("{received:?}")
+    };
+    assert_eq!(theirs.trace_id[..3], [0x0a, 0xf7, 0x65]);
+    assert_eq!(
+        theirs.parent_span_id,
+        [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]
+    );
+    assert_eq!(own.trace_id[..4], [0x01, 0x93, 0x2f, 0x3e]);
+    assert!(own.parent_span_id.is_empty());
 }

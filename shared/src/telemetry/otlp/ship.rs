@@ -148,7 +148,7 @@ impl Ship {
     }
 
     /// Calls until the batch is taken, cannot be taken, or has had its time. Once it is to stop, it calls
-    /// once more.
+    /// twice at most, as nobody waits long for the end of a process.
     async fn bring<F, Fut>(&self, call: F, stop: &CancellationToken) -> bool
     where
         F: Fn() -> Fut,
@@ -156,8 +156,8 @@ impl Ship {
     {
         let until = Instant::now() + self.timeout;
         let mut pause = PAUSE;
+        let mut last = false;
         loop {
-            let last = stop.is_cancelled();
             let called = tokio::time::timeout_at(until, call()).await;
             let status = match called {
                 Ok(Ok(partial)) => {
@@ -171,9 +171,16 @@ impl Ship {
                 self.not_taken(&status);
                 return false;
             }
+            last = stop.is_cancelled();
+            let stopped = async {
+                match last {
+                    true => std::future::pending().await,
+                    false => stop.cancelled().await,
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => {}
+                () = tokio::time::sleep(if last { PAUSE } else { pause }) => {}
+                () = stopped => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -219,6 +219,11 @@ pub trait Catalog: Send + Sync {
     /// The state of all sequence numbers together.
     async fn integrity(&self) -> Result<Integrity, CatalogError>;
 
+    /// Entries and questions that wait to be written or answered.
+    fn waiting(&self) -> u64 {
+        0
+    }
+
     /// Why the last attempt to write failed, whatever was to be written; `None` once one succeeded.
     fn failure(&self) -> Option<CatalogError> {
         None

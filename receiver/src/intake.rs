@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError, Entry, Fault, Repeat, Tally, TallyKind, Verdict};
 use crate::config::{Limits, Verify};
-use crate::metrics::ReceiverMetrics;
+use crate::metrics::{Going, Pool, ReceiverMetrics};
 use crate::store::{ImageStore, StoreError};
 
 pub use beginning::Begun;
@@ -43,6 +43,12 @@ pub use upload::{Checkpoint, Proof, Upload, said};
 /// Longest name of a transmitter or run, in bytes: series are counted under them, and each loss is
 /// stored with both. A label of 128 characters fits.
 pub const MAX_NAME: usize = 512;
+
+/// Images that are decoded at a time.
+const DECODERS: usize = 2;
+
+/// Images that are read again at a time.
+const VERIFIERS: usize = 4;
 
 /// Who sends, and how.
 #[derive(Debug, Clone)]
@@ -127,10 +133,30 @@ impl Intake {
             unfinished,
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
-            decoders: Arc::new(Semaphore::new(2)),
-            verifiers: Arc::new(Semaphore::new(4)),
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            verifiers: Arc::new(Semaphore::new(VERIFIERS)),
             parts,
         })
+    }
+
+    /// What is going on.
+    pub fn going(&self) -> Going {
+        let (sent, left, left_bytes) = self.unfinished.counts();
+        let pool = |label, pool: &Semaphore, size: usize| Pool {
+            label,
+            busy: size.saturating_sub(pool.available_permits()),
+            size,
+        };
+        Going {
+            storing: self.storing.len(),
+            sent,
+            left,
+            left_bytes,
+            pools: [
+                pool("{pool=\"decode\"}", &self.decoders, DECODERS),
+                pool("{pool=\"verify\"}", &self.verifiers, VERIFIERS),
+            ],
+        }
     }
 
     /// Limits in force.

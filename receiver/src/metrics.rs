@@ -3,6 +3,8 @@
 //! Each receiver has a recorder of its own and no global one is installed, because several
 //! receivers may run in one process.
 
+mod load;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +19,8 @@ use shared::receipt::RejectReason;
 
 use crate::budget::Usage;
 use crate::catalog::Integrity;
+
+pub use load::{Going, Load, Pool, load};
 
 const RECEIVED: &str = "pantelegraph_images_received_total";
 const DUPLICATE: &str = "pantelegraph_images_duplicate_total";

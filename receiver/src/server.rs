@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::endpoint::gate::Served;
 use crate::endpoint::{grpc, http, rest, websocket};
 use crate::intake::{Intake, Parts};
-use crate::metrics::ReceiverMetrics;
+use crate::metrics::{self, ReceiverMetrics};
 use crate::store::{ImageStore, StoreError, files::FileStore, lock::DataLock, memory::MemoryStore};
 
 /// Sockets that a receiver serves; opened by the caller, so that a port in use is known before
@@ -185,6 +185,7 @@ impl Receiver {
         };
         let cut = CancellationToken::new();
         let door = secure::door(&config, &metrics, &stop, &cut, &tasks);
+        let guests = Arc::clone(door.guests());
         let gate = secure::gate(&config, &metrics, &door);
         let budget = Arc::clone(intake.budget());
         let server_tls = tls.server.clone();
@@ -204,6 +205,7 @@ impl Receiver {
             budget: Arc::clone(intake.budget()),
             name: config.name.as_str().into(),
             draining: stop.clone(),
+            load: metrics::load(&intake, &guests, config.link.credit.0),
         };
         telemetry.start(state.figures());
         let router = {

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::listen::Opening;
 use crate::security::tls::{Certificate, Refused, ServerTls};
 
-pub use guests::{Crowd, Guests, InFlight, Place};
+pub use guests::{Crowd, Guests, InFlight, Place, States};
 pub use stream::Stream;
 
 /// Bounds on connections.

@@ -18,7 +18,7 @@ mod write;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -121,6 +121,7 @@ impl SqliteCatalog {
         job: impl FnOnce(oneshot::Sender<Result<T, CatalogError>>) -> Job,
     ) -> Result<T, CatalogError> {
         let (done, answer) = oneshot::channel();
+        let _waiting = Waiting::new(&self.counts.waiting);
         self.jobs.send(job(done)).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
@@ -144,8 +145,29 @@ impl SqliteCatalog {
     }
 }
 
+/// Somebody who waits for the writer, until it is dropped.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[async_trait]
 impl Catalog for SqliteCatalog {
+    fn waiting(&self) -> u64 {
+        let unwaited = self.counts.unwaited.load(Ordering::Relaxed);
+        unwaited + self.counts.waiting.load(Ordering::Relaxed)
+    }
+
     async fn find(&self, id: ImageId) -> Result<Option<Numbered>, CatalogError> {
         self.readers.find(id)
     }

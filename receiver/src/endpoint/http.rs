@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
 use crate::catalog::{Catalog, Numbered};
-use crate::metrics::ReceiverMetrics;
+use crate::metrics::{Load, ReceiverMetrics};
 use crate::problem::{self, Problem};
 use crate::store::ImageStore;
 
@@ -50,6 +50,8 @@ pub struct ReadState {
     pub draining: CancellationToken,
     /// Identity of this receiver.
     pub name: Arc<str>,
+    /// How much of what is limited is in use.
+    pub load: Load,
 }
 
 impl ReadState {

@@ -37,7 +37,7 @@ pub(super) async fn figures(state: &ReadState) -> String {
     }
     state.metrics.memory(&state.budget.usage());
     state.metrics.catalogue(state.catalog.failure().is_some());
-    state.metrics.handle().render()
+    state.metrics.handle().render() + &(state.load)()
 }
 
 /// `GET /healthz`: the process answers, no more.

@@ -84,6 +84,7 @@ impl Receiver {
             budget: crate::budget::Budget::new(1 << 20),
             draining: self.draining.clone(),
             name: "receiver under test".into(),
+            load: Arc::new(String::new),
         }))
     }
 

@@ -22,10 +22,10 @@ pub(crate) const WARN_WITHIN: Duration = Duration::from_secs(30 * 86_400);
 
 /// Whole days until then; fewer than none when it is over.
 pub(crate) fn days(end: SystemTime, now: SystemTime) -> i64 {
-    let whole = |time: Duration| i64::try_from(time.as_secs() / 86_400).unwrap_or(i64::MAX);
+    let whole = |days: u64| i64::try_from(days).unwrap_or(i64::MAX);
     match end.duration_since(now) {
-        Ok(left) => whole(left),
-        Err(over) => -whole(over.duration()) - 1,
+        Ok(left) => whole(left.as_secs() / 86_400),
+        Err(over) => -whole(over.duration().as_secs().div_ceil(86_400)),
     }
 }
 

@@ -64,7 +64,8 @@ word transmitter, receiver or users; what stands behind it are the station's own
 the folder of the images for a moment, to time the disk, unless --no-disk-test is given.
 
 JSON: station, worst (ok, note, warning or problem) and findings, each with group, check (a word that stays), level,
-found, fix (null when all is well) and figures (sizes in bytes, times in the unit that the name ends with).
+found, fix (null when all is well) and figures (sizes in bytes, times in the unit that the name ends with; target
+is the URL that it is about).
 
 Exit codes: 0 nothing is wrong, though there may be notes and warnings; 1 there are problems (--strict: or warnings);
 2 usage, or mistakes in the settings; 130 Ctrl-C")]

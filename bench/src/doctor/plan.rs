@@ -198,7 +198,8 @@ async fn network(station: &Kind, options: &Options) -> Vec<Finding> {
         let now = std::time::SystemTime::now();
         findings.extend(reach::judge(target, &reached, &shown, now));
         if let Some(estimate) = reached.clock {
-            findings.push(clock::judge(&target.to_string(), estimate));
+            let offset = clock::judge(&target.to_string(), estimate);
+            findings.push(offset.with("target", target.url.as_str()));
         }
     }
     findings

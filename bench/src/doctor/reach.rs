@@ -70,6 +70,8 @@ pub(crate) struct Shown {
     /// Whom it trusts; the system's list without it.
     pub(super) ca: Option<PathBuf>,
     pub(super) token: Option<Bearer>,
+    /// Whether it shows a certificate.
+    pub(super) shows: bool,
 }
 
 /// What came of it, as far as it came.
@@ -171,10 +173,15 @@ pub(crate) fn of_receiver(
 }
 
 fn encrypting(shown: Shown, files: ClientFiles, targets: &[Target]) -> Result<Shown, TlsError> {
-    let ca = files.ca.clone();
+    let (ca, own) = (files.ca.clone(), files.own.is_some());
     let encrypts = targets.iter().any(|target| is_encrypted(&target.url));
     let tls = encrypts.then(|| ClientTls::open(files)).transpose()?;
-    Ok(Shown { tls, ca, ..shown })
+    Ok(Shown {
+        shows: own && tls.is_some(),
+        tls,
+        ca,
+        ..shown
+    })
 }
 
 /// No connection can be encrypted, so that none is tried.

@@ -229,12 +229,26 @@ async fn tokens_are_told_apart_by_what_is_wrong_with_them() {
     let station = Station::start(&[("--token-key-file", "keys/token.pub")]).await;
     let findings = station.transmitter("", &[]).await;
     thrice(&findings, "session", "Missing token");
-    thrice(&findings, "session", "keys token --subject cam-1 --scope upload");
+    thrice(
+        &findings,
+        "session",
+        "keys token --subject cam-1 --scope upload",
+    );
     let token = |scope: &str| {
         let path = station.rig.path(&format!("{scope}.token"));
         let output = path.to_str().unwrap().to_owned();
-        let line = ["token", "--subject", "cam-1", "--expires", "60d", "--scope", scope];
-        station.rig.does(&[&line[..], &["--output", &output]].concat());
+        let line = [
+            "token",
+            "--subject",
+            "cam-1",
+            "--expires",
+            "60d",
+            "--scope",
+            scope,
+        ];
+        station
+            .rig
+            .does(&[&line[..], &["--output", &output]].concat());
         path
     };
     let good = [("--token-file", token("upload"))];
@@ -243,7 +257,9 @@ async fn tokens_are_told_apart_by_what_is_wrong_with_them() {
     let secret = fs::read_to_string(&good[0].1).unwrap();
     let document = serde_json::to_string(&findings).unwrap();
     assert!(!document.contains(secret.trim()), "secrets are never shown");
-    let findings = station.transmitter("", &[("--token-file", token("read"))]).await;
+    let findings = station
+        .transmitter("", &[("--token-file", token("read"))])
+        .await;
     thrice(&findings, "session", "lacks the scope upload");
     // What it says is judged before anybody is asked.
     let problems = above(&findings, Level::Problem).join("\n");
@@ -259,11 +275,17 @@ async fn where_nobody_listens_or_somebody_else_does_it_is_told() {
         let args = ["--pattern", "8x8", "--outbox", "memory", "--to"].map(Into::into);
         let mut settings: Vec<OsString> = args.to_vec();
         settings.push(to.into());
-        above(&examined(&Asked::Transmitter { settings }).await, Level::Problem)
+        above(
+            &examined(&Asked::Transmitter { settings }).await,
+            Level::Problem,
+        )
     };
     // The ports of the two listeners are mixed up.
     let problems = ask(format!("http://127.0.0.1:{http}")).await;
-    assert!(problems.iter().any(|it| it.contains("session")), "{problems:#?}");
+    assert!(
+        problems.iter().any(|it| it.contains("session")),
+        "{problems:#?}"
+    );
     // Plain words to nobody: the port is free again.
     station.receiver.stop().await;
     let problems = ask(format!("http://127.0.0.1:{grpc}")).await;
@@ -275,7 +297,10 @@ async fn where_nobody_listens_or_somebody_else_does_it_is_told() {
 async fn a_receiver_that_runs_is_asked_how_it_is() {
     for files in [&[][..], MUTUAL] {
         let station = Station::start(files).await;
-        let listeners = [("--grpc-listen", station.grpc()), ("--http-listen", station.http())];
+        let listeners = [
+            ("--grpc-listen", station.grpc()),
+            ("--http-listen", station.http()),
+        ];
         let mut settings = vec!["--data".into(), station.rig.path("data").into()];
         for (flag, port) in listeners {
             settings.extend([OsString::from(flag), format!("127.0.0.1:{port}").into()]);

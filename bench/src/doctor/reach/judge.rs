@@ -1,10 +1,13 @@
 //! What the steps of a probe mean.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use shared::image::Transport;
 use shared::report::format::duration;
+use url::Host;
 
 use super::super::certificates::{WARN_WITHIN, days, until};
 use super::super::{Finding, Group, Level, advice};
@@ -29,7 +32,10 @@ pub(crate) fn judge(
     now: SystemTime,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some(resolved) = &reached.resolved {
+    // An address is no name that anybody would have to find.
+    let is_name =
+        matches!(target.url.host(), Some(Host::Domain(name)) if name.parse::<IpAddr>().is_err());
+    if let Some(resolved) = reached.resolved.as_ref().filter(|_| is_name) {
         findings.push(match resolved {
             Ok((addresses, took)) => {
                 let texts: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
@@ -85,7 +91,8 @@ pub(crate) fn judge(
     if let Some(ready) = &reached.ready {
         findings.push(readiness(&target.to_string(), ready));
     }
-    findings
+    let about = |finding: Finding| finding.with("target", target.url.as_str());
+    findings.into_iter().map(about).collect()
 }
 
 fn unreachable(target: &Target, kind: ErrorKind, words: &str) -> Finding {
@@ -156,7 +163,13 @@ fn admitted(target: &Target, session: &Session, shown: &Shown) -> Finding {
     let (found, fix) = match session {
         Session::Welcomed(who, largest) => {
             let name = &shown.name;
-            let found = format!("{target}: {name} is let in by {who}");
+            let mut found = format!("{target}: {name} is let in by {who}");
+            if target.transport != Transport::Grpc && (shown.shows || shown.token.is_some()) {
+                // Only a session of gRPC says a name before there is an image.
+                found = format!(
+                    "{target}: what this station shows lets it in; whether as {name}, see certificates"
+                );
+            }
             let finding = Finding::ok(place.0, place.1, found);
             return match largest {
                 Some(largest) => finding.with("max_message_bytes", *largest),
@@ -208,7 +221,6 @@ pub(crate) fn readiness(of: &str, ready: &Value) -> Finding {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use shared::image::Transport;
 
     use super::*;
 

@@ -67,12 +67,15 @@ pub(crate) async fn probe(target: &Target, shown: &Shown, patience: Duration) ->
     reached
 }
 
+/// Addresses of one name that are tried, so that it comes to an end.
+const MOST: usize = 8;
+
 /// Resolves and connects, to one address after another as daemons do.
 async fn connect(target: &Target, patience: Duration, reached: &mut Reached) -> Option<TcpStream> {
     let begun = Instant::now();
     let looking = tokio::net::lookup_host((target.host().to_owned(), target.port()));
     let addresses: Vec<SocketAddr> = match tokio::time::timeout(patience, looking).await {
-        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Ok(addresses)) => addresses.take(MOST).collect(),
         Ok(Err(error)) => {
             reached.resolved = Some(Err(error.to_string()));
             return None;

@@ -312,7 +312,7 @@ async fn requests(
         _ => answer.status.is_success(),
     };
     Ok(match welcome {
-        true => Session::Welcomed("a receiver".to_owned(), None),
+        true => Session::Welcomed("the receiver".to_owned(), None),
         false => Session::Foreign(format!("HTTP status {} to a transmitter", answer.status)),
     })
 }

@@ -294,7 +294,7 @@ fn list(path: &Path, next: Option<SystemTime>, count: usize, now: SystemTime) ->
 }
 
 /// The file of a list or a key, for people.
-pub(super) fn problem(path: &PathBuf, words: &dyn std::fmt::Display) -> String {
+pub(super) fn problem(path: &Path, words: &dyn std::fmt::Display) -> String {
     format!("{}: {words}", path.display())
 }
 

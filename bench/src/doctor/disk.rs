@@ -72,8 +72,14 @@ pub(crate) fn skipped() -> Finding {
 /// From here on a disk holds up a camera of five images a second.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// Judges the times; `synced` when this station's receipts or its outbox wait for them.
-pub(crate) fn judge(folder: &Path, measured: &io::Result<Vec<Sample>>, synced: bool) -> Finding {
+/// Judges the times; `synced` when this station's receipts or its outbox wait for them, `busy` when its daemon
+/// used the disk as well.
+pub(crate) fn judge(
+    folder: &Path,
+    measured: &io::Result<Vec<Sample>>,
+    synced: bool,
+    busy: bool,
+) -> Finding {
     let shown = folder.display();
     let samples = match measured {
         Ok(samples) => samples,
@@ -101,8 +107,9 @@ pub(crate) fn judge(folder: &Path, measured: &io::Result<Vec<Sample>>, synced: b
         }
     );
     let show = |time: Duration| duration(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    let beside = if busy { ", beside the daemon" } else { "" };
     let found = format!(
-        "{shown}: keeping 64 KiB (fsync of file and folder) takes p50 {}, p99 {}, max {} ({} times): {means}",
+        "{shown}: keeping 64 KiB (fsync of file and folder) takes p50 {}, p99 {}, max {} ({} times{beside}): {means}",
         show(p50),
         show(p99),
         show(max),
@@ -168,7 +175,7 @@ mod tests {
 
     #[test]
     fn times_become_images_a_second() {
-        let finding = judge(Path::new("/d"), &samples(&[10; 64]), true);
+        let finding = judge(Path::new("/d"), &samples(&[10; 64]), true, false);
         assert_eq!(finding.level, Level::Ok);
         assert!(
             finding
@@ -181,13 +188,22 @@ mod tests {
     #[test]
     fn a_slow_disk_matters_to_those_who_wait_for_it() {
         let slow = samples(&[1, 1, 1, 100]);
-        assert_eq!(judge(Path::new("/d"), &slow, true).level, Level::Warning);
-        assert_eq!(judge(Path::new("/d"), &slow, false).level, Level::Note);
         assert_eq!(
-            judge(Path::new("/d"), &samples(&[1, 1, 99]), true).level,
+            judge(Path::new("/d"), &slow, true, false).level,
+            Level::Warning
+        );
+        assert_eq!(
+            judge(Path::new("/d"), &slow, false, false).level,
+            Level::Note
+        );
+        assert_eq!(
+            judge(Path::new("/d"), &samples(&[1, 1, 99]), true, false).level,
             Level::Ok
         );
         let broken = Err(io::ErrorKind::ReadOnlyFilesystem.into());
-        assert_eq!(judge(Path::new("/d"), &broken, true).level, Level::Problem);
+        assert_eq!(
+            judge(Path::new("/d"), &broken, true, false).level,
+            Level::Problem
+        );
     }
 }

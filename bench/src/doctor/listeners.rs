@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use receiver::config::Config;
@@ -138,7 +138,7 @@ async fn readyz(config: &Config, address: SocketAddr) -> Result<Value, String> {
 }
 
 /// By which name it is dialled.
-fn first_name(certificate: &PathBuf) -> Result<String, String> {
+fn first_name(certificate: &Path) -> Result<String, String> {
     let papers = papers(certificate)?;
     let name = papers.first().and_then(|own| own.names.first().cloned());
     name.ok_or_else(|| "its certificate has no name by which it is dialled".to_owned())

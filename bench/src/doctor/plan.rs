@@ -130,7 +130,7 @@ pub(crate) async fn examine(
         && options.wants(Group::Disk)
     {
         progress("timing the disk");
-        findings.extend(time_disk(station, folder, options).await);
+        findings.extend(time_disk(station, folder, &holder, options).await);
     }
     findings.retain(|finding| options.wants(finding.group));
     // In the order of the groups, and within them as they were found.
@@ -266,7 +266,12 @@ fn look_at_source(options: SourceOptions, timeout: Duration) -> Checking<'static
     }
 }
 
-async fn time_disk(station: &Kind, folder: &Path, options: &Options) -> Vec<Finding> {
+async fn time_disk(
+    station: &Kind,
+    folder: &Path,
+    holder: &Holder,
+    options: &Options,
+) -> Vec<Finding> {
     let synced = match station {
         Kind::Transmitter(config) => {
             config.outbox.durability == transmitter::config::OutboxDurability::Synced
@@ -278,6 +283,14 @@ async fn time_disk(station: &Kind, folder: &Path, options: &Options) -> Vec<Find
         return vec![disk::skipped()];
     }
     let (folder, stop) = (folder.to_owned(), Arc::clone(&options.stop));
-    let timing = move || vec![disk::judge(&folder, &disk::measure(&folder, &stop), synced)];
+    let busy = matches!(holder, Holder::Process(_) | Holder::Somebody);
+    let timing = move || {
+        vec![disk::judge(
+            &folder,
+            &disk::measure(&folder, &stop),
+            synced,
+            busy,
+        )]
+    };
     blocking(timing, PATIENCE).await
 }

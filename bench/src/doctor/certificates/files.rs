@@ -1,7 +1,7 @@
 //! Which files a station has, and what is in them.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
@@ -108,14 +108,14 @@ fn time(seconds: i64) -> SystemTime {
 }
 
 /// The blocks of a file in PEM.
-fn blocks(path: &PathBuf) -> Result<Vec<Pem>, String> {
+fn blocks(path: &Path) -> Result<Vec<Pem>, String> {
     let text = std::fs::read(path).map_err(|error| problem(path, &error))?;
     let blocks: Result<Vec<_>, _> = Pem::iter_from_buffer(&text).collect();
     blocks.map_err(|_| problem(path, &"is not in PEM"))
 }
 
 /// The certificates in a file.
-pub(crate) fn papers(path: &PathBuf) -> Result<Vec<Paper>, String> {
+pub(crate) fn papers(path: &Path) -> Result<Vec<Paper>, String> {
     let blocks = blocks(path)?;
     let papers: Option<Vec<_>> = blocks
         .iter()
@@ -164,7 +164,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// When the next list of revoked certificates is due, and the numbers on this one.
-pub(super) fn revoked(path: &PathBuf) -> Result<(Option<SystemTime>, Vec<Vec<u8>>), String> {
+pub(super) fn revoked(path: &Path) -> Result<(Option<SystemTime>, Vec<Vec<u8>>), String> {
     let words = "there is no list of revoked certificates in it that can be read";
     let (mut soonest, mut serials) = (None, Vec::new());
     let blocks = blocks(path)?;

@@ -16,9 +16,8 @@ use super::{Handshake, Reached, Session, Shown, Target, session};
 /// Goes it as far as it leads, each step within this time.
 pub(crate) async fn probe(target: &Target, shown: &Shown, patience: Duration) -> Reached {
     let mut reached = Reached::default();
-    let stream = match connect(target, patience, &mut reached).await {
-        Some(stream) => stream,
-        None => return reached,
+    let Some(stream) = connect(target, patience, &mut reached).await else {
+        return reached;
     };
     // Only latency suffers where it cannot be set.
     let _ = stream.set_nodelay(true);

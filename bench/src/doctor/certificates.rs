@@ -4,7 +4,7 @@ mod files;
 mod token;
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use shared::security::identity::{Role, StationId};

@@ -126,9 +126,11 @@ fn open_files(asked: &Asked, facts: &Facts) -> Option<Finding> {
             None => format!("it may take up to {wanted}"),
         };
         let found = format!("{whose} may open {soft} files; {what}");
-        let fix = format!(
-            "LimitNOFILE={wanted} in the unit of systemd, or `ulimit -n {wanted}` before the start (up to {hard})"
-        );
+        let shell = match hard < wanted {
+            true => format!("; in a shell, `ulimit -Hn {wanted} -Sn {wanted}` as root"),
+            false => format!("; in a shell, `ulimit -n {wanted}` before the start"),
+        };
+        let fix = format!("LimitNOFILE={wanted} in the unit of systemd{shell}");
         Finding::bad(Level::Warning, place, found, fix)
     } else {
         Finding::ok(

@@ -13,6 +13,7 @@ use clap::ValueEnum as _;
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use receiver::server::{Listeners, Receiver};
 use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::cli::doctor::Station as Asked;
@@ -272,9 +273,22 @@ async fn where_nobody_listens_or_somebody_else_does_it_is_told() {
     let station = Station::start(&[]).await;
     let (grpc, http) = (station.grpc(), station.http());
     let ask = async |to: String| {
-        let args = ["--pattern", "8x8", "--outbox", "memory", "--to"].map(Into::into);
+        let args = [
+            "--pattern",
+            "8x8",
+            "--count",
+            "1",
+            "--outbox",
+            "memory",
+            "--to",
+        ]
+        .map(Into::into);
         let mut settings: Vec<OsString> = args.to_vec();
+        let websocket = to.starts_with("ws");
         settings.push(to.into());
+        if websocket {
+            settings.extend(["--transport".into(), "websocket".into()]);
+        }
         above(
             &examined(&Asked::Transmitter { settings }).await,
             Level::Problem,
@@ -286,11 +300,27 @@ async fn where_nobody_listens_or_somebody_else_does_it_is_told() {
         problems.iter().any(|it| it.contains("session")),
         "{problems:#?}"
     );
-    // Plain words to nobody: the port is free again.
+    // Somebody who hangs up after each answer, as simple servers do.
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = other.accept().await.unwrap();
+        let mut head = [0; 1 << 10];
+        let _ = stream.read(&mut head).await.unwrap();
+        let answer = b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+    });
+    let problems = ask(format!("ws://{address}")).await;
+    assert!(
+        problems.len() == 1 && problems[0].contains("not as a receiver: HTTP status 404"),
+        "{problems:#?}"
+    );
+    serving.await.unwrap();
+    // Nobody: the port is free again.
     station.receiver.stop().await;
     let problems = ask(format!("http://127.0.0.1:{grpc}")).await;
     assert_eq!(problems.len(), 1, "{problems:#?}");
-    assert!(problems[0].contains("start the station"), "{problems:#?}");
+    assert!(problems[0].contains("start the receiver"), "{problems:#?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::Shown;
 pub(super) fn fix(words: &str, known: bool, shown: &Shown) -> String {
     let name = &shown.name;
     let token = format!(
-        "where the keys are: `pantelegraph keys token --subject {name} --scope upload --expires 30d --output {name}.token`, \
+        "where the keys are: `pantelegraph keys token --subject {name} --scope upload --expires 90d --output {name}.token`, \
          then here --token-file {name}.token (chmod 600)"
     );
     let lower = words.to_ascii_lowercase();

@@ -98,10 +98,15 @@ pub(crate) fn judge(
 fn unreachable(target: &Target, kind: ErrorKind, words: &str) -> Finding {
     let (setting, port) = (target.setting, target.port());
     let fix = match kind {
-        ErrorKind::ConnectionRefused => format!(
-            "nobody listens there: start the station, see its listener (for a receiver --grpc-listen, --http-listen), or \
-             correct the port in {setting}"
-        ),
+        ErrorKind::ConnectionRefused => {
+            let (who, listeners) = match target.speaks {
+                true => ("receiver", "--grpc-listen, --http-listen"),
+                false => ("transmitter", "--listen"),
+            };
+            format!(
+                "nobody listens there: start the {who}, see its listener ({listeners}), or correct the port in {setting}"
+            )
+        }
         ErrorKind::TimedOut => format!(
             "somebody on the way drops it: open TCP port {port} in the firewalls of both stations and between them; \
              `traceroute -T -p {port} {}` shows where it ends",
@@ -192,8 +197,7 @@ fn admitted(target: &Target, session: &Session, shown: &Shown) -> Finding {
         ),
         Session::Lost(words) => (
             format!("{target}: the conversation broke off: {words}"),
-            "see the receiver's log; where the receiver encrypts, take https:// or wss://"
-                .to_owned(),
+            "where the receiver encrypts, take https:// or wss://; else see its log".to_owned(),
         ),
     };
     Finding::bad(Level::Problem, place, found, fix)
@@ -277,7 +281,7 @@ mod tests {
         for (reached, part) in [
             (
                 connected(ErrorKind::ConnectionRefused, "refused"),
-                "start the station",
+                "start the receiver",
             ),
             (
                 connected(ErrorKind::TimedOut, "late"),

@@ -27,7 +27,7 @@ pub use mistakes::CliError;
 pub use output::env_example;
 pub use secrets::mask_passwords;
 pub use table::{Group, Kind, Program, Setting};
-pub use values::Values;
+pub use values::{Changed, Values};
 
 /// What a command line asks for.
 #[derive(Debug)]

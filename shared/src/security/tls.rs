@@ -22,6 +22,7 @@ pub use certificate::{Certificate, validity};
 pub use client::{ClientFiles, ClientTls};
 pub use refusal::{Refused, turned_down};
 pub use server::{Accepted, ClientAuth, Ended, Reloaded, ServerFiles, ServerTls};
+pub use suites::has_aes;
 
 /// What the two protocols of HTTP are called in a handshake (RFC 7301).
 pub const H2: &[u8] = b"h2";

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::secrets::{HIDDEN, mask_passwords};
 use super::table::{CONFIG, Kind, Program, Setting};
-use super::values::Values;
+use super::values::{Changed, Values};
 
 /// Examples, where settings come from, and the exit codes.
 pub(super) fn after_help(program: &Program) -> String {
@@ -105,6 +105,21 @@ pub(super) fn config(values: &Values) -> String {
         }
     }
     text
+}
+
+/// The setting as it may be shown, if it is not as it is by default.
+pub(super) fn changed(values: &Values, setting: &'static Setting) -> Option<Changed> {
+    let (texts, origin) = values.in_force(setting)?;
+    let default = setting.default.map(|default| match setting.kind {
+        Kind::List => super::values::split_list(default),
+        Kind::Value | Kind::Flag => vec![default.to_owned()],
+    });
+    let same = origin.is_default() || default.is_some_and(|default| default == texts);
+    (!same).then(|| Changed {
+        key: setting.key,
+        value: toml_value(setting, &texts).0,
+        origin: origin.to_string(),
+    })
 }
 
 /// The value in TOML, and whether a part of it is hidden.

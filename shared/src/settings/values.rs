@@ -31,6 +31,17 @@ struct Found {
     origin: Origin,
 }
 
+/// A setting that is not as it is by default, fit to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Its name.
+    pub key: &'static str,
+    /// Its value in TOML.
+    pub value: String,
+    /// Where that comes from.
+    pub origin: String,
+}
+
 /// The items of a comma-separated list.
 pub(super) fn split_list(text: &str) -> Vec<String> {
     text.split(',').map(|item| item.trim().to_owned()).collect()
@@ -350,6 +361,15 @@ impl Values {
     /// The settings in force as TOML with their origins, when `--print-config` asks for them.
     pub fn printed(&self) -> Option<String> {
         self.print.then(|| output::config(self))
+    }
+
+    /// What the sources set to something else than the default, secrets hidden: for those who explain
+    /// settings.
+    pub fn changed(&self) -> Vec<Changed> {
+        let settings = self.program.settings();
+        settings
+            .filter_map(|setting| output::changed(self, setting))
+            .collect()
     }
 
     /// Tells whether everything is right.

@@ -28,6 +28,8 @@ pub struct Setting {
     pub long_help: &'static str,
     /// Whether its value is never shown, nor taken from the command line.
     pub secret: bool,
+    /// Whether a daemon that runs takes a new value at SIGHUP.
+    pub reloadable: bool,
 }
 
 impl Setting {
@@ -42,6 +44,7 @@ impl Setting {
             help,
             long_help,
             secret: false,
+            reloadable: false,
         }
     }
 
@@ -81,6 +84,14 @@ impl Setting {
     pub const fn secret(self) -> Self {
         Self {
             secret: true,
+            ..self
+        }
+    }
+
+    /// A daemon that runs takes a new value at SIGHUP. Each program has a test that it really does.
+    pub const fn reloadable(self) -> Self {
+        Self {
+            reloadable: true,
             ..self
         }
     }
@@ -127,9 +138,11 @@ pub struct Program {
 pub(super) const CONFIG: &str = "config";
 
 static FILE: [Setting; 1] = [
-    Setting::value(CONFIG, "FILE", "Read settings from this TOML file").long(
-        "Keys are the names of the flags, written with - or _. Write one with --print-config.",
-    ),
+    Setting::value(CONFIG, "FILE", "Read settings from this TOML file")
+        .long(
+            "Keys are the names of the flags, written with - or _. Write one with --print-config.",
+        )
+        .reloadable(),
 ];
 
 /// Heading of the settings that every program has.

@@ -20,6 +20,7 @@ use shared::image::{OutboxId, Transport};
 use shared::security::tls::TlsError;
 use shared::telemetry::WireCount;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -27,7 +28,9 @@ use crate::capture::CaptureError;
 use crate::config::{Config, LinkOptions, OutboxPlace};
 use crate::limiter::Limiter;
 use crate::link::{self, Identity, Link, UnfinishedImages, websocket::ListenLink};
+use crate::live::Controls;
 use crate::outbox::{self, Outbox, OutboxError};
+use crate::pace::Waits;
 use crate::receipts::ReceiptLog;
 use crate::status::{self, Status};
 use carried::Carried;
@@ -44,6 +47,8 @@ pub struct Surroundings {
     pub listener: Option<TcpListener>,
     /// Socket for `--status-listen`, opened by the caller.
     pub status: Option<TcpListener>,
+    /// Gets what can be changed once everything is open and the run begins.
+    pub started: Option<oneshot::Sender<Controls>>,
     /// The receiver runs in this process too, so CPU and memory are those of both.
     pub shared_process: bool,
 }
@@ -99,6 +104,7 @@ struct Stage<'a> {
     carried: Arc<Carried>,
     receipts: Option<Arc<ReceiptLog>>,
     limiter: Limiter,
+    waits: Arc<Mutex<Waits>>,
     status: Arc<Status>,
     unfinished: UnfinishedImages,
     security: Security,
@@ -117,12 +123,16 @@ pub async fn run(
     mut surroundings: Surroundings,
     stop: CancellationToken,
 ) -> Result<Summary, RunError> {
-    let stage = open(config, surroundings.shared_process).await?;
+    let stage = open(config, surroundings.shared_process, &stop).await?;
     let listener = surroundings.status.take();
     let _status = listener.map(|listener| {
         let status = Arc::clone(&stage.status);
         AbortOnDropHandle::new(tokio::spawn(status::serve(listener, status)))
     });
+    if let Some(started) = surroundings.started.take() {
+        // Nobody may want to change anything any more.
+        let _ = started.send(stage.controls());
+    }
     let mut summary = Summary::default();
     let last = config.transports.last().copied();
     for transport in config.transports.iter().copied() {
@@ -163,7 +173,11 @@ pub async fn run(
     Ok(summary)
 }
 
-async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunError> {
+async fn open<'a>(
+    config: &'a Config,
+    shared_process: bool,
+    stop: &CancellationToken,
+) -> Result<Stage<'a>, RunError> {
     let security = Security::open(config).await?;
     let opened = outbox::open(&config.outbox, config.order)
         .await
@@ -198,6 +212,7 @@ async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunErr
             Arc::clone(&opened.outbox),
             receipts.clone(),
             limiter.clone(),
+            stop.clone(),
         ),
         label: config
             .run
@@ -208,6 +223,7 @@ async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunErr
         carried,
         receipts,
         limiter,
+        waits: Arc::new(Mutex::new(Waits::of(&config.pace))),
         unfinished: UnfinishedImages::default(),
         security,
         problem: Mutex::default(),
@@ -218,6 +234,16 @@ async fn open(config: &Config, shared_process: bool) -> Result<Stage<'_>, RunErr
 impl Stage<'_> {
     fn outbox_failed(&self, source: OutboxError) -> RunError {
         outbox_failed(self.config, source)
+    }
+
+    fn controls(&self) -> Controls {
+        Controls {
+            limiter: self.limiter.clone(),
+            dialler: self.security.dialler.clone(),
+            tls: self.security.tls.clone(),
+            waits: Arc::clone(&self.waits),
+            status: Arc::clone(&self.status),
+        }
     }
 
     /// Says once when the outbox cannot be written, and once when it can be again.
@@ -310,7 +336,7 @@ fn outbox_failed(config: &Config, source: OutboxError) -> RunError {
 }
 
 /// Under the lowest of caps, chunks become no smaller than this.
-const SMALLEST_CHUNK: u64 = 1 << 10;
+pub(crate) const SMALLEST_CHUNK: u64 = 1 << 10;
 
 /// A label that sorts by time and does not meet another: `20260102T030405Z-cam-1-7f3a`.
 fn new_label(name: &str) -> String {

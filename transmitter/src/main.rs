@@ -142,7 +142,7 @@ async fn transmit(config: &Config, again: Again) -> Result<Summary, RunError> {
         let reloader = Reloader::new(live, again.in_force);
         reload_on_hangup(hangups, reloader, stop.clone()).await;
         // Signs of life go on to the end.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::pin!(running);
     tokio::select! {

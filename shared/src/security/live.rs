@@ -44,7 +44,7 @@ pub enum Plan {
     /// Everything stays as it is.
     Held,
     /// These.
-    Use(ServerSettings, Option<Prepared>),
+    Use(Box<ServerSettings>, Option<Box<Prepared>>),
 }
 
 const TLS: &[&str] = &[
@@ -89,7 +89,7 @@ impl LiveSecurity {
         let prepared = prepared
             .transpose()
             .map_err(|error| format!("the certificates cannot be used: {error}"))?;
-        Ok(Plan::Use(new.clone(), prepared))
+        Ok(Plan::Use(Box::new(new.clone()), prepared.map(Box::new)))
     }
 
     /// Puts it into force for connections and requests from now on. What has been let in by a token stays
@@ -102,7 +102,7 @@ impl LiveSecurity {
             return applied;
         };
         if let (Some(tls), Some(prepared)) = (&self.tls, prepared)
-            && tls.use_prepared(prepared)
+            && tls.use_prepared(*prepared)
         {
             applied.contents.push(("the certificate files", TLS));
         }
@@ -111,7 +111,7 @@ impl LiveSecurity {
         }
         let policy = Policy::new(new.tokens.clone(), new.asks_certificates());
         self.policy.put(policy);
-        self.in_force = new;
+        self.in_force = *new;
         applied
     }
 }

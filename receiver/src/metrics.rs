@@ -172,6 +172,11 @@ impl ReceiverMetrics {
         }
     }
 
+    /// Images stored so far.
+    pub fn stored(&self) -> u64 {
+        self.inner.observations.load(Ordering::Relaxed)
+    }
+
     /// An image came that had been stored before.
     pub fn image_duplicate(&self, transport: Transport, bytes: u64) {
         let figures = self.of(transport);

@@ -7,6 +7,8 @@ pub mod access;
 pub mod bearer;
 pub mod identity;
 #[cfg(all(feature = "tls", feature = "tokens"))]
+pub mod live;
+#[cfg(all(feature = "tls", feature = "tokens"))]
 pub mod policy;
 mod secret;
 #[cfg(feature = "tls")]

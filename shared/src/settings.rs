@@ -11,6 +11,7 @@ use std::path::Path;
 pub mod address;
 mod arguments;
 mod environment;
+mod in_force;
 mod mistakes;
 mod output;
 mod secrets;
@@ -23,6 +24,7 @@ pub mod units;
 mod values;
 
 pub use environment::{Environment, ProcessEnvironment, host_name};
+pub use in_force::{Change, InForce, Read};
 pub use mistakes::CliError;
 pub use output::env_example;
 pub use secrets::mask_passwords;

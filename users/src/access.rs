@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, header};
 use shared::security::access::{Caller, Denied, Scope, Unknown};
+use shared::security::live::LivePolicy;
 use shared::security::policy::Policy;
 use shared::security::settings::ServerSettings;
 use shared::security::tls::Certificate;
@@ -28,17 +29,23 @@ pub enum Anonymous {
 /// Decides who gets in.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    policy: Policy,
+    policy: LivePolicy,
     anonymous: Anonymous,
 }
 
 impl Access {
     /// With what these settings ask for.
     pub fn new(settings: &ServerSettings, anonymous: Anonymous) -> Self {
+        let policy = Policy::new(settings.tokens.clone(), settings.asks_certificates());
         Self {
-            policy: Policy::new(settings.tokens.clone(), settings.asks_certificates()),
+            policy: LivePolicy::new(policy),
             anonymous,
         }
+    }
+
+    /// What is asked of callers, to be changed.
+    pub(crate) fn policy(&self) -> &LivePolicy {
+        &self.policy
     }
 
     /// Who makes a request with these headers over a connection that has shown this certificate. A token
@@ -51,14 +58,15 @@ impl Access {
         headers: &HeaderMap,
         certificate: Option<&Certificate>,
     ) -> Result<Requester, Denied> {
-        if self.policy.is_open() {
+        let policy = self.policy.now();
+        if policy.is_open() {
             let shown = headers.contains_key(header::AUTHORIZATION);
             return Ok(Requester::Nobody(match shown {
                 true => Nobody::ShowedInVain,
                 false => Nobody::Lacks(Unknown::MissingToken),
             }));
         }
-        match self.policy.admit(headers, certificate) {
+        match policy.admit(headers, certificate) {
             Ok(caller) => Ok(Requester::Known(caller)),
             Err(Denied::Unknown(
                 missing @ (Unknown::MissingToken | Unknown::MissingCertificate),

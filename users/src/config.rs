@@ -64,7 +64,7 @@ pub struct Connections {
 }
 
 /// How a stop goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopping {
     /// From saying NOT_SERVING until nothing new is accepted.
     pub drain_delay: Duration,
@@ -171,12 +171,17 @@ impl Config {
 }
 
 impl Config {
+    /// Whether those get in who show nothing, although something is asked for.
+    pub(crate) fn admits_strangers(&self) -> bool {
+        admits_strangers(&self.security, self.anonymous)
+    }
+
     /// What to warn of at each start.
     pub fn warnings(&self) -> Vec<String> {
         let listeners = listeners(self.grpc_listen, self.http_listen);
         let mut warnings = self.security.warnings(&listeners);
         let is_open = |listener: &Listener| listener.1.is_some_and(|it| !it.ip().is_loopback());
-        if admits_strangers(&self.security, self.anonymous) && listeners.iter().any(is_open) {
+        if self.admits_strangers() && listeners.iter().any(is_open) {
             warnings.push(
                 "everybody who reaches this server may read and create users (--allow-anonymous)"
                     .to_owned(),

@@ -63,7 +63,10 @@ const MANNERS: Manners = Manners {
     // How the server is, and what is the same at every server.
     is_open: |request, _| {
         let path = request.uri().path();
-        matches!(path, "/" | "/healthz" | "/openapi.json" | "/docs") || path.starts_with("/docs/")
+        matches!(
+            path,
+            "/" | "/healthz" | "/readyz" | "/openapi.json" | "/docs"
+        ) || path.starts_with("/docs/")
     },
     refuse: |refusal, _| Problem::from(refusal).into_response(),
     ending: |refusal, headers| {

@@ -16,6 +16,7 @@ use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use parking_lot::Mutex;
 use shared::listen::{ListenError, listen};
 use shared::security::tls::{H2, HTTP_1_1, ServerTls, TlsError};
 use tokio::net::TcpListener;
@@ -30,6 +31,7 @@ use crate::access::Access;
 use crate::chat::Room;
 use crate::config::{Config, Stopping};
 use crate::directory::{Directory, JournalError};
+use crate::live::Controls;
 use crate::observe::{CALL_ID, ObserveLayer};
 use crate::refusal::Refusal;
 use crate::service::Service;
@@ -87,7 +89,8 @@ pub struct Server {
     pub http_address: SocketAddr,
     service: Arc<Service>,
     health: HealthReporter,
-    stopping: Stopping,
+    stopping: Arc<Mutex<Stopping>>,
+    tls: Option<Arc<ServerTls>>,
     /// Ends connections that do not end by themselves.
     cut: CancellationToken,
     tasks: TaskTracker,
@@ -147,7 +150,8 @@ impl Server {
             http_address,
             service,
             health,
-            stopping: config.stopping,
+            stopping: Arc::new(Mutex::new(config.stopping)),
+            tls,
             cut,
             tasks,
         })
@@ -158,18 +162,37 @@ impl Server {
         &self.service
     }
 
+    /// What can be changed while it runs.
+    pub fn controls(&self) -> Controls {
+        Controls {
+            policy: self.service.access.policy().clone(),
+            tls: self.tls.clone(),
+            stopping: Arc::clone(&self.stopping),
+        }
+    }
+
+    /// How it goes, in a few words. To say so it goes through the state that every call goes through.
+    pub fn words(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let service = Arc::clone(&self.service);
+        move || {
+            let (users, readers) = (service.directory.len(), service.room.readers());
+            format!("{users} users; {readers} in the chat")
+        }
+    }
+
     /// Stops: first health says NOT_SERVING, so that callers go elsewhere while calls are still
     /// answered; then nothing new is accepted, calls in flight end, and those that wait for news are
     /// told. What does not end within the grace period is cut off.
     pub async fn stop(self) {
+        let stopping = *self.stopping.lock();
         self.service.draining.cancel();
         for name in HEALTHY {
             self.health
                 .set_service_status(name, ServingStatus::NotServing)
                 .await;
         }
-        tokio::time::sleep(self.stopping.drain_delay).await;
-        let deadline = tokio::time::Instant::now() + self.stopping.grace;
+        tokio::time::sleep(stopping.drain_delay).await;
+        let deadline = tokio::time::Instant::now() + stopping.grace;
         self.service.stop.cancel();
         // Ends the calls that watch it.
         let mut health = self.health.clone();
@@ -181,7 +204,7 @@ impl Server {
             .await
             .is_err()
         {
-            let grace = self.stopping.grace;
+            let grace = stopping.grace;
             tracing::warn!(?grace, "connections were still open after the grace period");
             self.cut.cancel();
             let _ = tokio::time::timeout(CUTTING, self.tasks.wait()).await;

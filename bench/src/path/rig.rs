@@ -213,6 +213,7 @@ fn receiver_config(options: &Options, data: std::path::PathBuf) -> rx::Config {
         grace: Duration::from_secs(5),
         log: "off".to_owned(),
         log_format: shared::telemetry::LogFormat::Text,
+        telemetry: Default::default(),
     }
 }
 

@@ -64,7 +64,8 @@ static CONNECTIONS: &[Setting] = &[
          certificate has to be signed by --tls-client-ca, and says who it is.",
     ),
     Setting::flag("open-metrics", "Show /metrics to everybody")
-        .long("Otherwise it takes the scope read where callers are asked who they are."),
+        .long("Otherwise it takes the scope read where callers are asked who they are.")
+        .reloadable(),
 ];
 
 static IMAGES: &[Setting] = &[
@@ -202,13 +203,15 @@ static OUTPUT: &[Setting] = &[
         "DURATION",
         "Time to finish what is in flight when stopped",
     )
-    .default("10s"),
+    .default("10s")
+    .reloadable(),
     Setting::value(
         "log",
         "FILTER",
         "What is logged: error, warn, info, debug, trace",
     )
     .default("info")
-    .long("Also by part, in the syntax of RUST_LOG: info,pantelegraph_receiver=debug."),
+    .long("Also by part, in the syntax of RUST_LOG: info,pantelegraph_receiver=debug.")
+    .reloadable(),
     Setting::value("log-format", "text|json", "Form of the log").default("text"),
 ];

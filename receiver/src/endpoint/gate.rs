@@ -4,6 +4,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -11,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use shared::door::{InFlight, Peer};
 use shared::security::access::{Caller, Denied, Scope};
-use shared::security::policy::Policy;
+use shared::security::live::LivePolicy;
 use tonic::Status;
 use tonic::server::NamedService as _;
 
@@ -68,17 +69,17 @@ const FOREIGN: &str = "foreign-origin";
 /// Lets requests in, or turns them away.
 #[derive(Clone)]
 pub struct Gate {
-    policy: Arc<Policy>,
+    policy: LivePolicy,
     /// Whether figures are for everybody.
-    open_metrics: bool,
+    open_metrics: Arc<AtomicBool>,
     refusals: Arc<Refusals>,
 }
 
 impl Gate {
-    /// A gate for those whom `policy` admits.
-    pub fn new(policy: Policy, open_metrics: bool, refusals: Arc<Refusals>) -> Self {
+    /// A gate for those whom `policy` admits when they come.
+    pub fn new(policy: LivePolicy, open_metrics: Arc<AtomicBool>, refusals: Arc<Refusals>) -> Self {
         Self {
-            policy: Arc::new(policy),
+            policy,
             open_metrics,
             refusals,
         }
@@ -90,6 +91,7 @@ impl Gate {
         }
         let admitted = self
             .policy
+            .now()
             .admit(request.headers(), peer.certificate.as_ref());
         let admitted = admitted.and_then(|caller| match need {
             Need::Scope(scope) => caller.may(scope).map(|()| caller),
@@ -161,7 +163,11 @@ impl Served {
                 }
             }
             (_, Some(router)) => {
-                let need = need_of_http(request.method(), path, self.gate.open_metrics);
+                let need = need_of_http(
+                    request.method(),
+                    path,
+                    self.gate.open_metrics.load(Ordering::Relaxed),
+                );
                 match self.gate.admit(&request, &peer, need) {
                     Ok(caller) => {
                         // Whoever may come without a name stays a newcomer, who gives way to others.

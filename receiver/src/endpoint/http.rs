@@ -9,6 +9,7 @@ mod health;
 mod images;
 mod losses;
 mod query;
+mod readiness;
 mod report;
 mod runs;
 
@@ -34,6 +35,7 @@ use crate::catalog::{Catalog, Numbered};
 use crate::metrics::{Load, ReceiverMetrics};
 use crate::problem::{self, Problem};
 use crate::store::ImageStore;
+pub use readiness::{Readiness, SharedReadiness};
 
 /// What the reading routes need.
 #[derive(Clone)]
@@ -46,6 +48,8 @@ pub struct ReadState {
     pub metrics: ReceiverMetrics,
     /// The memory that clients may make this receiver take.
     pub budget: Arc<Budget>,
+    /// What is known of the parts.
+    pub readiness: SharedReadiness,
     /// Cancelled when the receiver begins to stop and should get no new work.
     pub draining: CancellationToken,
     /// Identity of this receiver.

@@ -19,9 +19,9 @@ use std::path::PathBuf;
 use tokio::io::BufReader;
 
 pub use certificate::{Certificate, validity};
-pub use client::{ClientFiles, ClientTls};
+pub use client::{ClientFiles, ClientTls, PreparedClient};
 pub use refusal::{Refused, turned_down};
-pub use server::{Accepted, ClientAuth, Ended, Reloaded, ServerFiles, ServerTls};
+pub use server::{Accepted, ClientAuth, Ended, Prepared, Reloaded, ServerFiles, ServerTls};
 pub use suites::has_aes;
 
 /// What the two protocols of HTTP are called in a handshake (RFC 7301).

@@ -22,7 +22,8 @@ pub(super) fn after_help(program: &Program) -> String {
          \x20 the TOML file that --config names, with the flags as keys\n\
          \x20 the defaults\n\
          A list comes from one of them as a whole. An empty variable counts as not set.\n\
-         Sizes are 64KiB, 1MB or 4096; durations 500ms, 1s, 1m30s or 2h.\n\n\
+         Sizes are 64KiB, 1MB or 4096; durations 500ms, 1s, 1m30s or 2h.\n\
+         At SIGHUP all are read again. What --help marks is taken over, the rest is named in the log.\n\n\
          Exit codes:\n",
         examples = program.examples.trim_matches('\n'),
     );
@@ -123,7 +124,7 @@ pub(super) fn changed(values: &Values, setting: &'static Setting) -> Option<Chan
 }
 
 /// The value in TOML, and whether a part of it is hidden.
-fn toml_value(setting: &Setting, texts: &[String]) -> (String, bool) {
+pub(super) fn toml_value(setting: &Setting, texts: &[String]) -> (String, bool) {
     let shown: Vec<String> = texts
         .iter()
         .map(|text| {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
+use super::in_force::{InForce, Read};
 use super::mistakes::{CliError, Mistake, Origin};
 use super::output;
 use super::secrets::is_masked;
@@ -356,6 +357,14 @@ impl Values {
     /// What looks odd, but is no mistake.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What this reading came to, once the configuration was made of it.
+    pub fn told(&self) -> Read {
+        Read {
+            warnings: self.warnings.clone(),
+            in_force: InForce::of(self),
+        }
     }
 
     /// The settings in force as TOML with their origins, when `--print-config` asks for them.

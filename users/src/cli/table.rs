@@ -118,19 +118,22 @@ static OUTPUT: &[Setting] = &[
         "Serve on for this long after health says NOT_SERVING",
     )
     .default("1s")
-    .long("Give load balancers the time to see it: more than the interval of their checks."),
+    .long("Give load balancers the time to see it: more than the interval of their checks.")
+    .reloadable(),
     Setting::value(
         "grace",
         "DURATION",
         "Then let calls in flight go on for this long",
     )
-    .default("10s"),
+    .default("10s")
+    .reloadable(),
     Setting::value(
         "log",
         "FILTER",
         "What is logged: error, warn, info, debug, trace",
     )
     .default("info")
-    .long("info has a line for each call; in the syntax of RUST_LOG also by part."),
+    .long("info has a line for each call; in the syntax of RUST_LOG also by part.")
+    .reloadable(),
     Setting::value("log-format", "text|json", "Form of the log").default("text"),
 ];

@@ -211,10 +211,10 @@ pub(crate) fn readiness(of: &str, ready: &Value) -> Finding {
     }
     let checks = ready["checks"].as_object().into_iter().flatten();
     let failed: Vec<_> = checks
-        .filter(|(_, word)| **word != "ok" && **word != false)
-        .map(|(part, word)| match word {
-            Value::String(word) => format!("{part}: {word}"),
-            other => format!("{part}: {other}"),
+        .filter_map(|(part, told)| {
+            // What goes on, or is not needed, has no problem.
+            let problem = told["problem"].as_str()?;
+            Some(format!("{part}: {problem}"))
         })
         .collect();
     let found = format!("{of}: the receiver is not ready: {}", failed.join("; "));
@@ -305,7 +305,7 @@ mod tests {
             (
                 Reached {
                     ready: Some(
-                        json!({"ready": false, "checks": {"store": "the disk is full", "catalogue": "ok", "draining": false}}),
+                        json!({"ready": false, "checks": {"disk": {"state": "full", "problem": "the disk is full"}, "catalogue": {"state": "ok"}, "settling": {"state": "going-on"}}}),
                     ),
                     ..Reached::default()
                 },
@@ -323,11 +323,11 @@ mod tests {
 
     #[test]
     fn only_what_fails_is_named_of_readiness() {
-        let ready = json!({"ready": false, "checks": {"store": "the disk is full", "catalogue": "ok", "draining": false}});
+        let ready = json!({"ready": false, "checks": {"disk": {"state": "full", "problem": "the disk is full"}, "catalogue": {"state": "ok"}, "settling": {"state": "going-on"}}});
         let finding = readiness("it", &ready);
         assert_eq!(
             finding.found,
-            "it: the receiver is not ready: store: the disk is full"
+            "it: the receiver is not ready: disk: the disk is full"
         );
         assert_eq!(
             readiness("it", &json!({"ready": true, "checks": {}})).level,

@@ -114,6 +114,30 @@ pub struct OtlpSettings {
     pub figure_interval: Duration,
 }
 
+impl Default for OtlpSettings {
+    /// Tells nobody.
+    fn default() -> Self {
+        Self {
+            traces: None,
+            metrics: None,
+            headers: Vec::new(),
+            timeout: Duration::from_secs(10),
+            gzip: false,
+            files: ClientFiles::default(),
+            service: None,
+            attributes: Vec::new(),
+            sampler: Sampler {
+                obeys_parents: true,
+                ratio: 1.0,
+            },
+            span_interval: Duration::from_secs(5),
+            longest_queue: 2_048,
+            batch: 512,
+            figure_interval: Duration::from_secs(60),
+        }
+    }
+}
+
 /// More would be a mistake: about 100 MB.
 const MOST_SPANS: usize = 200_000;
 

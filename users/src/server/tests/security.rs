@@ -318,6 +318,7 @@ async fn health_and_what_is_the_same_for_all_need_no_caller() {
     };
     for path in [
         "/healthz",
+        "/readyz",
         "/",
         "/openapi.json",
         "/docs/",

@@ -84,6 +84,7 @@ impl Rig {
                 min_free: ByteSize(0),
                 max_pixels: 1_000_000,
             },
+            spans: Default::default(),
         });
         Self { intake, stored }
     }

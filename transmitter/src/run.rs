@@ -134,7 +134,13 @@ pub async fn run(
         station: config.name.clone(),
     };
     let telemetry = Otlp::open(&config.telemetry, &teller).map_err(RunError::Certificates)?;
-    let stage = open(config, surroundings.shared_process, telemetry.spans(), &stop).await?;
+    let stage = open(
+        config,
+        surroundings.shared_process,
+        telemetry.spans(),
+        &stop,
+    )
+    .await?;
     telemetry.start(status::figures(&stage.status));
     let listener = surroundings.status.take();
     let _status = listener.map(|listener| {

@@ -8,6 +8,8 @@ pub mod bearer;
 pub mod identity;
 #[cfg(all(feature = "tls", feature = "tokens"))]
 pub mod policy;
+#[cfg(feature = "door")]
+pub mod rate;
 mod secret;
 #[cfg(feature = "tls")]
 pub mod settings;

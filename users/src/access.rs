@@ -7,8 +7,10 @@
 use std::time::SystemTime;
 
 use http::{HeaderMap, header};
+use shared::door::Peer;
 use shared::security::access::{Caller, Denied, Scope, Unknown};
 use shared::security::policy::Policy;
+use shared::security::rate::{Pace, Rates};
 use shared::security::settings::ServerSettings;
 use shared::security::tls::Certificate;
 
@@ -30,6 +32,7 @@ pub enum Anonymous {
 pub struct Access {
     policy: Policy,
     anonymous: Anonymous,
+    rates: Rates,
 }
 
 impl Access {
@@ -38,7 +41,22 @@ impl Access {
         Self {
             policy: Policy::new(settings.tokens.clone(), settings.asks_certificates()),
             anonymous,
+            rates: Rates::default(),
         }
+    }
+
+    /// The same, and nobody asks more often than `rates` allow.
+    #[must_use]
+    pub fn limited(self, rates: Rates) -> Self {
+        Self { rates, ..self }
+    }
+
+    /// How often `requester`, who is at the other end of this connection, may ask.
+    pub fn pace(&self, requester: &Requester, peer: Option<&Peer>) -> Pace {
+        // Without a connection there is one caller only, as in a test.
+        peer.map_or_else(Pace::default, |peer| {
+            self.rates.of(requester.name(), peer.address.ip())
+        })
     }
 
     /// Who makes a request with these headers over a connection that has shown this certificate. A token

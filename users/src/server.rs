@@ -17,6 +17,7 @@ use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use shared::listen::{ListenError, listen};
+use shared::security::rate::Rates;
 use shared::security::tls::{H2, HTTP_1_1, ServerTls, TlsError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -114,7 +115,8 @@ impl Server {
         let service = Arc::new(Service {
             directory: Arc::new(open(&config).await?),
             room: Arc::new(Room::new(config.chat)),
-            access: Access::new(&config.security, config.anonymous),
+            access: Access::new(&config.security, config.anonymous)
+                .limited(Rates::new(config.max_requests_per_second)),
             limits: config.limits,
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),

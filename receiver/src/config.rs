@@ -1,6 +1,7 @@
 //! The settings of a receiver, checked.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub max_connections_per_peer: usize,
     /// Time for the handshake of TLS, and for the beginning of the first request.
     pub handshake_timeout: Duration,
+    /// Requests of one caller a second, if they are limited.
+    pub max_requests_per_second: Option<NonZeroU32>,
     /// Transmitters to dial.
     pub pull: Vec<Url>,
     /// Folder for images and catalogue.

@@ -166,6 +166,7 @@ impl From<Reject> for Problem {
             held,
         } = reject;
         let status = if quarantined {
+            retry_after_ms,
             StatusCode::UNPROCESSABLE_ENTITY
         } else {
             status_of(reason)
@@ -174,12 +175,17 @@ impl From<Reject> for Problem {
             .with("reason", reason.key())
             .with("retryable", retryable)
             .with("quarantined", quarantined);
-        let problem = match held {
+        let mut problem = match held {
             Some(held) => problem.with("offset", held),
             None => problem,
         };
         match image_id {
             Some(id) => problem
+        if let Some(time) = retry_after_ms {
+            // Whole seconds, and not a moment too early.
+            problem.retry_after = Some(u32::try_from(time.div_ceil(1_000)).unwrap_or(u32::MAX));
+            problem = problem.with("retry_after_ms", time);
+        }
                 .with("image_id", id.to_string())
                 .about(format!("/v1/images/{id}")),
             None => problem,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use shared::disk::{Disk, OsDisk};
 use shared::listen::{ListenError, listen};
 use shared::receipt::Durability;
+use shared::security::rate::Rates;
 use shared::security::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -173,7 +174,8 @@ impl Receiver {
         };
         let cut = CancellationToken::new();
         let door = secure::door(&config, &metrics, &stop, &cut, &tasks);
-        let gate = secure::gate(&config, &metrics, &door);
+        let rates = Rates::new(config.max_requests_per_second);
+        let gate = secure::gate(&config, rates.clone(), &metrics, &door);
         let budget = Arc::clone(intake.budget());
         let server_tls = tls.server.clone();
         let acceptor = accept::Acceptor::new(&config, door, server_tls, budget, stop.clone());
@@ -219,6 +221,7 @@ impl Receiver {
                 tls: tls.client.clone(),
                 known_only: config.security.asks(),
             };
+                rates: rates.clone(),
             tasks.spawn(pull::pull(dialled, sockets.clone()));
         }
         let (budget, stopped) = (Arc::clone(intake.budget()), stop.clone());

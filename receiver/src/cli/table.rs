@@ -159,6 +159,19 @@ static LIMITS: &[Setting] = &[
         "Close a connection that is silent for this long",
     )
     .default("60s"),
+    Setting::value(
+        "max-requests-per-second",
+        "N|off",
+        "Most requests of one caller in a second; images of sessions count too",
+    )
+    .default("off")
+    .long(
+        "Of one identity, or of one address (IPv6: one /64 network) where nobody is asked who it is. As many \
+         may come at once. Beyond that, requests get 429 or RESOURCE_EXHAUSTED and the time to wait, and a \
+         session (WebSocket, Exchange, Upload) in which more images begin is read on later. Transmitters \
+         wait, and lose nothing. A transmitter with small images makes thousands a second; /healthz and \
+         /readyz are not counted.",
+    ),
 ];
 
 static TUNING: &[Setting] = &[

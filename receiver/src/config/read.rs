@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use shared::security::rate;
 use shared::security::settings::ServerSettings;
 use shared::settings::address::{parse_listener, parse_station_url};
-use shared::settings::units::{ByteSize, duration_within, number_within, size_within, word};
+use shared::settings::units::{
+    ByteSize, duration_within, number_within, or_off, size_within, word,
+};
 use shared::settings::{self, Values};
 use shared::wire::WEBSOCKET_PATH;
 use url::Url;
@@ -63,6 +66,7 @@ impl Config {
             ),
             pull,
             data: values.required("data", folder),
+            max_requests_per_second: values.required("max-requests-per-second", or_off(rate::read)),
             durability: values.required("durability", str::parse),
             verify: values.required("verify", str::parse),
             limits,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use shared::door::{Bounds, Door, Peer};
 use shared::security::policy::Policy;
+use shared::security::rate::Rates;
 use shared::security::tls::{ClientFiles, ClientTls, H2, HTTP_1_1, ServerTls, TlsError};
 use shared::settings::address::is_encrypted;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,7 @@ pub(super) fn door(
 }
 
 /// Lets requests in.
-pub(super) fn gate(config: &Config, metrics: &ReceiverMetrics, door: &Door) -> Gate {
+pub(super) fn gate(config: &Config, rates: Rates, metrics: &ReceiverMetrics, door: &Door) -> Gate {
     let security = &config.security;
     let policy = Policy::new(security.tokens.clone(), security.asks_certificates());
     let (metrics, door) = (metrics.clone(), door.clone());
@@ -74,5 +75,5 @@ pub(super) fn gate(config: &Config, metrics: &ReceiverMetrics, door: &Door) -> G
         metrics.refused(key);
         door.tell(format_args!("{} is turned away: {why}", peer.address));
     };
-    Gate::new(policy, config.open_metrics, Arc::new(refusals))
+    Gate::new(policy, config.open_metrics, rates, Arc::new(refusals))
 }

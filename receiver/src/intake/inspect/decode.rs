@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, ErrorKind, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use image::{ImageError, ImageFormat, ImageReader, Limits};
 use shared::receipt::RejectReason;
@@ -32,6 +34,7 @@ pub fn decode_fully(
     max_pixels: u64,
 ) -> Result<(), Finding> {
     let Some(kind) = Kind::from_format(facts.format) else {
+    until: Instant,
         return Err(Finding::corrupt(format!(
             "there is no decoder for {}",
             facts.format

@@ -1,4 +1,5 @@
 use std::io::Cursor;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::intake::inspect::decode_fully;

@@ -92,8 +92,34 @@ pub struct Limits {
     pub partial_limit: ByteSize,
     /// Bytes to be left free: with fewer, no image begins.
     pub min_free: ByteSize,
+    /// What one transmitter may bring in.
+    pub quota: Quota,
     /// Pixels of one image, checked before it is decoded.
     pub max_pixels: u64,
+    /// Time to decode one image.
+    pub decode_timeout: Duration,
+}
+
+/// What one transmitter may bring in within a period.
+#[derive(Debug, Clone, Copy)]
+pub struct Quota {
+    /// Bytes of images.
+    pub bytes: Option<ByteSize>,
+    /// Images.
+    pub images: Option<u64>,
+    /// How long they count.
+    pub period: Duration,
+}
+
+impl Default for Quota {
+    /// None.
+    fn default() -> Self {
+        Self {
+            bytes: None,
+            images: None,
+            period: Duration::from_secs(86_400),
+        }
+    }
 }
 
 /// Connection parameters.

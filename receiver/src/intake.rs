@@ -7,6 +7,7 @@ mod beginning;
 pub mod inspect;
 mod losses;
 mod resuming;
+mod quota;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 pub(crate) mod sample;
@@ -32,6 +33,8 @@ use crate::config::{Limits, Verify};
 use crate::metrics::ReceiverMetrics;
 use crate::store::{ImageStore, StoreError};
 
+use decoding::Decoders;
+use quota::Quotas;
 pub use beginning::Begun;
 pub use settling::{SettleError, Settled};
 pub use unfinished::Held;
@@ -106,6 +109,8 @@ pub struct Intake {
     storing: TaskTracker,
     events: broadcast::Sender<Arc<Event>>,
     /// Decoding whole images is kept to this many at once.
+    /// What transmitters may bring in, if that is limited.
+    quotas: Option<Arc<Quotas>>,
     decoders: Arc<Semaphore>,
     /// Reading again what an earlier process left is kept to this many at once: after a restart many
     /// ask for it, and other images need the disk and its threads as well.
@@ -123,13 +128,29 @@ impl Intake {
             unfinished,
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
-            decoders: Arc::new(Semaphore::new(2)),
+            quotas: Quotas::new(limits.quota),
+            decoders: Decoders::new(limits.decode_timeout),
             verifiers: Arc::new(Semaphore::new(4)),
             parts,
         })
     }
 
     /// Limits in force.
+    /// Learns from the catalogue what transmitters have brought in within the period of their quota. To
+    /// be called before anybody is served.
+    ///
+    /// # Errors
+    /// When the catalogue fails.
+    pub async fn load_quotas(&self) -> Result<(), CatalogError> {
+        let Some(quotas) = &self.quotas else {
+            return Ok(());
+        };
+        let since = quotas.first_slot(UnixNanos::now());
+        let stored = self.parts.catalog.stored_since(since, quotas.slot_ns());
+        quotas.load(stored.await?);
+        Ok(())
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.parts.limits
     }

@@ -152,6 +152,8 @@ pub fn status_of(reason: RejectReason) -> StatusCode {
         RejectReason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         RejectReason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         RejectReason::Forbidden => StatusCode::FORBIDDEN,
+        // What this client may do, as opposed to what the receiver has room for (507).
+        RejectReason::Rate | RejectReason::Quota => StatusCode::TOO_MANY_REQUESTS,
     }
 }
 

@@ -155,6 +155,7 @@ impl Receiver {
             verify: config.verify,
             limits: config.limits.clone(),
         });
+        intake.load_quotas().await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         settle(&intake, &stop, &tasks).await;

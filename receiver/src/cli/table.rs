@@ -96,6 +96,30 @@ static IMAGES: &[Setting] = &[
     .default("4GiB")
     .long("Beyond, the oldest is dropped, and sent again from its start."),
     Setting::value(
+        "quota-bytes",
+        "SIZE|off",
+        "Most bytes of images that one transmitter brings in within --quota-period",
+    )
+    .default("off")
+    .long(
+        "What is stored or quarantined counts, once, and what is under way. An image beyond it is turned \
+         down before its bytes come; transmitters keep it and bring it later. Where nobody is asked who it \
+         is, the name that a transmitter gives itself counts, which protects against mistakes only.",
+    ),
+    Setting::value(
+        "quota-images",
+        "N|off",
+        "Most images that one transmitter brings in within --quota-period",
+    )
+    .default("off"),
+    Setting::value(
+        "quota-period",
+        "DURATION",
+        "How long what a transmitter brought in counts towards its quota",
+    )
+    .default("24h")
+    .long("It goes along with the time, in sixtieths, and across restarts of the receiver."),
+    Setting::value(
         "min-free",
         "SIZE",
         "Take no images while less is free on the disk",

@@ -108,7 +108,7 @@ fn message_too_large(limit: usize) -> Reject {
 pub(in crate::endpoint) fn status_of(reject: &Reject) -> Status {
     let code = match reject.reason {
         RejectReason::Conflict => Code::AlreadyExists,
-        RejectReason::Limit => Code::ResourceExhausted,
+        RejectReason::Limit | RejectReason::Rate | RejectReason::Quota => Code::ResourceExhausted,
         RejectReason::Unavailable => Code::Unavailable,
         RejectReason::Internal => Code::Internal,
         RejectReason::Superseded => Code::Aborted,

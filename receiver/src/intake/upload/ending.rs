@@ -176,7 +176,11 @@ impl Body {
             intake.parts.catalog.insert_later(entry.clone());
         } else {
             match intake.parts.catalog.insert(entry.clone()).await {
-                Ok(Inserted::New) => entry.timeline.durable = UnixNanos::now(),
+                Ok(Inserted::New) => {
+                    entry.timeline.durable = UnixNanos::now();
+                    self.count();
+                }
+            self.count();
                 Ok(Inserted::Present(_)) if sabotage::is(Sabotage::ForgetDuplicates) => {}
                 Ok(Inserted::Present(known)) => {
                     if known.location != entry.location {

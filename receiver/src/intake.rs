@@ -4,10 +4,11 @@
 //! the same checks and ends in the same [`Receipt`] or [`Reject`].
 
 mod beginning;
+mod decoding;
 pub mod inspect;
 mod losses;
-mod resuming;
 mod quota;
+mod resuming;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 pub(crate) mod sample;
@@ -32,9 +33,9 @@ use crate::catalog::{Catalog, CatalogError, Entry, Fault, Repeat, Tally, TallyKi
 use crate::config::{Limits, Verify};
 use crate::metrics::ReceiverMetrics;
 use crate::store::{ImageStore, StoreError};
-
 use decoding::Decoders;
 use quota::Quotas;
+
 pub use beginning::Begun;
 pub use settling::{SettleError, Settled};
 pub use unfinished::Held;
@@ -108,10 +109,10 @@ pub struct Intake {
     /// Images that are being stored, whether or not their senders still wait.
     storing: TaskTracker,
     events: broadcast::Sender<Arc<Event>>,
-    /// Decoding whole images is kept to this many at once.
     /// What transmitters may bring in, if that is limited.
     quotas: Option<Arc<Quotas>>,
-    decoders: Arc<Semaphore>,
+    /// Decoding whole images is kept to this many at once.
+    decoders: Decoders,
     /// Reading again what an earlier process left is kept to this many at once: after a restart many
     /// ask for it, and other images need the disk and its threads as well.
     verifiers: Arc<Semaphore>,
@@ -135,7 +136,6 @@ impl Intake {
         })
     }
 
-    /// Limits in force.
     /// Learns from the catalogue what transmitters have brought in within the period of their quota. To
     /// be called before anybody is served.
     ///
@@ -151,6 +151,7 @@ impl Intake {
         Ok(())
     }
 
+    /// Limits in force.
     pub fn limits(&self) -> &Limits {
         &self.parts.limits
     }

@@ -166,9 +166,9 @@ impl From<Reject> for Problem {
             retryable,
             quarantined,
             held,
+            retry_after_ms,
         } = reject;
         let status = if quarantined {
-            retry_after_ms,
             StatusCode::UNPROCESSABLE_ENTITY
         } else {
             status_of(reason)
@@ -181,13 +181,13 @@ impl From<Reject> for Problem {
             Some(held) => problem.with("offset", held),
             None => problem,
         };
-        match image_id {
-            Some(id) => problem
         if let Some(time) = retry_after_ms {
             // Whole seconds, and not a moment too early.
             problem.retry_after = Some(u32::try_from(time.div_ceil(1_000)).unwrap_or(u32::MAX));
             problem = problem.with("retry_after_ms", time);
         }
+        match image_id {
+            Some(id) => problem
                 .with("image_id", id.to_string())
                 .about(format!("/v1/images/{id}")),
             None => problem,

@@ -221,8 +221,8 @@ impl Receiver {
                 url,
                 tls: tls.client.clone(),
                 known_only: config.security.asks(),
-            };
                 rates: rates.clone(),
+            };
             tasks.spawn(pull::pull(dialled, sockets.clone()));
         }
         let (budget, stopped) = (Arc::clone(intake.budget()), stop.clone());

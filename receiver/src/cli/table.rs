@@ -144,6 +144,13 @@ static LIMITS: &[Setting] = &[
         "Most pixels of one image, checked before it is decoded",
     )
     .default("500000000"),
+    Setting::value(
+        "decode-timeout",
+        "DURATION",
+        "Time to decode one image, with --verify full",
+    )
+    .default("30s")
+    .long("An image that takes longer is quarantined: its bytes are kept, apart from the others."),
     Setting::value("max-connections", "N", "Most connections in all").default("1024"),
     Setting::value(
         "max-connections-per-peer",
@@ -152,6 +159,19 @@ static LIMITS: &[Setting] = &[
     )
     .default("256")
     .long("Behind a gateway or NAT many stations share one. With IPv6, of one /64 network."),
+    Setting::value(
+        "max-requests-per-second",
+        "N|off",
+        "Most requests of one caller in a second; images of sessions count too",
+    )
+    .default("off")
+    .long(
+        "Of one identity, or of one address (IPv6: one /64 network) where nobody is asked who it is. As many \
+         may come at once. Beyond that, requests get 429 or RESOURCE_EXHAUSTED and the time to wait, and a \
+         session (WebSocket, Exchange, Upload) in which more images begin is read on later. Transmitters \
+         wait, and lose nothing. A transmitter with small images makes thousands a second; /healthz and \
+         /readyz are not counted.",
+    ),
     Setting::value(
         "handshake-timeout",
         "DURATION",
@@ -183,19 +203,6 @@ static LIMITS: &[Setting] = &[
         "Close a connection that is silent for this long",
     )
     .default("60s"),
-    Setting::value(
-        "max-requests-per-second",
-        "N|off",
-        "Most requests of one caller in a second; images of sessions count too",
-    )
-    .default("off")
-    .long(
-        "Of one identity, or of one address (IPv6: one /64 network) where nobody is asked who it is. As many \
-         may come at once. Beyond that, requests get 429 or RESOURCE_EXHAUSTED and the time to wait, and a \
-         session (WebSocket, Exchange, Upload) in which more images begin is read on later. Transmitters \
-         wait, and lose nothing. A transmitter with small images makes thousands a second; /healthz and \
-         /readyz are not counted.",
-    ),
 ];
 
 static TUNING: &[Setting] = &[

@@ -66,9 +66,9 @@ impl Config {
                 "handshake-timeout",
                 duration_within(MILLISECOND * 100..=DAY),
             ),
+            max_requests_per_second: values.required("max-requests-per-second", or_off(rate::read)),
             pull,
             data: values.required("data", folder),
-            max_requests_per_second: values.required("max-requests-per-second", or_off(rate::read)),
             durability: values.required("durability", str::parse),
             verify: values.required("verify", str::parse),
             limits,
@@ -186,6 +186,7 @@ fn limits(values: &mut Values) -> Limits {
             period: values.required("quota-period", duration_within(MILLISECOND * 1_000..=YEAR)),
         },
         max_pixels: values.required("max-pixels", number_within(1..=u64::MAX)),
+        decode_timeout: values.required("decode-timeout", duration_within(MILLISECOND..=DAY)),
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn limits() -> Limits {
             period: Duration::from_secs(3_600),
         },
         max_pixels: 1_000_000,
+        decode_timeout: Duration::from_secs(30),
     }
 }
 

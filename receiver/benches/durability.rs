@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pantelegraph_receiver::catalog::sqlite::SqliteCatalog;
-use pantelegraph_receiver::config::{Limits, Verify};
+use pantelegraph_receiver::config::{Limits, Quota, Verify};
 use pantelegraph_receiver::intake::{Begun, Intake, Origin, Parts};
 use pantelegraph_receiver::metrics::ReceiverMetrics;
 use pantelegraph_receiver::store::ImageStore;
@@ -163,6 +163,8 @@ fn limits() -> Limits {
         partial_ttl: Duration::from_secs(60),
         partial_limit: ByteSize::mib(64),
         min_free: ByteSize(0),
+        quota: Quota::default(),
         max_pixels: 500_000_000,
+        decode_timeout: Duration::from_secs(30),
     }
 }

@@ -4,8 +4,10 @@
 //! the same checks and ends in the same [`Receipt`] or [`Reject`].
 
 mod beginning;
+mod decoding;
 pub mod inspect;
 mod losses;
+mod quota;
 mod resuming;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
@@ -33,6 +35,8 @@ use crate::catalog::{Catalog, CatalogError, Entry, Fault, Repeat, Tally, TallyKi
 use crate::config::{Limits, Verify};
 use crate::metrics::{Going, Pool, ReceiverMetrics};
 use crate::store::{ImageStore, StoreError};
+use decoding::Decoders;
+use quota::Quotas;
 
 pub use beginning::Begun;
 pub use settling::{SettleError, Settled};
@@ -43,9 +47,6 @@ pub use upload::{Checkpoint, Proof, Upload, said};
 /// Longest name of a transmitter or run, in bytes: series are counted under them, and each loss is
 /// stored with both. A label of 128 characters fits.
 pub const MAX_NAME: usize = 512;
-
-/// Images that are decoded at a time.
-const DECODERS: usize = 2;
 
 /// Images that are read again at a time.
 const VERIFIERS: usize = 4;
@@ -115,8 +116,10 @@ pub struct Intake {
     /// Images that are being stored, whether or not their senders still wait.
     storing: TaskTracker,
     events: broadcast::Sender<Arc<Event>>,
+    /// What transmitters may bring in, if that is limited.
+    quotas: Option<Arc<Quotas>>,
     /// Decoding whole images is kept to this many at once.
-    decoders: Arc<Semaphore>,
+    decoders: Decoders,
     /// Reading again what an earlier process left is kept to this many at once: after a restart many
     /// ask for it, and other images need the disk and its threads as well.
     verifiers: Arc<Semaphore>,
@@ -133,7 +136,8 @@ impl Intake {
             unfinished,
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
-            decoders: Arc::new(Semaphore::new(DECODERS)),
+            quotas: Quotas::new(limits.quota),
+            decoders: Decoders::new(limits.decode_timeout),
             verifiers: Arc::new(Semaphore::new(VERIFIERS)),
             parts,
         })
@@ -142,21 +146,33 @@ impl Intake {
     /// What is going on.
     pub fn going(&self) -> Going {
         let (sent, left, left_bytes) = self.unfinished.counts();
-        let pool = |label, pool: &Semaphore, size: usize| Pool {
-            label,
-            busy: size.saturating_sub(pool.available_permits()),
-            size,
-        };
+        let pool = |label, (busy, size)| Pool { label, busy, size };
+        let verifying = VERIFIERS.saturating_sub(self.verifiers.available_permits());
         Going {
             storing: self.storing.len(),
             sent,
             left,
             left_bytes,
             pools: [
-                pool("{pool=\"decode\"}", &self.decoders, DECODERS),
-                pool("{pool=\"verify\"}", &self.verifiers, VERIFIERS),
+                pool("{pool=\"decode\"}", self.decoders.in_use()),
+                pool("{pool=\"verify\"}", (verifying, VERIFIERS)),
             ],
         }
+    }
+
+    /// Learns from the catalogue what transmitters have brought in within the period of their quota. To
+    /// be called before anybody is served.
+    ///
+    /// # Errors
+    /// When the catalogue fails.
+    pub async fn load_quotas(&self) -> Result<(), CatalogError> {
+        let Some(quotas) = &self.quotas else {
+            return Ok(());
+        };
+        let since = quotas.first_slot(UnixNanos::now());
+        let stored = self.parts.catalog.stored_since(since, quotas.slot_ns());
+        quotas.load(stored.await?);
+        Ok(())
     }
 
     /// Limits in force.

@@ -41,6 +41,7 @@ const LOSSES: &str = "pantelegraph_losses_total";
 const GAPS: &str = "pantelegraph_sequence_gaps";
 const REUSED: &str = "pantelegraph_sequence_reused_total";
 const OWED: &str = "pantelegraph_sequence_floor_lag";
+const HELD_BACK: &str = "pantelegraph_held_back_total";
 const REFUSED: &str = "pantelegraph_refused_total";
 const BUILD: &str = "pantelegraph_build_info";
 
@@ -93,6 +94,7 @@ struct PerTransport {
     duplicate: Counter,
     bytes: Counter,
     transmission: Histogram,
+    held_back: Counter,
     sessions: Gauge,
 }
 
@@ -202,6 +204,11 @@ impl ReceiverMetrics {
         SessionCount { sessions }
     }
 
+    /// A session waits because its client begins more images than it may.
+    pub fn held_back(&self, transport: Transport) {
+        self.of(transport).held_back.increment(1);
+    }
+
     /// What clients made the receiver take of its memory.
     pub fn memory(&self, usage: &Usage) {
         self.inner.memory.set(usage.leased as f64);
@@ -304,6 +311,7 @@ impl PerTransport {
             duplicate: recorder.register_counter(&key(DUPLICATE), &METADATA),
             bytes: recorder.register_counter(&key(BYTES), &METADATA),
             transmission: recorder.register_histogram(&key(TRANSMISSION), &METADATA),
+            held_back: recorder.register_counter(&key(HELD_BACK), &METADATA),
             sessions: recorder.register_gauge(&key(SESSIONS), &METADATA),
         }
     }
@@ -335,7 +343,12 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             REFUSED,
             Unit::Count,
-            "Connections and requests that were turned away because of who they came from.",
+            "Connections and requests that were turned away because of who they came from, or how often.",
+        ),
+        (
+            HELD_BACK,
+            Unit::Count,
+            "Times a session waited because its client asks more often than it may.",
         ),
         (
             REVOKED,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use shared::disk::{Disk, OsDisk};
 use shared::listen::{ListenError, listen};
 use shared::receipt::Durability;
+use shared::security::rate::Rates;
 use shared::security::tls::TlsError;
 use shared::settings::units::ByteSize;
 use shared::telemetry::otlp::{Otlp, Teller};
@@ -170,6 +171,7 @@ impl Receiver {
             limits: config.limits.clone(),
             spans: telemetry.spans(),
         });
+        intake.load_quotas().await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let readiness = http::SharedReadiness::default();
@@ -192,7 +194,8 @@ impl Receiver {
         let door = secure::door(&config, &metrics, &stop, &cut, &tasks);
         let guests = Arc::clone(door.guests());
         let controls = Controls::new(&config, tls.server.clone(), tls.client.clone());
-        let gate = secure::gate(&controls, &metrics, &door);
+        let rates = Rates::new(config.max_requests_per_second);
+        let gate = secure::gate(&controls, rates.clone(), &metrics, &door);
         let budget = Arc::clone(intake.budget());
         let server_tls = tls.server.clone();
         let acceptor = accept::Acceptor::new(&config, door, server_tls, budget, stop.clone());
@@ -240,6 +243,7 @@ impl Receiver {
                 url,
                 tls: tls.client.clone(),
                 known_only: config.security.asks(),
+                rates: rates.clone(),
             };
             tasks.spawn(pull::pull(dialled, sockets.clone()));
         }

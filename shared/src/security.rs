@@ -10,6 +10,8 @@ pub mod identity;
 pub mod live;
 #[cfg(all(feature = "tls", feature = "tokens"))]
 pub mod policy;
+#[cfg(feature = "door")]
+pub mod rate;
 mod secret;
 #[cfg(feature = "tls")]
 pub mod settings;

@@ -7,9 +7,11 @@
 use std::time::SystemTime;
 
 use http::{HeaderMap, header};
+use shared::door::Peer;
 use shared::security::access::{Caller, Denied, Scope, Unknown};
 use shared::security::live::LivePolicy;
 use shared::security::policy::Policy;
+use shared::security::rate::{Pace, Rates};
 use shared::security::settings::ServerSettings;
 use shared::security::tls::Certificate;
 
@@ -31,6 +33,7 @@ pub enum Anonymous {
 pub struct Access {
     policy: LivePolicy,
     anonymous: Anonymous,
+    rates: Rates,
 }
 
 impl Access {
@@ -40,12 +43,27 @@ impl Access {
         Self {
             policy: LivePolicy::new(policy),
             anonymous,
+            rates: Rates::default(),
         }
     }
 
     /// What is asked of callers, to be changed.
     pub(crate) fn policy(&self) -> &LivePolicy {
         &self.policy
+    }
+
+    /// The same, and nobody asks more often than `rates` allow.
+    #[must_use]
+    pub fn limited(self, rates: Rates) -> Self {
+        Self { rates, ..self }
+    }
+
+    /// How often `requester`, who is at the other end of this connection, may ask.
+    pub fn pace(&self, requester: &Requester, peer: Option<&Peer>) -> Pace {
+        // Without a connection there is one caller only, as in a test.
+        peer.map_or_else(Pace::default, |peer| {
+            self.rates.of(requester.name(), peer.address.ip())
+        })
     }
 
     /// Who makes a request with these headers over a connection that has shown this certificate. A token

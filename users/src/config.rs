@@ -1,12 +1,14 @@
 //! Settings of the server, checked.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shared::security::rate;
 use shared::security::settings::{Listener, ServerSettings, refuse_open_listeners};
 use shared::settings::address::parse_listener;
-use shared::settings::units::{ByteSize, duration_within, number_within, size_within};
+use shared::settings::units::{ByteSize, duration_within, number_within, or_off, size_within};
 use shared::settings::{self, Values};
 use shared::telemetry::LogFormat;
 
@@ -30,6 +32,8 @@ pub struct Config {
     pub max_users: usize,
     /// Bounds on requests.
     pub limits: Limits,
+    /// Requests of one caller a second, if they are limited.
+    pub max_requests_per_second: Option<NonZeroU32>,
     /// Bounds of the chat.
     pub chat: RoomOptions,
     /// Bounds on connections.
@@ -82,6 +86,7 @@ impl Default for Config {
             data: None,
             max_users: 1_000_000,
             limits: Limits::default(),
+            max_requests_per_second: None,
             chat: RoomOptions::default(),
             connections: Connections {
                 max: 1_024,
@@ -133,6 +138,7 @@ impl Config {
                 max_message_size: to_usize(message.0),
                 max_batch: to_usize(values.required("max-batch", count(10_000_000))),
             },
+            max_requests_per_second: values.required("max-requests-per-second", or_off(rate::read)),
             chat: RoomOptions {
                 max_readers: to_usize(values.required("max-chat-clients", count(100_000))),
                 patience: values.required(

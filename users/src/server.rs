@@ -18,6 +18,7 @@ use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
 use shared::listen::{ListenError, listen};
+use shared::security::rate::Rates;
 use shared::security::tls::{H2, HTTP_1_1, ServerTls, TlsError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -117,7 +118,8 @@ impl Server {
         let service = Arc::new(Service {
             directory: Arc::new(open(&config).await?),
             room: Arc::new(Room::new(config.chat)),
-            access: Access::new(&config.security, config.anonymous),
+            access: Access::new(&config.security, config.anonymous)
+                .limited(Rates::new(config.max_requests_per_second)),
             limits: config.limits,
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),

@@ -31,7 +31,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::catalog::{
     Catalog, CatalogError, Entry, Fault, Filter, Gap, Inserted, Integrity, Kept, KeptLoss,
-    LossFilter, Numbered, Repeat, RunLedger, Series, Tally,
+    LossFilter, Numbered, Repeat, RunLedger, Series, StoredSum, Tally,
 };
 use read::Readers;
 use unwaited::{Tallies, Unwaited};
@@ -294,6 +294,15 @@ impl Catalog for SqliteCatalog {
 
     async fn integrity(&self) -> Result<Integrity, CatalogError> {
         self.readers.run("adding up gaps", ledger::integrity).await
+    }
+
+    async fn stored_since(&self, first: i64, slot_ns: i64) -> Result<Vec<StoredSum>, CatalogError> {
+        self.settle().await?;
+        self.readers
+            .run("adding up what was stored", move |connection| {
+                read::stored_since(connection, first, slot_ns)
+            })
+            .await
     }
 
     fn failure(&self) -> Option<CatalogError> {

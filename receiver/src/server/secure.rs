@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use shared::door::{Bounds, Door, Peer};
+use shared::security::rate::Rates;
 use shared::security::tls::{ClientFiles, ClientTls, H2, HTTP_1_1, ServerTls, TlsError};
 use shared::settings::address::is_encrypted;
 use tokio_util::sync::CancellationToken;
@@ -74,12 +75,17 @@ pub(super) fn door(
 }
 
 /// Lets requests in.
-pub(super) fn gate(controls: &Controls, metrics: &ReceiverMetrics, door: &Door) -> Gate {
+pub(super) fn gate(
+    controls: &Controls,
+    rates: Rates,
+    metrics: &ReceiverMetrics,
+    door: &Door,
+) -> Gate {
     let (metrics, door) = (metrics.clone(), door.clone());
     let refusals = move |peer: &Peer, key: &'static str, why: &dyn fmt::Display| {
         metrics.refused(key);
         door.tell(format_args!("{} is turned away: {why}", peer.address));
     };
     let (policy, open_metrics) = (controls.policy.clone(), Arc::clone(&controls.open_metrics));
-    Gate::new(policy, open_metrics, Arc::new(refusals))
+    Gate::new(policy, open_metrics, rates, Arc::new(refusals))
 }

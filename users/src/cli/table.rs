@@ -88,6 +88,18 @@ static LIMITS: &[Setting] = &[
         "Behind a gateway or NAT many callers share one. With IPv6, of one /64 network. Callers on this \
          machine have no such bound.",
     ),
+    Setting::value(
+        "max-requests-per-second",
+        "N|off",
+        "Most requests of one caller in a second",
+    )
+    .default("off")
+    .long(
+        "Of one identity, or of one address (IPv6: one /64 network) of those without a name. As many may \
+         come at once. Beyond that they get 429 or RESOURCE_EXHAUSTED, and the time to wait. Operations on \
+         a GraphQL WebSocket and in a batch count, messages of a stream do not. Health and what is the \
+         same at every server are not counted.",
+    ),
     Setting::value("max-streams", "N", "Most calls that one connection has open").default("1024"),
     Setting::value("max-chat-clients", "N", "Most clients of the chat").default("1024"),
     Setting::value(

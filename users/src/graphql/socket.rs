@@ -281,6 +281,10 @@ impl Connection {
             // Whoever has introduced itself is known, or need not be.
             return Err(whole(&Refusal::Internal));
         };
+        self.guest
+            .pace(&self.face.service.access)
+            .take()
+            .map_err(|time| whole(&Refusal::TooOften(time)))?;
         let prepared = self.face.gate.prepare(call, requester.clone())?;
         requester
             .may(prepared.needs())

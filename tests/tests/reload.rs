@@ -287,12 +287,12 @@ async fn a_transmitter_takes_over_its_cap_and_its_token() {
         format!("TRANSMITTER_TOKEN={token}\n"),
     )
     .unwrap();
-    fs::write(&file, "bandwidth = \"2MB/s\"\nretry-max = \"1m\"\n").unwrap();
+    fs::write(&file, "bandwidth = \"2MB/s\"\nidle-timeout = \"1m\"\n").unwrap();
     process.signal(Signal::HUP);
     process
         .logged("in force now: bandwidth = \"2MB/s\", token changed")
         .await;
-    process.logged("restart to change").await;
+    process.logged("restart to change idle-timeout").await;
     within("its image", events.recv()).await.unwrap();
     process.signal(Signal::TERM);
     let finished = process.end().await;

@@ -39,8 +39,8 @@ const DISABLED: &str = "otel-sdk-disabled";
 pub static TELEMETRY: &[Setting] = &[
     Setting::value(ENDPOINT, "URL", "Tell this collector of OpenTelemetry, by OTLP over gRPC")
         .long(
-            "For example http://collector.example:4317; https:// is encrypted. Spans of each image, and the \
-             figures of /metrics. Without it nobody is told.",
+            "For example http://collector.example:4317; https:// is encrypted. Spans of each image or call, and \
+             the figures of /metrics. Without it nobody is told.",
         )
         .standard(),
     Setting::value(TRACES_ENDPOINT, "URL", "Another one for spans").standard(),
@@ -112,6 +112,30 @@ pub struct OtlpSettings {
     pub batch: usize,
     /// Between figures.
     pub figure_interval: Duration,
+}
+
+/// Nobody is told; the rest as it is where nothing is set.
+impl Default for OtlpSettings {
+    fn default() -> Self {
+        Self {
+            traces: None,
+            metrics: None,
+            headers: Vec::new(),
+            timeout: Duration::from_secs(10),
+            gzip: false,
+            files: ClientFiles::default(),
+            service: None,
+            attributes: Vec::new(),
+            sampler: Sampler {
+                obeys_parents: true,
+                ratio: 1.0,
+            },
+            span_interval: Duration::from_secs(5),
+            longest_queue: 2_048,
+            batch: 512,
+            figure_interval: Duration::from_secs(60),
+        }
+    }
 }
 
 /// More would be a mistake: about 100 MB.

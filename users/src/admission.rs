@@ -68,6 +68,7 @@ pub async fn admit(
         Ok(requester) => requester,
         Err(denied) if (manners.is_open)(&request, &denied) => return next.run(request).await,
         Err(denied) => {
+            service.observer.metrics.refused(denied.key());
             tracing::debug!(why = denied.key(), "turned away: {denied}");
             return (manners.refuse)(&denied.into(), request.headers());
         }

@@ -145,6 +145,13 @@ impl Journal {
         answered.await.map_err(|_| Refusal::Internal)?
     }
 
+    /// Requests that wait, and most of them.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let jobs = self.jobs.lock();
+        let waiting = jobs.as_ref().map_or(0, |jobs| QUEUE - jobs.capacity());
+        (waiting, QUEUE)
+    }
+
     pub(super) async fn close(&self) {
         self.jobs.lock().take();
         let writer = self.writer.lock().take();

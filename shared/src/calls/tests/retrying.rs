@@ -73,7 +73,10 @@ async fn every_attempt_stands_where_its_caller_says() {
     let seen = station.seen();
     assert_eq!(seen.len(), 2);
     let place = |seen: &station::Seen| context_of(&seen.headers).map(|it| it.to_string());
-    assert!(seen.iter().all(|seen| place(seen).as_deref() == Some(parent)));
+    assert!(
+        seen.iter()
+            .all(|seen| place(seen).as_deref() == Some(parent))
+    );
 }
 
 #[tokio::test]

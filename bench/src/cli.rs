@@ -1,5 +1,6 @@
 //! The command line of `pantelegraph`.
 
+pub(crate) mod doctor;
 pub(crate) mod keys;
 pub(crate) mod users;
 
@@ -22,6 +23,7 @@ Examples:
   pantelegraph bench http2 --output report.html  what HTTP/2 promises, measured
   pantelegraph users demo                        gRPC in all of its modes, in some seconds
   pantelegraph keys init                         a private CA; then keys issue, keys token
+  pantelegraph doctor receiver --data ./data     what is wrong with a station, and how to put it right
 
 The daemons are pantelegraph-transmitter and pantelegraph-receiver.
 
@@ -48,6 +50,26 @@ pub(crate) enum Command {
     },
     /// A private CA and tokens: who is let in.
     Keys(keys::Keys),
+    /// Says what is wrong with a station, and how to put it right, before it hurts.
+    #[command(after_help = "\
+Examples:
+  pantelegraph doctor receiver --data /srv/images
+  pantelegraph doctor transmitter --config cam-1.toml     what the daemon would read, read here
+  pantelegraph doctor --only reachability,clock transmitter --to https://station.example --pattern 1x1
+  pantelegraph doctor --format json --strict receiver > findings.json
+
+Run it as the user, in the folder and with the variables of the daemon. Options of the doctor stand before the
+word transmitter, receiver or users; what stands behind it are the station's own settings, all of which
+`doctor receiver --help` shows. It may run beside the daemon. Nothing is changed; a few small files are written to
+the folder of the images for a moment, to time the disk, unless --no-disk-test is given.
+
+JSON: station, worst (ok, note, warning or problem) and findings, each with group, check (a word that stays), level,
+found, fix (null when all is well) and figures (sizes in bytes, times in the unit that the name ends with; target
+is the URL that it is about).
+
+Exit codes: 0 nothing is wrong, though there may be notes and warnings; 1 there are problems (--strict: or warnings);
+2 usage, or mistakes in the settings; 130 Ctrl-C")]
+    Doctor(doctor::Doctor),
     /// Prints a completion script for a shell.
     Completions {
         /// bash, elvish, fish, powershell or zsh

@@ -7,7 +7,7 @@ mod revoke;
 mod show;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
-mod tests;
+pub(crate) mod tests;
 mod token;
 
 use std::io::Write;

@@ -3,6 +3,8 @@
 mod chat;
 mod cli;
 mod demo;
+mod doctor;
+mod doctor_command;
 mod http2;
 mod http2_command;
 mod keys_command;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
             bench: cli::Bench::Http2(options),
         } => http2_command::run(&options),
         cli::Command::Users { users } => users_command::run(users),
+        cli::Command::Doctor(doctor) => doctor_command::run(&doctor),
         cli::Command::Keys(keys) => keys_command::run(&keys),
         cli::Command::Completions { shell } => cli::completions(shell),
     }

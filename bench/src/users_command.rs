@@ -4,18 +4,22 @@ mod call;
 mod demo;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use shared::lifecycle::{Hangups, Heartbeat, Reloader, manager, reload_on_hangup};
 use shared::security::Secret;
 use shared::security::bearer::Bearer;
 use shared::security::settings::ClientSettings;
 use shared::security::tls::ClientFiles;
-use shared::settings::ProcessEnvironment;
+use shared::settings::{InForce, ProcessEnvironment};
 use shared::telemetry::{chain, say};
+use tokio::runtime::Handle;
 use users::cli::{CliError, Exit, Invocation};
 use users::config::Config;
+use users::live::{Filtering, Live, Reading};
 use users::server::{Listeners, Server, StartError};
 
 use crate::cli::users::{Shown, Users};
@@ -32,9 +36,22 @@ pub(crate) fn run(users: Users) -> ExitCode {
 /// Serves until a signal.
 fn serve(settings: Vec<OsString>) -> ExitCode {
     let args = std::iter::once(OsString::from(users::cli::PROGRAM.name)).chain(settings);
-    let invocation = users::cli::parse(args, &ProcessEnvironment, Some(Path::new(".env")));
-    let (config, warnings) = match invocation {
-        Ok(Invocation::Serve(config, warnings)) => (config, warnings),
+    let args: Vec<OsString> = args.collect();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(format_args!(
+                "pantelegraph users serve: cannot start threads: {error}"
+            ));
+            return Exit::Internal.code().into();
+        }
+    };
+    // Before anything that takes its time: a hang-up ends nothing.
+    let hangups = runtime.block_on(async { Hangups::catch() });
+    let dotenv = Path::new(".env");
+    let invocation = users::cli::parse(args.iter().cloned(), &ProcessEnvironment, Some(dotenv));
+    let (config, read) = match invocation {
+        Ok(Invocation::Serve(config, read)) => (config, read),
         Ok(Invocation::Print(text)) => return print(&text),
         Err(error) => {
             say(error);
@@ -43,23 +60,25 @@ fn serve(settings: Vec<OsString>) -> ExitCode {
     };
     let colour = std::io::stderr().is_terminal();
     let logged = shared::telemetry::log_to(std::io::stderr, &config.log, config.log_format, colour);
-    if let Err(problem) = logged {
-        say(problem);
-        return CliError::EXIT_CODE.into();
-    }
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    let served = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(until_stopped(*config)),
-        Err(error) => {
-            say(format_args!(
-                "pantelegraph users serve: cannot start threads: {error}"
-            ));
-            return Exit::Internal.code().into();
+    let log = match logged {
+        Ok(log) => log,
+        Err(problem) => {
+            say(problem);
+            return CliError::EXIT_CODE.into();
         }
     };
-    match served {
+    for warning in &read.warnings {
+        tracing::warn!("{warning}");
+    }
+    let again = Again {
+        hangups,
+        in_force: read.in_force,
+        read: Box::new(move || {
+            users::cli::read_again(args.iter().cloned(), &ProcessEnvironment, Some(dotenv))
+        }),
+        log: Box::new(move |filter| log.set_filter(filter)),
+    };
+    match runtime.block_on(until_stopped(*config, again)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("pantelegraph users serve: {}", chain(&error)));
@@ -74,18 +93,32 @@ fn serve(settings: Vec<OsString>) -> ExitCode {
     }
 }
 
-async fn until_stopped(config: Config) -> Result<(), StartError> {
+/// What it takes to read the settings again at SIGHUP.
+struct Again {
+    hangups: io::Result<Hangups>,
+    in_force: InForce,
+    read: Box<Reading>,
+    log: Box<Filtering>,
+}
+
+async fn until_stopped(config: Config, again: Again) -> Result<(), StartError> {
     let stop = shared::lifecycle::stop_on_signals().map_err(StartError::Signals)?;
+    let hangups = again.hangups.map_err(StartError::Signals)?;
     let listeners = Listeners::open(&config).await?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let server = Server::start(config, listeners).await?;
+    let server = Server::start(config.clone(), listeners).await?;
+    let live = Live::new(config, server.controls(), again.read, again.log);
+    let reloader = Reloader::new(live, again.in_force);
     // Scripts wait for this line; it goes to standard output whatever the log's filter.
     print(&format!(
         "ready: gRPC {}, HTTP {}\n",
         server.grpc_address, server.http_address
     ));
+    manager::ready();
+    let _heartbeat = Heartbeat::begin(&Handle::current(), Arc::new(server.words()));
+    tokio::spawn(reload_on_hangup(hangups, reloader, stop.clone()));
     stop.cancelled().await;
     server.stop().await;
     tracing::info!("stopped");

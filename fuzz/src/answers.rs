@@ -190,6 +190,7 @@ async fn converse(welcome: Welcome, messages: Vec<ServerMessage>) {
             number: 1,
             started: UnixNanos(1),
             turn: None,
+            trace: None,
         };
         let answering = async {
             for message in messages {

@@ -11,7 +11,7 @@ use pantelegraph_receiver::catalog::{
     Catalog, CatalogError, Entry, Filter, Gap, Inserted, Integrity, Kept, KeptLoss, LossFilter,
     Numbered, Repeat, RunLedger, Series, Tally,
 };
-use pantelegraph_receiver::config::{Limits, Verify};
+use pantelegraph_receiver::config::{Limits, Quota, Verify};
 use pantelegraph_receiver::intake::{Intake, Parts};
 use pantelegraph_receiver::metrics::ReceiverMetrics;
 use pantelegraph_receiver::store::{About, ImageStore, ImageWriter, Placement, StoreError};
@@ -82,8 +82,11 @@ impl Rig {
                 partial_ttl: Duration::from_secs(3_600),
                 partial_limit: ByteSize::mib(1),
                 min_free: ByteSize(0),
+                quota: Quota::default(),
                 max_pixels: 1_000_000,
+                decode_timeout: Duration::from_secs(30),
             },
+            spans: Default::default(),
         });
         Self { intake, stored }
     }

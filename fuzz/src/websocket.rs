@@ -6,6 +6,7 @@ use std::time::Duration;
 use pantelegraph_receiver::endpoint::websocket::{Endpoint, serve_upgraded};
 use shared::clock::UnixNanos;
 use shared::security::access::Caller;
+use shared::security::rate::Pace;
 use shared::wire::{ClientMessage, Hello, PROTOCOL_VERSION, encode_client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ async fn converse(data: &[u8]) {
     let way = input.byte();
     let piece = usize::from(input.byte()) + 1;
     let (near, far) = tokio::io::duplex(1 << 10);
-    let serving = serve_upgraded(endpoint, near, &Caller::Anyone, None);
+    let serving = serve_upgraded(endpoint, near, (&Caller::Anyone, Pace::default()), None);
     let sent = input.rest();
     let client = async {
         let (mut read, mut write) = tokio::io::split(far);

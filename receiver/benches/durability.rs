@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pantelegraph_receiver::catalog::sqlite::SqliteCatalog;
-use pantelegraph_receiver::config::{Limits, Verify};
+use pantelegraph_receiver::config::{Limits, Quota, Verify};
 use pantelegraph_receiver::intake::{Begun, Intake, Origin, Parts};
 use pantelegraph_receiver::metrics::ReceiverMetrics;
 use pantelegraph_receiver::store::ImageStore;
@@ -83,6 +83,7 @@ async fn measure(
     };
     let catalog = Arc::new(SqliteCatalog::open(&data.join("catalog.sqlite"), durability).unwrap());
     let intake = Intake::new(Parts {
+        spans: Default::default(),
         store,
         catalog: Arc::clone(&catalog) as Arc<_>,
         metrics: ReceiverMetrics::new("0.0.0"),
@@ -163,6 +164,8 @@ fn limits() -> Limits {
         partial_ttl: Duration::from_secs(60),
         partial_limit: ByteSize::mib(64),
         min_free: ByteSize(0),
+        quota: Quota::default(),
         max_pixels: 500_000_000,
+        decode_timeout: Duration::from_secs(30),
     }
 }

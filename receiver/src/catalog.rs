@@ -143,6 +143,19 @@ pub struct Series {
     pub account: Option<RunAccount>,
 }
 
+/// What a transmitter stored in a stretch of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSum {
+    /// Who.
+    pub transmitter: String,
+    /// Number of the stretch.
+    pub slot: i64,
+    /// Images.
+    pub images: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// Whether an entry was new.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inserted {
@@ -218,6 +231,21 @@ pub trait Catalog: Send + Sync {
 
     /// The state of all sequence numbers together.
     async fn integrity(&self) -> Result<Integrity, CatalogError>;
+
+    /// Entries and questions that wait to be written or answered.
+    fn waiting(&self) -> u64 {
+        0
+    }
+
+    /// What each transmitter stored, or had quarantined, in slots of `slot_ns` nanoseconds since 1970, from
+    /// the slot `first` on.
+    async fn stored_since(
+        &self,
+        _first: i64,
+        _slot_ns: i64,
+    ) -> Result<Vec<StoredSum>, CatalogError> {
+        Ok(Vec::new())
+    }
 
     /// Why the last attempt to write failed, whatever was to be written; `None` once one succeeded.
     fn failure(&self) -> Option<CatalogError> {

@@ -1,6 +1,7 @@
 //! The settings of a receiver, checked.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub max_connections_per_peer: usize,
     /// Time for the handshake of TLS, and for the beginning of the first request.
     pub handshake_timeout: Duration,
+    /// Requests of one caller a second, if they are limited.
+    pub max_requests_per_second: Option<NonZeroU32>,
     /// Transmitters to dial.
     pub pull: Vec<Url>,
     /// Folder for images and catalogue.
@@ -92,8 +95,34 @@ pub struct Limits {
     pub partial_limit: ByteSize,
     /// Bytes to be left free: with fewer, no image begins.
     pub min_free: ByteSize,
+    /// What one transmitter may bring in.
+    pub quota: Quota,
     /// Pixels of one image, checked before it is decoded.
     pub max_pixels: u64,
+    /// Time to decode one image.
+    pub decode_timeout: Duration,
+}
+
+/// What one transmitter may bring in within a period.
+#[derive(Debug, Clone, Copy)]
+pub struct Quota {
+    /// Bytes of images.
+    pub bytes: Option<ByteSize>,
+    /// Images.
+    pub images: Option<u64>,
+    /// How long they count.
+    pub period: Duration,
+}
+
+impl Default for Quota {
+    /// None.
+    fn default() -> Self {
+        Self {
+            bytes: None,
+            images: None,
+            period: Duration::from_secs(86_400),
+        }
+    }
 }
 
 /// Connection parameters.

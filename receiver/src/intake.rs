@@ -4,8 +4,10 @@
 //! the same checks and ends in the same [`Receipt`] or [`Reject`].
 
 mod beginning;
+mod decoding;
 pub mod inspect;
 mod losses;
+mod quota;
 mod resuming;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
@@ -31,8 +33,10 @@ use tokio_util::task::TaskTracker;
 use crate::budget::Budget;
 use crate::catalog::{Catalog, CatalogError, Entry, Fault, Repeat, Tally, TallyKind, Verdict};
 use crate::config::{Limits, Verify};
-use crate::metrics::ReceiverMetrics;
+use crate::metrics::{Going, Pool, ReceiverMetrics};
 use crate::store::{ImageStore, StoreError};
+use decoding::Decoders;
+use quota::Quotas;
 
 pub use beginning::Begun;
 pub use settling::{SettleError, Settled};
@@ -43,6 +47,9 @@ pub use upload::{Checkpoint, Proof, Upload, said};
 /// Longest name of a transmitter or run, in bytes: series are counted under them, and each loss is
 /// stored with both. A label of 128 characters fits.
 pub const MAX_NAME: usize = 512;
+
+/// Images that are read again at a time.
+const VERIFIERS: usize = 4;
 
 /// Who sends, and how.
 #[derive(Debug, Clone)]
@@ -109,8 +116,10 @@ pub struct Intake {
     /// Images that are being stored, whether or not their senders still wait.
     storing: TaskTracker,
     events: broadcast::Sender<Arc<Event>>,
+    /// What transmitters may bring in, if that is limited.
+    quotas: Option<Arc<Quotas>>,
     /// Decoding whole images is kept to this many at once.
-    decoders: Arc<Semaphore>,
+    decoders: Decoders,
     /// Reading again what an earlier process left is kept to this many at once: after a restart many
     /// ask for it, and other images need the disk and its threads as well.
     verifiers: Arc<Semaphore>,
@@ -127,10 +136,43 @@ impl Intake {
             unfinished,
             storing: TaskTracker::new(),
             events: broadcast::channel(1_024).0,
-            decoders: Arc::new(Semaphore::new(2)),
-            verifiers: Arc::new(Semaphore::new(4)),
+            quotas: Quotas::new(limits.quota),
+            decoders: Decoders::new(limits.decode_timeout),
+            verifiers: Arc::new(Semaphore::new(VERIFIERS)),
             parts,
         })
+    }
+
+    /// What is going on.
+    pub fn going(&self) -> Going {
+        let (sent, left, left_bytes) = self.unfinished.counts();
+        let pool = |label, (busy, size)| Pool { label, busy, size };
+        let verifying = VERIFIERS.saturating_sub(self.verifiers.available_permits());
+        Going {
+            storing: self.storing.len(),
+            sent,
+            left,
+            left_bytes,
+            pools: [
+                pool("{pool=\"decode\"}", self.decoders.in_use()),
+                pool("{pool=\"verify\"}", (verifying, VERIFIERS)),
+            ],
+        }
+    }
+
+    /// Learns from the catalogue what transmitters have brought in within the period of their quota. To
+    /// be called before anybody is served.
+    ///
+    /// # Errors
+    /// When the catalogue fails.
+    pub async fn load_quotas(&self) -> Result<(), CatalogError> {
+        let Some(quotas) = &self.quotas else {
+            return Ok(());
+        };
+        let since = quotas.first_slot(UnixNanos::now());
+        let stored = self.parts.catalog.stored_since(since, quotas.slot_ns());
+        quotas.load(stored.await?);
+        Ok(())
     }
 
     /// Limits in force.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod endpoint;
 pub mod fsck;
 pub mod intake;
+pub mod live;
 pub mod metrics;
 pub mod problem;
 pub mod report;

@@ -1,17 +1,21 @@
 //! The receiver daemon: read the settings, serve until a signal, stop in order.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pantelegraph_receiver::cli::{self, CliError, Exit, Invocation};
 use pantelegraph_receiver::config::Config;
 use pantelegraph_receiver::fsck;
+use pantelegraph_receiver::live::{Filtering, Live, Reading};
 use pantelegraph_receiver::server::{Listeners, Receiver, StartError};
-use shared::settings::ProcessEnvironment;
+use shared::lifecycle::{Hangups, Heartbeat, Reloader, manager, reload_on_hangup};
 use shared::settings::address::is_encrypted;
+use shared::settings::{InForce, ProcessEnvironment};
 use shared::telemetry::say;
+use tokio::runtime::Handle;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,25 +43,6 @@ fn main() -> ExitCode {
             }
         };
     }
-    let invocation = cli::parse(args.into_iter(), &ProcessEnvironment, Some(dotenv));
-    let (config, warnings) = match invocation {
-        Ok(Invocation::Run(config, warnings)) => (config, warnings),
-        Ok(Invocation::Print(text)) => return print(&text),
-        Err(error) => {
-            say(error);
-            return CliError::EXIT_CODE.into();
-        }
-    };
-    let colour = std::io::stderr().is_terminal();
-    if let Err(problem) =
-        shared::telemetry::log_to(std::io::stderr, &config.log, config.log_format, colour)
-    {
-        say(problem);
-        return CliError::EXIT_CODE.into();
-    }
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
     let runtime = match pantelegraph_receiver::server::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -67,7 +52,38 @@ fn main() -> ExitCode {
             return Exit::Internal.code().into();
         }
     };
-    let served = runtime.block_on(serve(*config));
+    // Before anything that takes its time: a hang-up ends nothing.
+    let hangups = runtime.block_on(async { Hangups::catch() });
+    let invocation = cli::parse(args.iter().cloned(), &ProcessEnvironment, Some(dotenv));
+    let (config, read) = match invocation {
+        Ok(Invocation::Run(config, read)) => (config, read),
+        Ok(Invocation::Print(text)) => return print(&text),
+        Err(error) => {
+            say(error);
+            return CliError::EXIT_CODE.into();
+        }
+    };
+    let colour = std::io::stderr().is_terminal();
+    let logged = shared::telemetry::log_to(std::io::stderr, &config.log, config.log_format, colour);
+    let log = match logged {
+        Ok(log) => log,
+        Err(problem) => {
+            say(problem);
+            return CliError::EXIT_CODE.into();
+        }
+    };
+    for warning in &read.warnings {
+        tracing::warn!("{warning}");
+    }
+    let again = Again {
+        hangups,
+        in_force: read.in_force,
+        read: Box::new(move || {
+            cli::read_again(args.iter().cloned(), &ProcessEnvironment, Some(dotenv))
+        }),
+        log: Box::new(move |filter| log.set_filter(filter)),
+    };
+    let served = runtime.block_on(serve(*config, again));
     // What reads or writes still had its time; the next start looks for what it leaves.
     runtime.shutdown_timeout(LAST_MOMENT);
     match served {
@@ -109,8 +125,17 @@ fn check(options: &fsck::Options, output: cli::fsck::Output) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> Result<(), StartError> {
+/// What it takes to read the settings again at SIGHUP.
+struct Again {
+    hangups: io::Result<Hangups>,
+    in_force: InForce,
+    read: Box<Reading>,
+    log: Box<Filtering>,
+}
+
+async fn serve(config: Config, again: Again) -> Result<(), StartError> {
     let stop = shared::lifecycle::stop_on_signals().map_err(StartError::Signals)?;
+    let hangups = again.hangups.map_err(StartError::Signals)?;
     let listeners = Listeners::open(&config).await?;
     let listeners_set = [
         ("grpc-listen", config.grpc_listen),
@@ -129,7 +154,9 @@ async fn serve(config: Config) -> Result<(), StartError> {
         }
     }
     let data = config.data.clone();
-    let receiver = Receiver::start(config, listeners).await?;
+    let receiver = Receiver::start(config.clone(), listeners).await?;
+    let live = Live::new(&config, receiver.controls().clone(), again.read, again.log);
+    let reloader = Reloader::new(live, again.in_force);
     let address = |address: Option<std::net::SocketAddr>| {
         address.map_or_else(|| "off".to_owned(), |address| address.to_string())
     };
@@ -142,6 +169,9 @@ async fn serve(config: Config) -> Result<(), StartError> {
         address(receiver.http_address),
         data.display()
     ));
+    manager::ready();
+    let _heartbeat = Heartbeat::begin(&Handle::current(), Arc::new(receiver.words()));
+    tokio::spawn(reload_on_hangup(hangups, reloader, stop.clone()));
     stop.cancelled().await;
     receiver.stop().await;
     tracing::info!("stopped");

@@ -3,6 +3,8 @@
 //! Each receiver has a recorder of its own and no global one is installed, because several
 //! receivers may run in one process.
 
+mod load;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +19,8 @@ use shared::receipt::RejectReason;
 
 use crate::budget::Usage;
 use crate::catalog::Integrity;
+
+pub use load::{Going, Load, Pool, load};
 
 const RECEIVED: &str = "pantelegraph_images_received_total";
 const DUPLICATE: &str = "pantelegraph_images_duplicate_total";
@@ -37,6 +41,7 @@ const LOSSES: &str = "pantelegraph_losses_total";
 const GAPS: &str = "pantelegraph_sequence_gaps";
 const REUSED: &str = "pantelegraph_sequence_reused_total";
 const OWED: &str = "pantelegraph_sequence_floor_lag";
+const HELD_BACK: &str = "pantelegraph_held_back_total";
 const REFUSED: &str = "pantelegraph_refused_total";
 const BUILD: &str = "pantelegraph_build_info";
 
@@ -89,6 +94,7 @@ struct PerTransport {
     duplicate: Counter,
     bytes: Counter,
     transmission: Histogram,
+    held_back: Counter,
     sessions: Gauge,
 }
 
@@ -168,6 +174,11 @@ impl ReceiverMetrics {
         }
     }
 
+    /// Images stored so far.
+    pub fn stored(&self) -> u64 {
+        self.inner.observations.load(Ordering::Relaxed)
+    }
+
     /// An image came that had been stored before.
     pub fn image_duplicate(&self, transport: Transport, bytes: u64) {
         let figures = self.of(transport);
@@ -191,6 +202,11 @@ impl ReceiverMetrics {
         let sessions = self.of(transport).sessions.clone();
         sessions.increment(1.0);
         SessionCount { sessions }
+    }
+
+    /// A session waits because its client begins more images than it may.
+    pub fn held_back(&self, transport: Transport) {
+        self.of(transport).held_back.increment(1);
     }
 
     /// What clients made the receiver take of its memory.
@@ -295,6 +311,7 @@ impl PerTransport {
             duplicate: recorder.register_counter(&key(DUPLICATE), &METADATA),
             bytes: recorder.register_counter(&key(BYTES), &METADATA),
             transmission: recorder.register_histogram(&key(TRANSMISSION), &METADATA),
+            held_back: recorder.register_counter(&key(HELD_BACK), &METADATA),
             sessions: recorder.register_gauge(&key(SESSIONS), &METADATA),
         }
     }
@@ -326,7 +343,12 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             REFUSED,
             Unit::Count,
-            "Connections and requests that were turned away because of who they came from.",
+            "Connections and requests that were turned away because of who they came from, or how often.",
+        ),
+        (
+            HELD_BACK,
+            Unit::Count,
+            "Times a session waited because its client asks more often than it may.",
         ),
         (
             REVOKED,

@@ -152,6 +152,8 @@ pub fn status_of(reason: RejectReason) -> StatusCode {
         RejectReason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         RejectReason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         RejectReason::Forbidden => StatusCode::FORBIDDEN,
+        // What this client may do, as opposed to what the receiver has room for (507).
+        RejectReason::Rate | RejectReason::Quota => StatusCode::TOO_MANY_REQUESTS,
     }
 }
 
@@ -164,6 +166,7 @@ impl From<Reject> for Problem {
             retryable,
             quarantined,
             held,
+            retry_after_ms,
         } = reject;
         let status = if quarantined {
             StatusCode::UNPROCESSABLE_ENTITY
@@ -174,10 +177,15 @@ impl From<Reject> for Problem {
             .with("reason", reason.key())
             .with("retryable", retryable)
             .with("quarantined", quarantined);
-        let problem = match held {
+        let mut problem = match held {
             Some(held) => problem.with("offset", held),
             None => problem,
         };
+        if let Some(time) = retry_after_ms {
+            // Whole seconds, and not a moment too early.
+            problem.retry_after = Some(u32::try_from(time.div_ceil(1_000)).unwrap_or(u32::MAX));
+            problem = problem.with("retry_after_ms", time);
+        }
         match image_id {
             Some(id) => problem
                 .with("image_id", id.to_string())

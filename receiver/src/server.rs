@@ -13,7 +13,9 @@ use std::time::Duration;
 use shared::disk::{Disk, OsDisk};
 use shared::listen::{ListenError, listen};
 use shared::receipt::Durability;
+use shared::security::rate::Rates;
 use shared::security::tls::TlsError;
+use shared::settings::units::ByteSize;
 use shared::telemetry::otlp::{Otlp, Teller};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,8 +27,11 @@ use crate::config::Config;
 use crate::endpoint::gate::Served;
 use crate::endpoint::{grpc, http, rest, websocket};
 use crate::intake::{Intake, Parts};
-use crate::metrics::ReceiverMetrics;
+use crate::live::Controls;
+use crate::metrics::{self, ReceiverMetrics};
 use crate::store::{ImageStore, StoreError, files::FileStore, lock::DataLock, memory::MemoryStore};
+
+pub(crate) use secure::pull_files;
 
 /// Sockets that a receiver serves; opened by the caller, so that a port in use is known before
 /// anything else happens, and tests can take any port.
@@ -123,7 +128,7 @@ pub struct Receiver {
     /// Ends connections that do not end by themselves.
     cut: CancellationToken,
     tasks: TaskTracker,
-    grace: Duration,
+    controls: Controls,
     _lock: Option<DataLock>,
 }
 
@@ -166,9 +171,11 @@ impl Receiver {
             limits: config.limits.clone(),
             spans: telemetry.spans(),
         });
+        intake.load_quotas().await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        settle(&intake, &stop, &tasks).await;
+        let readiness = http::SharedReadiness::default();
+        settle(&intake, &readiness, &stop, &tasks).await;
         let address = |listener: &Option<TcpListener>| {
             listener
                 .as_ref()
@@ -185,7 +192,10 @@ impl Receiver {
         };
         let cut = CancellationToken::new();
         let door = secure::door(&config, &metrics, &stop, &cut, &tasks);
-        let gate = secure::gate(&config, &metrics, &door);
+        let guests = Arc::clone(door.guests());
+        let controls = Controls::new(&config, tls.server.clone(), tls.client.clone());
+        let rates = Rates::new(config.max_requests_per_second);
+        let gate = secure::gate(&controls, rates.clone(), &metrics, &door);
         let budget = Arc::clone(intake.budget());
         let server_tls = tls.server.clone();
         let acceptor = accept::Acceptor::new(&config, door, server_tls, budget, stop.clone());
@@ -204,6 +214,8 @@ impl Receiver {
             budget: Arc::clone(intake.budget()),
             name: config.name.as_str().into(),
             draining: stop.clone(),
+            readiness: Arc::clone(&readiness),
+            load: metrics::load(&intake, &guests, config.link.credit.0),
         };
         telemetry.start(state.figures());
         let router = {
@@ -231,6 +243,7 @@ impl Receiver {
                 url,
                 tls: tls.client.clone(),
                 known_only: config.security.asks(),
+                rates: rates.clone(),
             };
             tasks.spawn(pull::pull(dialled, sockets.clone()));
         }
@@ -251,7 +264,7 @@ impl Receiver {
             stop,
             cut,
             tasks,
-            grace: config.grace,
+            controls,
             _lock: lock,
         })
     }
@@ -261,17 +274,33 @@ impl Receiver {
         &self.intake
     }
 
+    /// What can be changed while it runs.
+    pub fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
+    /// How it goes, in a few words. To say so it goes through the state that every image goes through.
+    pub fn words(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let intake = Arc::clone(&self.intake);
+        move || {
+            let held = ByteSize(intake.budget().usage().leased);
+            let stored = intake.metrics().stored();
+            format!("{stored} images stored since the start; {held} on their way in")
+        }
+    }
+
     /// Stops: no new connections, requests in flight end, sessions are told, everything that was
     /// answered is on disk. What does not end within the grace period is cut off.
     pub async fn stop(self) {
-        let deadline = tokio::time::Instant::now() + self.grace;
+        let grace = *self.controls.grace.lock();
+        let deadline = tokio::time::Instant::now() + grace;
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout_at(deadline, self.tasks.wait())
             .await
             .is_err()
         {
-            tracing::warn!(grace = ?self.grace, "connections were still open after the grace period");
+            tracing::warn!(?grace, "connections were still open after the grace period");
             self.cut.cancel();
             // They have nothing to wait for any more.
             let _ = tokio::time::timeout(CUTTING, self.tasks.wait()).await;
@@ -281,7 +310,10 @@ impl Receiver {
             .await
             .is_err()
         {
-            tracing::warn!(grace = ?self.grace, "images were still being stored after the grace period");
+            tracing::warn!(
+                ?grace,
+                "images were still being stored after the grace period"
+            );
             // The next start looks for what they leave.
             self.catalog.close().await;
             return self.telemetry.stop().await;
@@ -328,9 +360,16 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
 
 /// Makes files and catalogue agree after a process that did not stop in order. What takes longer
 /// goes on while images come.
-async fn settle(intake: &Arc<Intake>, stop: &CancellationToken, tasks: &TaskTracker) {
+async fn settle(
+    intake: &Arc<Intake>,
+    readiness: &http::SharedReadiness,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    readiness.settle(true);
     let settling = {
         let (intake, stop) = (Arc::clone(intake), stop.clone());
+        let readiness = Arc::clone(readiness);
         async move {
             tokio::select! {
                 settled = intake.settle() => match settled {
@@ -347,6 +386,7 @@ async fn settle(intake: &Arc<Intake>, stop: &CancellationToken, tasks: &TaskTrac
                 },
                 () = stop.cancelled() => {}
             }
+            readiness.settle(false);
         }
     };
     let settling = tasks.spawn(settling);

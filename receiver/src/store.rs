@@ -60,6 +60,8 @@ pub struct About {
 pub struct Room {
     /// Bytes that are free.
     pub free: u64,
+    /// Bytes that are to be left free.
+    pub floor: u64,
     /// No images are taken for want of space.
     pub full: bool,
 }

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::listen::Opening;
 use crate::security::tls::{Certificate, Refused, ServerTls};
 
-pub use guests::{Crowd, Guests, InFlight, Place};
+pub use guests::{Crowd, Guests, InFlight, Place, States};
 pub use stream::Stream;
 
 /// Bounds on connections.
@@ -275,7 +275,7 @@ impl Log {
 }
 
 /// What counts as one machine.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -1,9 +1,17 @@
-//! Start, stop and grace period of a daemon.
+//! Start, stop and grace period of a daemon; new settings while it runs, and what its service manager
+//! is told.
+
+mod heartbeat;
+pub mod manager;
+mod reload;
 
 use std::io;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+
+pub use heartbeat::{Heartbeat, Words};
+pub use reload::{Applied, Hangups, Reloadable, Reloader, reload_on_hangup};
 
 /// Signals that follow the first so closely are the same request: `timeout` and some shells signal
 /// the process and then its group.
@@ -27,6 +35,7 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
             _ = interrupt.recv() => "SIGINT",
         };
         tracing::info!(signal = name, "stopping");
+        manager::stopping();
         token.cancel();
         let same_request = tokio::time::sleep(ONE_REQUEST);
         tokio::pin!(same_request);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -130,11 +131,13 @@ pub enum RejectReason {
     Superseded = 18,
     Internal = 19,
     Forbidden = 20,
+    Rate = 21,
+    Quota = 22,
 }
 
 impl RejectReason {
     /// All reasons.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Truncated,
         Self::Overflow,
         Self::ChunkChecksum,
@@ -155,6 +158,8 @@ impl RejectReason {
         Self::Superseded,
         Self::Internal,
         Self::Forbidden,
+        Self::Rate,
+        Self::Quota,
     ];
 
     /// The word in JSON, labels and problem types, for example `digest-mismatch`.
@@ -180,6 +185,8 @@ impl RejectReason {
             Self::Superseded => "superseded",
             Self::Internal => "internal",
             Self::Forbidden => "forbidden",
+            Self::Rate => "rate",
+            Self::Quota => "quota",
         }
     }
 
@@ -206,6 +213,8 @@ impl RejectReason {
             Self::Superseded => "a newer upload of the image took over",
             Self::Internal => "the receiver failed",
             Self::Forbidden => "the caller may not bring this in",
+            Self::Rate => "the caller asks too often",
+            Self::Quota => "the transmitter has brought in what it may for now",
         }
     }
 
@@ -223,6 +232,8 @@ impl RejectReason {
                 | Self::Superseded
                 | Self::Internal
                 | Self::Forbidden
+                | Self::Rate
+                | Self::Quota
         )
     }
 }
@@ -261,6 +272,9 @@ pub struct Reject {
     /// With [`RejectReason::Offset`]: verified bytes that are held, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
+    /// Milliseconds after which it is worth to try again, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Reject {
@@ -277,6 +291,14 @@ impl Reject {
             retryable: reason.retryable(),
             quarantined: false,
             held: None,
+            retry_after_ms: None,
         }
+    }
+
+    /// The same, to be tried again after this time.
+    #[must_use]
+    pub fn after(mut self, time: Duration) -> Self {
+        self.retry_after_ms = Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1));
+        self
     }
 }

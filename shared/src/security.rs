@@ -7,7 +7,11 @@ pub mod access;
 pub mod bearer;
 pub mod identity;
 #[cfg(all(feature = "tls", feature = "tokens"))]
+pub mod live;
+#[cfg(all(feature = "tls", feature = "tokens"))]
 pub mod policy;
+#[cfg(feature = "door")]
+pub mod rate;
 mod secret;
 #[cfg(feature = "tls")]
 pub mod settings;

@@ -11,6 +11,7 @@ use std::path::Path;
 pub mod address;
 mod arguments;
 mod environment;
+mod in_force;
 mod mistakes;
 mod output;
 mod secrets;
@@ -23,11 +24,12 @@ pub mod units;
 mod values;
 
 pub use environment::{Environment, ProcessEnvironment, host_name};
+pub use in_force::{Change, InForce, Read};
 pub use mistakes::CliError;
 pub use output::env_example;
 pub use secrets::mask_passwords;
 pub use table::{Group, Kind, Program, Setting};
-pub use values::Values;
+pub use values::{Changed, Values};
 
 /// What a command line asks for.
 #[derive(Debug)]

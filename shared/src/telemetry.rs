@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 mod log;
 #[cfg(feature = "otlp")]
 pub mod otlp;
+pub mod process;
 pub mod spans;
 
 pub use log::{Log, LogFormat, chain, log_to, say};

@@ -86,6 +86,20 @@ pub fn webp(seed: u32) -> Picture {
     )
 }
 
+/// A PNG image, square and of one colour: many pixels, and few bytes.
+pub fn blank(side: u32) -> Picture {
+    let mut bytes = Cursor::new(Vec::new());
+    image::GrayImage::new(side, side)
+        .write_to(&mut bytes, ImageFormat::Png)
+        .expect("images can be encoded into memory");
+    Picture {
+        bytes: bytes.into_inner().into(),
+        width: side,
+        height: side,
+        ..png(1)
+    }
+}
+
 fn picture(
     width: u32,
     height: u32,

@@ -63,7 +63,22 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(program: &str, folder: &Path, args: &[impl AsRef<OsStr>]) -> Self {
-        Self::spawn(program, folder, args, true)
+        Self::spawn(command(program, folder, args), true)
+    }
+
+    /// The same with variables in its environment.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_with(
+        program: &str,
+        folder: &Path,
+        args: &[impl AsRef<OsStr>],
+        variables: &[(&str, &OsStr)],
+    ) -> Self {
+        let mut command = command(program, folder, args);
+        command.envs(variables.iter().copied());
+        Self::spawn(command, true)
     }
 
     /// Starts `program` in `folder`; nobody reads its log, whose pipe is broken.
@@ -71,13 +86,11 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start_unheard(program: &str, folder: &Path, args: &[impl AsRef<OsStr>]) -> Self {
-        Self::spawn(program, folder, args, false)
+        Self::spawn(command(program, folder, args), false)
     }
 
-    fn spawn(program: &str, folder: &Path, args: &[impl AsRef<OsStr>], is_heard: bool) -> Self {
-        let mut child = command(program, folder, args)
-            .spawn()
-            .expect("the program was built");
+    fn spawn(mut command: Command, is_heard: bool) -> Self {
+        let mut child = command.spawn().expect("the program was built");
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
         let (lines, log) = mpsc::unbounded_channel();

@@ -14,11 +14,11 @@ async fn without_room_images_are_turned_down_and_everybody_is_told_why() {
     let station = Station::start(&["--min-free", "1048576MiB"]).await;
     let ready = station.get("/readyz").await;
     assert_eq!(ready.status, 503, "{ready:?}");
-    let store = &ready.json()["checks"]["store"];
-    assert!(
-        store.as_str().unwrap().contains("RECEIVER_MIN_FREE"),
-        "{store}"
-    );
+    let disk = &ready.json()["checks"]["disk"];
+    assert_eq!(disk["state"], "low", "{disk}");
+    assert!(disk["free_bytes"].as_u64() < disk["floor_bytes"].as_u64());
+    let problem = disk["problem"].as_str().unwrap();
+    assert!(problem.contains("RECEIVER_MIN_FREE"), "{disk}");
     let mut session = RawSession::grpc(station.grpc()).await;
     session.hello().await;
     let picture = png(1);

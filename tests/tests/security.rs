@@ -7,6 +7,8 @@
 mod certificates;
 #[path = "security/identities.rs"]
 mod identities;
+#[path = "security/limits.rs"]
+mod limits;
 #[path = "security/pair.rs"]
 mod pair;
 #[path = "security/sessions.rs"]

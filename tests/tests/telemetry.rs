@@ -319,3 +319,43 @@ async fn a_client_with_a_trace_of_its_own_keeps_it_and_decides_whether_it_is_tol
     assert_eq!(own.trace_id[..4], [0x01, 0x93, 0x2f, 0x3e]);
     assert!(own.parent_span_id.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_limited_shows_how_much_of_it_is_in_use() {
+    let station = Station::start(&["--max-connections", "100", "--credit", "8MiB"]).await;
+    let text = String::from_utf8(station.get("/metrics").await.body.to_vec()).expect("text");
+    for line in [
+        "pantelegraph_connections{state=\"busy\"} 1",
+        "pantelegraph_connections_limit 100",
+        "pantelegraph_session_credit_bytes 8388608",
+        "pantelegraph_pool_size{pool=\"decode\"} 2",
+        "pantelegraph_pool_busy{pool=\"decode\"} 0",
+        "pantelegraph_images_storing 0",
+        "pantelegraph_images_unfinished{state=\"sent\"} 0",
+        "pantelegraph_catalogue_waiting 0",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "no {line} in\n{text}"
+        );
+    }
+    // What is half here is known as that.
+    let mut client = RawHttp::connect(station.http()).await;
+    let id = "01932f3e-0000-7000-8000-000000000001";
+    client
+        .write_put(id, "content-length: 100000\r\nexpect: 100-continue\r\n")
+        .await;
+    let asked = client.answer().await.expect("an answer");
+    assert_eq!(asked.status, 100);
+    let text = String::from_utf8(station.get("/metrics").await.body.to_vec()).expect("text");
+    for line in [
+        "pantelegraph_connections{state=\"busy\"} 2",
+        "pantelegraph_images_unfinished{state=\"sent\"} 1",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "no {line} in\n{text}"
+        );
+    }
+    station.stop().await;
+}

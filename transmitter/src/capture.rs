@@ -22,6 +22,7 @@ mod snapshot;
 pub mod split;
 
 pub use after::{Settled, Taken, settle_file};
+pub use folder::{Survey, survey};
 
 /// Opens a source. Everything that can be known to be wrong with it is found here, before the
 /// first image.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub use shared::settings::CliError;
-use shared::settings::{Environment, Program, Request};
+use shared::settings::{Environment, Program, Read, Request};
 
 use crate::config::Config;
 use crate::outbox::tool::arguments::WORD;
@@ -112,8 +112,8 @@ pub static PROGRAM: Program = Program {
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
-    /// To run with this configuration; the texts are warnings about settings.
-    Run(Box<Config>, Vec<String>),
+    /// To run with this configuration.
+    Run(Box<Config>, Read),
     /// To look into an outbox, with [`use_outbox`].
     Outbox(Box<crate::outbox::tool::Request>),
     /// To print this text to standard output, as it is, and to end.
@@ -150,11 +150,29 @@ pub fn parse(
     Ok(match values.printed() {
         Some(text) => Invocation::Print(text),
         None => {
-            let mut warnings = values.warnings().to_vec();
-            warnings.extend(config.warnings());
-            Invocation::Run(Box::new(config), warnings)
+            let mut read = values.told();
+            read.warnings.extend(config.warnings());
+            Invocation::Run(Box::new(config), read)
         }
     })
+}
+
+/// Reads the settings once more, of a command line that asked to [run](Invocation::Run).
+///
+/// # Errors
+/// All mistakes in the settings at once.
+///
+/// # Panics
+/// When the command line is another.
+pub fn read_again(
+    args: impl Iterator<Item = OsString>,
+    env: &dyn Environment,
+    dotenv: Option<&Path>,
+) -> Result<(Config, Read), CliError> {
+    match parse(args, env, dotenv)? {
+        Invocation::Run(config, read) => Ok((*config, read)),
+        other => unreachable!("no file and no variable asks for {other:?}"),
+    }
 }
 
 fn completions(shell: &str, mut command: clap::Command) -> String {

@@ -177,6 +177,14 @@ impl Delivery {
         self.open.lock().len()
     }
 
+    /// Bytes that are in flight, in whole KiB, and those that may be.
+    pub fn window(&self) -> (u64, u64) {
+        let kib = |kib: usize| (kib as u64) << 10;
+        let window = self.window_kib as usize;
+        let free = self.window.available_permits();
+        (kib(window.saturating_sub(free)), kib(window))
+    }
+
     /// Whether a receiver can be reached, as far as is known.
     ///
     /// # Errors

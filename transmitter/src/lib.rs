@@ -9,6 +9,7 @@ pub mod config;
 pub mod delivery;
 pub mod limiter;
 pub mod link;
+pub mod live;
 pub mod outbox;
 pub mod pace;
 pub mod payload;

@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::config::BandwidthOptions;
@@ -22,18 +24,24 @@ mod tests;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Holds senders back. All clones share one cap.
-#[derive(Clone, Default)]
-pub struct Limiter {
-    /// `None`: there is never a cap.
-    capped: Option<Arc<Capped>>,
-}
+#[derive(Clone)]
+pub struct Limiter(Arc<Shared>);
 
-struct Capped {
-    options: BandwidthOptions,
+struct Shared {
+    options: RwLock<BandwidthOptions>,
+    /// Whether there may be a cap at any time of the day.
+    is_capped: AtomicBool,
     /// Minute of the local day.
     minute: Box<dyn Fn() -> u16 + Send + Sync>,
     /// Whoever has it is the first in the row; the lock is a fair one.
     bucket: tokio::sync::Mutex<Bucket>,
+}
+
+impl Default for Limiter {
+    /// Without a cap.
+    fn default() -> Self {
+        Self::new(BandwidthOptions::default())
+    }
 }
 
 impl Limiter {
@@ -47,26 +55,30 @@ impl Limiter {
         options: BandwidthOptions,
         minute: impl Fn() -> u16 + Send + Sync + 'static,
     ) -> Self {
-        let is_capped = options.base.is_some() || !options.schedule.is_empty();
-        let capped = is_capped.then(|| {
-            Arc::new(Capped {
-                options,
-                minute: Box::new(minute),
-                bucket: tokio::sync::Mutex::new(Bucket::new(Instant::now())),
-            })
-        });
-        Self { capped }
+        Self(Arc::new(Shared {
+            is_capped: AtomicBool::new(is_capped(&options)),
+            options: RwLock::new(options),
+            minute: Box::new(minute),
+            bucket: tokio::sync::Mutex::new(Bucket::new(Instant::now())),
+        }))
+    }
+
+    /// Keeps to these options from now on. Those that wait notice within [`LOOK`].
+    pub fn change(&self, options: BandwidthOptions) {
+        let is_capped = is_capped(&options);
+        *self.0.options.write() = options;
+        self.0.is_capped.store(is_capped, Ordering::Release);
     }
 
     /// Waits until `bytes` may be sent, and counts them. Returns at once when there is no cap.
     /// Nothing is counted when it is dropped before.
     pub async fn take(&self, bytes: u64) {
-        let Some(capped) = &self.capped else {
+        if !self.0.is_capped.load(Ordering::Acquire) {
             return;
-        };
-        let mut bucket = capped.bucket.lock().await;
+        }
+        let mut bucket = self.0.bucket.lock().await;
         loop {
-            let cap = capped.cap();
+            let cap = self.cap();
             let Some(pause) = bucket.pause(Instant::now(), cap) else {
                 bucket.spend(bytes);
                 return;
@@ -77,29 +89,30 @@ impl Limiter {
 
     /// The cap at this moment, bytes per second; `None` when there is none.
     pub fn cap(&self) -> Option<u64> {
-        self.capped.as_ref().and_then(|capped| capped.cap())
+        schedule::cap_at(&self.0.options.read(), (self.0.minute)())
     }
 
     /// The lowest cap of the day, bytes per second.
     pub fn lowest_cap(&self) -> Option<u64> {
-        let options = &self.capped.as_ref()?.options;
-        let scheduled = options.schedule.iter().filter_map(|window| window.cap);
-        let caps = scheduled.chain(options.base);
-        caps.map(|cap| cap.bytes_per_second).min()
+        lowest_cap(&self.0.options.read())
     }
 }
 
-impl Capped {
-    fn cap(&self) -> Option<u64> {
-        schedule::cap_at(&self.options, (self.minute)())
-    }
+fn is_capped(options: &BandwidthOptions) -> bool {
+    options.base.is_some() || !options.schedule.is_empty()
+}
+
+/// The lowest cap of the day, bytes per second.
+pub fn lowest_cap(options: &BandwidthOptions) -> Option<u64> {
+    let scheduled = options.schedule.iter().filter_map(|window| window.cap);
+    let caps = scheduled.chain(options.base);
+    caps.map(|cap| cap.bytes_per_second).min()
 }
 
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = self.capped.as_ref().map(|capped| &capped.options);
         f.debug_struct("Limiter")
-            .field("options", &options)
+            .field("options", &*self.0.options.read())
             .finish()
     }
 }

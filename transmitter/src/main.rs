@@ -1,17 +1,22 @@
 //! The transmitter daemon: read the settings, run, report, leave with the code `--help` documents.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use pantelegraph_transmitter::cli::{self, CliError, Exit, Invocation};
 use pantelegraph_transmitter::config::Config;
+use pantelegraph_transmitter::live::{Filtering, Live, Reading};
 use pantelegraph_transmitter::progress::LogWriter;
 use pantelegraph_transmitter::run::{self, Left, RunError, RunOutcome, Summary, Surroundings};
-use shared::settings::ProcessEnvironment;
+use shared::lifecycle::{Hangups, Heartbeat, Reloader, manager, reload_on_hangup};
+use shared::settings::{InForce, ProcessEnvironment};
 use shared::telemetry::say;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,10 +29,21 @@ fn main() -> ExitCode {
         say(problem);
         return CliError::EXIT_CODE.into();
     }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(format_args!(
+                "pantelegraph-transmitter: cannot start threads: {error}"
+            ));
+            return Exit::Internal.code().into();
+        }
+    };
+    // Before anything that takes its time: a hang-up ends nothing.
+    let hangups = runtime.block_on(async { Hangups::catch() });
     let dotenv = Path::new(".env");
     let invocation = cli::parse(std::env::args_os(), &ProcessEnvironment, Some(dotenv));
-    let (config, warnings) = match invocation {
-        Ok(Invocation::Run(config, warnings)) => (config, warnings),
+    let (config, read) = match invocation {
+        Ok(Invocation::Run(config, read)) => (config, read),
         Ok(Invocation::Outbox(request)) => return cli::use_outbox(&request).into(),
         Ok(Invocation::Print(text)) => return print(&text),
         Ok(Invocation::Refuse(text)) => {
@@ -40,25 +56,26 @@ fn main() -> ExitCode {
         }
     };
     let colour = std::io::stderr().is_terminal();
-    if let Err(problem) =
-        shared::telemetry::log_to(|| LogWriter, &config.log, config.log_format, colour)
+    let log = match shared::telemetry::log_to(|| LogWriter, &config.log, config.log_format, colour)
     {
-        say(problem);
-        return CliError::EXIT_CODE.into();
-    }
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            say(format_args!(
-                "pantelegraph-transmitter: cannot start threads: {error}"
-            ));
-            return Exit::Internal.code().into();
+        Ok(log) => log,
+        Err(problem) => {
+            say(problem);
+            return CliError::EXIT_CODE.into();
         }
     };
-    let exit = match runtime.block_on(transmit(&config)) {
+    for warning in &read.warnings {
+        tracing::warn!("{warning}");
+    }
+    let again = Again {
+        hangups,
+        in_force: read.in_force,
+        read: Box::new(move || {
+            cli::read_again(std::env::args_os(), &ProcessEnvironment, Some(dotenv))
+        }),
+        log: Box::new(move |filter| log.set_filter(filter)),
+    };
+    let exit = match runtime.block_on(transmit(&config, again)) {
         Ok(summary) => {
             let text = summary.text();
             print(&text);
@@ -93,16 +110,45 @@ fn main() -> ExitCode {
     exit.code().into()
 }
 
-async fn transmit(config: &Config) -> Result<Summary, RunError> {
+/// What it takes to read the settings again at SIGHUP.
+struct Again {
+    hangups: io::Result<Hangups>,
+    in_force: InForce,
+    read: Box<Reading>,
+    log: Box<Filtering>,
+}
+
+async fn transmit(config: &Config, again: Again) -> Result<Summary, RunError> {
     let stop = shared::lifecycle::stop_on_signals().map_err(RunError::Signals)?;
+    let hangups = again.hangups.map_err(RunError::Signals)?;
     let listener = bind(config.listen, "--listen", "WebSocket").await?;
     let status = bind(config.status_listen, "--status-listen", "status").await?;
+    let (started, starting) = oneshot::channel();
     let surroundings = Surroundings {
         listener,
         status,
+        started: Some(started),
         shared_process: false,
     };
-    run::run(config, surroundings, stop).await
+    let running = run::run(config, surroundings, stop.clone());
+    let beside = async {
+        // A run that cannot begin says why itself.
+        let Ok(controls) = starting.await else { return };
+        manager::ready();
+        let status = Arc::clone(&controls.status);
+        let words = move || status.words();
+        let _heartbeat = Heartbeat::begin(&Handle::current(), Arc::new(words));
+        let live = Live::new(config.clone(), controls, again.read, again.log);
+        let reloader = Reloader::new(live, again.in_force);
+        reload_on_hangup(hangups, reloader, stop.clone()).await;
+        // Signs of life go on to the end.
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(running);
+    tokio::select! {
+        summary = &mut running => summary,
+        () = beside => running.await,
+    }
 }
 
 /// Opens a listener, if one is asked for, and says where it is.

@@ -42,6 +42,25 @@ pub enum Next {
     Done,
 }
 
+/// The times between images, which can be changed while a schedule runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// Between the end of one image's delivery and the next capture.
+    pub delay: Duration,
+    /// Change at random.
+    pub jitter: Duration,
+}
+
+impl Waits {
+    /// Those of these options.
+    pub fn of(options: &PaceOptions) -> Self {
+        Self {
+            delay: options.delay,
+            jitter: options.jitter,
+        }
+    }
+}
+
 /// A schedule. See the [module](self) for what it promises.
 #[derive(Debug)]
 pub struct Pace {
@@ -86,6 +105,12 @@ impl Pace {
             last_due: Duration::ZERO,
             last_delivered: None,
         }
+    }
+
+    /// Other times between images, for those that are not planned yet.
+    pub fn wait(&mut self, waits: Waits) {
+        self.delay = waits.delay;
+        self.jitter = waits.jitter;
     }
 
     /// Whether an image's delivery must have ended, and been told to [`delivered`](Self::delivered),

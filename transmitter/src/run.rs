@@ -22,6 +22,7 @@ use shared::telemetry::WireCount;
 use shared::telemetry::otlp::{Otlp, Teller};
 use shared::telemetry::spans::Spans;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,7 +31,9 @@ use crate::cli;
 use crate::config::{Config, LinkOptions, OutboxPlace};
 use crate::limiter::Limiter;
 use crate::link::{self, Identity, Link, UnfinishedImages, websocket::ListenLink};
+use crate::live::Controls;
 use crate::outbox::{self, Outbox, OutboxError};
+use crate::pace::Waits;
 use crate::receipts::ReceiptLog;
 use crate::status::{self, Status};
 use carried::Carried;
@@ -47,6 +50,8 @@ pub struct Surroundings {
     pub listener: Option<TcpListener>,
     /// Socket for `--status-listen`, opened by the caller.
     pub status: Option<TcpListener>,
+    /// Gets what can be changed once everything is open and the run begins.
+    pub started: Option<oneshot::Sender<Controls>>,
     /// The receiver runs in this process too, so CPU and memory are those of both.
     pub shared_process: bool,
 }
@@ -102,6 +107,7 @@ struct Stage<'a> {
     carried: Arc<Carried>,
     receipts: Option<Arc<ReceiptLog>>,
     limiter: Limiter,
+    waits: Arc<Mutex<Waits>>,
     status: Arc<Status>,
     unfinished: UnfinishedImages,
     security: Security,
@@ -128,13 +134,23 @@ pub async fn run(
         station: config.name.clone(),
     };
     let telemetry = Otlp::open(&config.telemetry, &teller).map_err(RunError::Certificates)?;
-    let stage = open(config, surroundings.shared_process, telemetry.spans()).await?;
+    let stage = open(
+        config,
+        surroundings.shared_process,
+        telemetry.spans(),
+        &stop,
+    )
+    .await?;
     telemetry.start(status::figures(&stage.status));
     let listener = surroundings.status.take();
     let _status = listener.map(|listener| {
         let status = Arc::clone(&stage.status);
         AbortOnDropHandle::new(tokio::spawn(status::serve(listener, status)))
     });
+    if let Some(started) = surroundings.started.take() {
+        // Nobody may want to change anything any more.
+        let _ = started.send(stage.controls());
+    }
     let mut summary = Summary::default();
     let last = config.transports.last().copied();
     for transport in config.transports.iter().copied() {
@@ -176,7 +192,12 @@ pub async fn run(
     Ok(summary)
 }
 
-async fn open(config: &Config, shared_process: bool, spans: Spans) -> Result<Stage<'_>, RunError> {
+async fn open<'a>(
+    config: &'a Config,
+    shared_process: bool,
+    spans: Spans,
+    stop: &CancellationToken,
+) -> Result<Stage<'a>, RunError> {
     let security = Security::open(config).await?;
     let opened = outbox::open(&config.outbox, config.order)
         .await
@@ -211,6 +232,7 @@ async fn open(config: &Config, shared_process: bool, spans: Spans) -> Result<Sta
             Arc::clone(&opened.outbox),
             receipts.clone(),
             limiter.clone(),
+            stop.clone(),
         ),
         label: config
             .run
@@ -221,6 +243,7 @@ async fn open(config: &Config, shared_process: bool, spans: Spans) -> Result<Sta
         carried,
         receipts,
         limiter,
+        waits: Arc::new(Mutex::new(Waits::of(&config.pace))),
         unfinished: UnfinishedImages::default(),
         security,
         spans,
@@ -232,6 +255,16 @@ async fn open(config: &Config, shared_process: bool, spans: Spans) -> Result<Sta
 impl Stage<'_> {
     fn outbox_failed(&self, source: OutboxError) -> RunError {
         outbox_failed(self.config, source)
+    }
+
+    fn controls(&self) -> Controls {
+        Controls {
+            limiter: self.limiter.clone(),
+            dialler: self.security.dialler.clone(),
+            tls: self.security.tls.clone(),
+            waits: Arc::clone(&self.waits),
+            status: Arc::clone(&self.status),
+        }
     }
 
     /// Says once when the outbox cannot be written, and once when it can be again.
@@ -324,7 +357,7 @@ fn outbox_failed(config: &Config, source: OutboxError) -> RunError {
 }
 
 /// Under the lowest of caps, chunks become no smaller than this.
-const SMALLEST_CHUNK: u64 = 1 << 10;
+pub(crate) const SMALLEST_CHUNK: u64 = 1 << 10;
 
 /// A label that sorts by time and does not meet another: `20260102T030405Z-cam-1-7f3a`.
 fn new_label(name: &str) -> String {

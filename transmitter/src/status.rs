@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use shared::clock::UnixNanos;
 use shared::telemetry::WireCount;
 use shared::telemetry::otlp::Figures;
+use tokio_util::sync::CancellationToken;
 
 use crate::delivery::{Delivery, Tally};
 use crate::limiter::Limiter;
@@ -34,6 +35,8 @@ pub struct Status {
     outbox: Arc<dyn Outbox>,
     receipts: Option<Arc<ReceiptLog>>,
     limiter: Limiter,
+    /// Cancelled when no more images are taken.
+    draining: CancellationToken,
     /// One for each transport so far, the present one last.
     series: Mutex<Vec<Seen>>,
 }
@@ -56,16 +59,18 @@ struct Part {
 }
 
 impl Status {
-    /// The status of a run that has not begun.
+    /// The status of a run that has not begun, and takes no more images once `draining` is cancelled.
     pub fn new(
         outbox: Arc<dyn Outbox>,
         receipts: Option<Arc<ReceiptLog>>,
         limiter: Limiter,
+        draining: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             outbox,
             receipts,
             limiter,
+            draining,
             series: Mutex::default(),
         })
     }
@@ -82,6 +87,16 @@ impl Status {
     /// The delivery of the present series.
     fn delivery(&self) -> Option<Arc<Delivery>> {
         self.series.lock().last()?.delivery.upgrade()
+    }
+
+    /// How it goes, in a few words. To say so it goes through the state that every image goes through.
+    pub fn words(&self) -> String {
+        let owed = self.outbox.backlog().images;
+        let reach = match self.delivery().map(|delivery| delivery.reach()) {
+            Some(Ok(())) => "the receiver is reached",
+            Some(Err(_)) | None => "no receiver is reached",
+        };
+        format!("{owed} images owed; {reach}")
     }
 
     fn parts(&self) -> Vec<Part> {

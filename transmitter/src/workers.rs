@@ -63,6 +63,21 @@ impl Workers {
         }
     }
 
+    /// Work that is being done, without that which has its thread for itself.
+    pub(crate) fn busy(&self) -> usize {
+        self.size().saturating_sub(self.places.available_permits())
+    }
+
+    /// Work that may be done at a time, without that which has its thread for itself.
+    pub(crate) fn size(&self) -> usize {
+        self.most_idle
+    }
+
+    /// Threads, those that wait or hang included.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.lock().count
+    }
+
     /// Does work where it may block. Work that has begun is done to its end, also when nobody waits
     /// for it any more.
     ///

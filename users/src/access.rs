@@ -7,8 +7,11 @@
 use std::time::SystemTime;
 
 use http::{HeaderMap, header};
+use shared::door::Peer;
 use shared::security::access::{Caller, Denied, Scope, Unknown};
+use shared::security::live::LivePolicy;
 use shared::security::policy::Policy;
+use shared::security::rate::{Pace, Rates};
 use shared::security::settings::ServerSettings;
 use shared::security::tls::Certificate;
 
@@ -28,17 +31,39 @@ pub enum Anonymous {
 /// Decides who gets in.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    policy: Policy,
+    policy: LivePolicy,
     anonymous: Anonymous,
+    rates: Rates,
 }
 
 impl Access {
     /// With what these settings ask for.
     pub fn new(settings: &ServerSettings, anonymous: Anonymous) -> Self {
+        let policy = Policy::new(settings.tokens.clone(), settings.asks_certificates());
         Self {
-            policy: Policy::new(settings.tokens.clone(), settings.asks_certificates()),
+            policy: LivePolicy::new(policy),
             anonymous,
+            rates: Rates::default(),
         }
+    }
+
+    /// What is asked of callers, to be changed.
+    pub(crate) fn policy(&self) -> &LivePolicy {
+        &self.policy
+    }
+
+    /// The same, and nobody asks more often than `rates` allow.
+    #[must_use]
+    pub fn limited(self, rates: Rates) -> Self {
+        Self { rates, ..self }
+    }
+
+    /// How often `requester`, who is at the other end of this connection, may ask.
+    pub fn pace(&self, requester: &Requester, peer: Option<&Peer>) -> Pace {
+        // Without a connection there is one caller only, as in a test.
+        peer.map_or_else(Pace::default, |peer| {
+            self.rates.of(requester.name(), peer.address.ip())
+        })
     }
 
     /// Who makes a request with these headers over a connection that has shown this certificate. A token
@@ -51,14 +76,15 @@ impl Access {
         headers: &HeaderMap,
         certificate: Option<&Certificate>,
     ) -> Result<Requester, Denied> {
-        if self.policy.is_open() {
+        let policy = self.policy.now();
+        if policy.is_open() {
             let shown = headers.contains_key(header::AUTHORIZATION);
             return Ok(Requester::Nobody(match shown {
                 true => Nobody::ShowedInVain,
                 false => Nobody::Lacks(Unknown::MissingToken),
             }));
         }
-        match self.policy.admit(headers, certificate) {
+        match policy.admit(headers, certificate) {
             Ok(caller) => Ok(Requester::Known(caller)),
             Err(Denied::Unknown(
                 missing @ (Unknown::MissingToken | Unknown::MissingCertificate),

@@ -46,6 +46,9 @@ pub enum Ending {
     Broken,
 }
 
+/// The word for those who ask too often, in the figures.
+pub(crate) const RATE: &str = "rate";
+
 /// What [`admit`] needs to know.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -73,6 +76,14 @@ pub async fn admit(
             return (manners.refuse)(&denied.into(), request.headers());
         }
     };
+    let pace = service.access.pace(&requester, peer.map(AsRef::as_ref));
+    // What is open to those who show nothing is there however often others ask.
+    let is_free = (manners.is_open)(&request, &Unknown::MissingToken.into());
+    if !is_free && let Err(time) = pace.take() {
+        service.observer.metrics.refused(RATE);
+        tracing::debug!(why = RATE, "turned away");
+        return (manners.refuse)(&Refusal::TooOften(time), request.headers());
+    }
     // From here on it does not have to give way to others.
     let busy = request.extensions().get().map(Connection::begin);
     if let (Some(name), Some(caller)) = (requester.name(), request.extensions().get::<Caller>()) {
@@ -80,6 +91,7 @@ pub async fn admit(
     }
     let until = requester.until().map(instant);
     request.extensions_mut().insert(requester);
+    request.extensions_mut().insert(pace);
     let Some(until) = until else {
         let response = next.run(request).await;
         return response.map(|body| {

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub use shared::settings::CliError;
-use shared::settings::{Environment, Program, Request};
+use shared::settings::{Environment, Program, Read, Request};
 
 use crate::config::Config;
 
@@ -84,8 +84,8 @@ pub static PROGRAM: Program = Program {
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
-    /// To serve with this configuration; the texts are warnings about settings.
-    Serve(Box<Config>, Vec<String>),
+    /// To serve with this configuration.
+    Serve(Box<Config>, Read),
     /// To print this text to standard output, as it is, and to end.
     Print(String),
 }
@@ -111,8 +111,26 @@ pub fn parse(
     values.finish()?;
     Ok(match values.printed() {
         Some(text) => Invocation::Print(text),
-        None => Invocation::Serve(Box::new(config), values.warnings().to_vec()),
+        None => Invocation::Serve(Box::new(config), values.told()),
     })
+}
+
+/// Reads the settings once more, of a command line that asked to [serve](Invocation::Serve).
+///
+/// # Errors
+/// All mistakes in the settings at once.
+///
+/// # Panics
+/// When the command line is another.
+pub fn read_again(
+    args: impl Iterator<Item = OsString>,
+    env: &dyn Environment,
+    dotenv: Option<&Path>,
+) -> Result<(Config, Read), CliError> {
+    match parse(args, env, dotenv)? {
+        Invocation::Serve(config, read) => Ok((*config, read)),
+        Invocation::Print(_) => unreachable!("no file and no variable asks for a text"),
+    }
 }
 
 fn completions(shell: &str, mut command: clap::Command) -> String {

@@ -1,12 +1,14 @@
 //! Settings of the server, checked.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shared::security::rate;
 use shared::security::settings::{Listener, ServerSettings, refuse_open_listeners};
 use shared::settings::address::parse_listener;
-use shared::settings::units::{ByteSize, duration_within, number_within, size_within};
+use shared::settings::units::{ByteSize, duration_within, number_within, or_off, size_within};
 use shared::settings::{self, Values};
 use shared::telemetry::LogFormat;
 use shared::telemetry::otlp::OtlpSettings;
@@ -31,6 +33,8 @@ pub struct Config {
     pub max_users: usize,
     /// Bounds on requests.
     pub limits: Limits,
+    /// Requests of one caller a second, if they are limited.
+    pub max_requests_per_second: Option<NonZeroU32>,
     /// Bounds of the chat.
     pub chat: RoomOptions,
     /// Bounds on connections.
@@ -69,7 +73,7 @@ pub struct Connections {
 }
 
 /// How a stop goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopping {
     /// From saying NOT_SERVING until nothing new is accepted.
     pub drain_delay: Duration,
@@ -87,6 +91,7 @@ impl Default for Config {
             data: None,
             max_users: 1_000_000,
             limits: Limits::default(),
+            max_requests_per_second: None,
             chat: RoomOptions::default(),
             connections: Connections {
                 max: 1_024,
@@ -140,6 +145,7 @@ impl Config {
                 max_message_size: to_usize(message.0),
                 max_batch: to_usize(values.required("max-batch", count(10_000_000))),
             },
+            max_requests_per_second: values.required("max-requests-per-second", or_off(rate::read)),
             chat: RoomOptions {
                 max_readers: to_usize(values.required("max-chat-clients", count(100_000))),
                 patience: values.required(
@@ -180,12 +186,17 @@ impl Config {
 }
 
 impl Config {
+    /// Whether those get in who show nothing, although something is asked for.
+    pub(crate) fn admits_strangers(&self) -> bool {
+        admits_strangers(&self.security, self.anonymous)
+    }
+
     /// What to warn of at each start.
     pub fn warnings(&self) -> Vec<String> {
         let listeners = listeners(self.grpc_listen, self.http_listen);
         let mut warnings = self.security.warnings(&listeners);
         let is_open = |listener: &Listener| listener.1.is_some_and(|it| !it.ip().is_loopback());
-        if admits_strangers(&self.security, self.anonymous) && listeners.iter().any(is_open) {
+        if self.admits_strangers() && listeners.iter().any(is_open) {
             warnings.push(
                 "everybody who reaches this server may read and create users (--allow-anonymous)"
                     .to_owned(),

@@ -209,6 +209,17 @@ impl Directory {
         }
     }
 
+    /// Whether users can be created, as far as is known.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn health(&self) -> Result<(), &'static str> {
+        match &self.journal {
+            Some(journal) => journal.health().await,
+            None => Ok(()),
+        }
+    }
+
     /// Waits until everything that was created is in the file, and lets go of it.
     pub async fn close(&self) {
         if let Some(journal) = &self.journal {

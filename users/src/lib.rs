@@ -10,6 +10,7 @@ pub mod connection;
 pub mod directory;
 pub mod graphql;
 pub mod grpc;
+pub mod live;
 pub mod metrics;
 pub mod observe;
 pub mod origin;

@@ -335,7 +335,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             REFUSED,
             Unit::Count,
-            "Connections and requests that were turned away because of who they came from.",
+            "Connections and requests that were turned away because of who they came from, or how often.",
         ),
         (SAID, Unit::Count, "Messages that were said in the chat."),
         (

@@ -1,6 +1,7 @@
 //! Why the service says no, in one form for all of its faces.
 
 use std::fmt;
+use std::time::Duration;
 
 use shared::security::access::{Denied, Unknown};
 
@@ -82,6 +83,12 @@ pub enum Refusal {
         /// What the client can do.
         instead: &'static str,
     },
+    /// The caller asks more often than it may; after this time there may be another request.
+    #[error(
+        "requests come more often than this server's --max-requests-per-second allows; try again a little \
+         later"
+    )]
+    TooOften(Duration),
     /// The client did not read what others did.
     #[error("{0}")]
     TooSlow(String),
@@ -234,7 +241,7 @@ impl Refusal {
         match self {
             Self::Invalid(_) => Code::InvalidArgument,
             Self::NotFound(_) => Code::NotFound,
-            Self::Limit { .. } | Self::TooSlow(_) => Code::ResourceExhausted,
+            Self::Limit { .. } | Self::TooOften(_) | Self::TooSlow(_) => Code::ResourceExhausted,
             Self::Denied(Denied::Unknown(_)) => Code::Unauthenticated,
             Self::Denied(_) | Self::Forbidden(_) => Code::PermissionDenied,
             Self::Unavailable(_) => Code::Unavailable,
@@ -249,6 +256,14 @@ impl Refusal {
     pub fn challenge(&self) -> Option<String> {
         match self {
             Self::Denied(denied) => Some(denied.challenge()),
+            _ => None,
+        }
+    }
+
+    /// After how many seconds it is worth to try again, where that is known; not a moment too early.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::TooOften(time) => Some(time.as_millis().div_ceil(1_000).try_into().unwrap_or(1)),
             _ => None,
         }
     }

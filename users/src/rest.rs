@@ -86,7 +86,10 @@ const OPEN: Manners = Manners {
 
 /// How the server is, and what is the same at every server.
 fn is_open(path: &str) -> bool {
-    matches!(path, "/" | "/healthz" | "/openapi.json" | "/docs") || path.starts_with("/docs/")
+    matches!(
+        path,
+        "/" | "/healthz" | "/readyz" | "/openapi.json" | "/docs"
+    ) || path.starts_with("/docs/")
 }
 
 /// The answer to a request whose handler has failed beyond repair, for the layer that notices.

@@ -16,7 +16,9 @@ use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use parking_lot::Mutex;
 use shared::listen::{ListenError, listen};
+use shared::security::rate::Rates;
 use shared::security::tls::{H2, HTTP_1_1, ServerTls, TlsError};
 use shared::telemetry::otlp::{Otlp, Teller};
 use tokio::net::TcpListener;
@@ -31,6 +33,7 @@ use crate::access::Access;
 use crate::chat::Room;
 use crate::config::{Config, Stopping};
 use crate::directory::{Directory, JournalError};
+use crate::live::Controls;
 use crate::metrics::UsersMetrics;
 use crate::observe::{CALL_ID, ObserveLayer, Observer};
 use crate::refusal::Refusal;
@@ -90,7 +93,8 @@ pub struct Server {
     service: Arc<Service>,
     health: HealthReporter,
     telemetry: Otlp,
-    stopping: Stopping,
+    stopping: Arc<Mutex<Stopping>>,
+    tls: Option<Arc<ServerTls>>,
     /// Ends connections that do not end by themselves.
     cut: CancellationToken,
     tasks: TaskTracker,
@@ -132,7 +136,8 @@ impl Server {
         let service = Arc::new(Service {
             directory: Arc::new(open(&config).await?),
             room: Arc::new(Room::new(config.chat)),
-            access: Access::new(&config.security, config.anonymous),
+            access: Access::new(&config.security, config.anonymous)
+                .limited(Rates::new(config.max_requests_per_second)),
             limits: config.limits,
             observer,
             open_metrics: config.open_metrics,
@@ -175,7 +180,8 @@ impl Server {
             service,
             health,
             telemetry,
-            stopping: config.stopping,
+            stopping: Arc::new(Mutex::new(config.stopping)),
+            tls,
             cut,
             tasks,
         })
@@ -186,18 +192,37 @@ impl Server {
         &self.service
     }
 
+    /// What can be changed while it runs.
+    pub fn controls(&self) -> Controls {
+        Controls {
+            policy: self.service.access.policy().clone(),
+            tls: self.tls.clone(),
+            stopping: Arc::clone(&self.stopping),
+        }
+    }
+
+    /// How it goes, in a few words. To say so it goes through the state that every call goes through.
+    pub fn words(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let service = Arc::clone(&self.service);
+        move || {
+            let (users, readers) = (service.directory.len(), service.room.readers());
+            format!("{users} users; {readers} in the chat")
+        }
+    }
+
     /// Stops: first health says NOT_SERVING, so that callers go elsewhere while calls are still
     /// answered; then nothing new is accepted, calls in flight end, and those that wait for news are
     /// told. What does not end within the grace period is cut off.
     pub async fn stop(self) {
+        let stopping = *self.stopping.lock();
         self.service.draining.cancel();
         for name in HEALTHY {
             self.health
                 .set_service_status(name, ServingStatus::NotServing)
                 .await;
         }
-        tokio::time::sleep(self.stopping.drain_delay).await;
-        let deadline = tokio::time::Instant::now() + self.stopping.grace;
+        tokio::time::sleep(stopping.drain_delay).await;
+        let deadline = tokio::time::Instant::now() + stopping.grace;
         self.service.stop.cancel();
         // Ends the calls that watch it.
         let mut health = self.health.clone();
@@ -209,7 +234,7 @@ impl Server {
             .await
             .is_err()
         {
-            let grace = self.stopping.grace;
+            let grace = stopping.grace;
             tracing::warn!(?grace, "connections were still open after the grace period");
             self.cut.cancel();
             let _ = tokio::time::timeout(CUTTING, self.tasks.wait()).await;

@@ -79,7 +79,7 @@ impl Service {
             writes: self.directory.writes(),
             chat: self.room.state(),
         };
-        self.observer.metrics.render(&state)
+        self.observer.metrics.render(&state) + &shared::telemetry::process::figures()
     }
 
     /// The user with this id.

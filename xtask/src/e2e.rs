@@ -20,6 +20,7 @@ mod security;
 pub(crate) mod soak;
 mod sources;
 mod stations;
+mod telemetry;
 mod tools;
 mod users;
 
@@ -79,7 +80,9 @@ enum Suite {
     Envoy,
     /// Programs of others get in, or not; certificates are renewed; a crowd is in the way
     Security,
-    /// Peers, photos, sources, users, envoy, security and memory
+    /// Prometheus reads both daemons, and what is made for it and for Grafana
+    Telemetry,
+    /// Peers, photos, sources, users, envoy, security, telemetry and memory
     All,
 }
 
@@ -102,13 +105,14 @@ const PANTELEGRAPH: &str = "pantelegraph";
 const STATIONS: &[&str] = &[RECEIVER, TRANSMITTER];
 
 impl Suite {
-    const EACH: [Self; 7] = [
+    const EACH: [Self; 8] = [
         Self::Peers,
         Self::Photos { photographs: None },
         Self::Sources,
         Self::Users,
         Self::Envoy,
         Self::Security,
+        Self::Telemetry,
         Self::Memory { part: None },
     ];
 
@@ -126,6 +130,7 @@ impl Suite {
             Self::Users => "users",
             Self::Envoy => "envoy",
             Self::Security => "security",
+            Self::Telemetry => "telemetry",
             Self::All => "all",
         }
     }
@@ -272,6 +277,7 @@ fn run_suite(suite: &Suite, site: &Site, options: &Options) -> Result<()> {
         Suite::Users => users::run(site)?,
         Suite::Envoy => envoy::run(site)?,
         Suite::Security => security::run(site)?,
+        Suite::Telemetry => telemetry::run(site)?,
         Suite::All => bail!("all is not a suite of its own"),
     }
     if !options.keep {

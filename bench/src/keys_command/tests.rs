@@ -21,10 +21,10 @@ struct Line {
 }
 
 /// A folder, and commands on it.
-struct Rig(tempfile::TempDir);
+pub(crate) struct Rig(tempfile::TempDir);
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let rig = Self(tempfile::tempdir().unwrap());
         rig.does(&["init", "--trust-domain", "test.example"]);
         rig
@@ -36,7 +36,7 @@ impl Rig {
         Line::try_parse_from(line.iter().chain(args)).unwrap().keys
     }
 
-    fn does(&self, args: &[&str]) {
+    pub(crate) fn does(&self, args: &[&str]) {
         attempt(&self.keys(args)).unwrap();
     }
 
@@ -44,7 +44,7 @@ impl Rig {
         attempt(&self.keys(args)).unwrap_err().to_string()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 

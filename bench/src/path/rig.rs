@@ -186,6 +186,7 @@ fn receiver_config(options: &Options, data: std::path::PathBuf) -> rx::Config {
         security: shared::security::settings::ServerSettings::default(),
         open_metrics: true,
         max_connections_per_peer: 64,
+        max_requests_per_second: None,
         handshake_timeout: Duration::from_secs(10),
         pull: Vec::new(),
         data,
@@ -203,7 +204,9 @@ fn receiver_config(options: &Options, data: std::path::PathBuf) -> rx::Config {
             partial_ttl: Duration::from_secs(60),
             partial_limit: ByteSize::mib(4_096),
             min_free: ByteSize(0),
+            quota: rx::Quota::default(),
             max_pixels: 500_000_000,
+            decode_timeout: Duration::from_secs(30),
         },
         link: rx::LinkOptions {
             credit: ByteSize(options.window.0.max(ByteSize::mib(8).0)),
@@ -213,6 +216,7 @@ fn receiver_config(options: &Options, data: std::path::PathBuf) -> rx::Config {
         grace: Duration::from_secs(5),
         log: "off".to_owned(),
         log_format: shared::telemetry::LogFormat::Text,
+        telemetry: Default::default(),
     }
 }
 

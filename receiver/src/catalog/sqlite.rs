@@ -18,7 +18,7 @@ mod write;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -31,7 +31,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::catalog::{
     Catalog, CatalogError, Entry, Fault, Filter, Gap, Inserted, Integrity, Kept, KeptLoss,
-    LossFilter, Numbered, Repeat, RunLedger, Series, Tally,
+    LossFilter, Numbered, Repeat, RunLedger, Series, StoredSum, Tally,
 };
 use read::Readers;
 use unwaited::{Tallies, Unwaited};
@@ -121,6 +121,7 @@ impl SqliteCatalog {
         job: impl FnOnce(oneshot::Sender<Result<T, CatalogError>>) -> Job,
     ) -> Result<T, CatalogError> {
         let (done, answer) = oneshot::channel();
+        let _waiting = Waiting::new(&self.counts.waiting);
         self.jobs.send(job(done)).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
@@ -144,8 +145,29 @@ impl SqliteCatalog {
     }
 }
 
+/// Somebody who waits for the writer, until it is dropped.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[async_trait]
 impl Catalog for SqliteCatalog {
+    fn waiting(&self) -> u64 {
+        let unwaited = self.counts.unwaited.load(Ordering::Relaxed);
+        unwaited + self.counts.waiting.load(Ordering::Relaxed)
+    }
+
     async fn find(&self, id: ImageId) -> Result<Option<Numbered>, CatalogError> {
         self.readers.find(id)
     }
@@ -272,6 +294,15 @@ impl Catalog for SqliteCatalog {
 
     async fn integrity(&self) -> Result<Integrity, CatalogError> {
         self.readers.run("adding up gaps", ledger::integrity).await
+    }
+
+    async fn stored_since(&self, first: i64, slot_ns: i64) -> Result<Vec<StoredSum>, CatalogError> {
+        self.settle().await?;
+        self.readers
+            .run("adding up what was stored", move |connection| {
+                read::stored_since(connection, first, slot_ns)
+            })
+            .await
     }
 
     fn failure(&self) -> Option<CatalogError> {

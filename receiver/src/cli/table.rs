@@ -64,7 +64,8 @@ static CONNECTIONS: &[Setting] = &[
          certificate has to be signed by --tls-client-ca, and says who it is.",
     ),
     Setting::flag("open-metrics", "Show /metrics to everybody")
-        .long("Otherwise it takes the scope read where callers are asked who they are."),
+        .long("Otherwise it takes the scope read where callers are asked who they are.")
+        .reloadable(),
 ];
 
 static IMAGES: &[Setting] = &[
@@ -101,6 +102,30 @@ static IMAGES: &[Setting] = &[
     .default("4GiB")
     .long("Beyond, the oldest is dropped, and sent again from its start."),
     Setting::value(
+        "quota-bytes",
+        "SIZE|off",
+        "Most bytes of images that one transmitter brings in within --quota-period",
+    )
+    .default("off")
+    .long(
+        "What is stored or quarantined counts, once, and what is under way. An image beyond it is turned \
+         down before its bytes come; transmitters keep it and bring it later. Where nobody is asked who it \
+         is, the name that a transmitter gives itself counts, which protects against mistakes only.",
+    ),
+    Setting::value(
+        "quota-images",
+        "N|off",
+        "Most images that one transmitter brings in within --quota-period",
+    )
+    .default("off"),
+    Setting::value(
+        "quota-period",
+        "DURATION",
+        "How long what a transmitter brought in counts towards its quota",
+    )
+    .default("24h")
+    .long("It goes along with the time, in sixtieths, and across restarts of the receiver."),
+    Setting::value(
         "min-free",
         "SIZE",
         "Take no images while less is free on the disk",
@@ -125,6 +150,13 @@ static LIMITS: &[Setting] = &[
         "Most pixels of one image, checked before it is decoded",
     )
     .default("500000000"),
+    Setting::value(
+        "decode-timeout",
+        "DURATION",
+        "Time to decode one image, with --verify full",
+    )
+    .default("30s")
+    .long("An image that takes longer is quarantined: its bytes are kept, apart from the others."),
     Setting::value("max-connections", "N", "Most connections in all").default("1024"),
     Setting::value(
         "max-connections-per-peer",
@@ -133,6 +165,19 @@ static LIMITS: &[Setting] = &[
     )
     .default("256")
     .long("Behind a gateway or NAT many stations share one. With IPv6, of one /64 network."),
+    Setting::value(
+        "max-requests-per-second",
+        "N|off",
+        "Most requests of one caller in a second; images of sessions count too",
+    )
+    .default("off")
+    .long(
+        "Of one identity, or of one address (IPv6: one /64 network) where nobody is asked who it is. As many \
+         may come at once. Beyond that, requests get 429 or RESOURCE_EXHAUSTED and the time to wait, and a \
+         session (WebSocket, Exchange, Upload) in which more images begin is read on later. Transmitters \
+         wait, and lose nothing. A transmitter with small images makes thousands a second; /healthz and \
+         /readyz are not counted.",
+    ),
     Setting::value(
         "handshake-timeout",
         "DURATION",
@@ -202,13 +247,15 @@ static OUTPUT: &[Setting] = &[
         "DURATION",
         "Time to finish what is in flight when stopped",
     )
-    .default("10s"),
+    .default("10s")
+    .reloadable(),
     Setting::value(
         "log",
         "FILTER",
         "What is logged: error, warn, info, debug, trace",
     )
     .default("info")
-    .long("Also by part, in the syntax of RUST_LOG: info,pantelegraph_receiver=debug."),
+    .long("Also by part, in the syntax of RUST_LOG: info,pantelegraph_receiver=debug.")
+    .reloadable(),
     Setting::value("log-format", "text|json", "Form of the log").default("text"),
 ];

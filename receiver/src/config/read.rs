@@ -5,19 +5,24 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use shared::security::rate;
 use shared::security::settings::ServerSettings;
 use shared::settings::address::{parse_listener, parse_station_url};
-use shared::settings::units::{ByteSize, duration_within, number_within, size_within, word};
+use shared::settings::units::{
+    ByteSize, duration_within, number_within, or_off, size_within, word,
+};
 use shared::settings::{self, Values};
 use shared::telemetry::otlp::OtlpSettings;
 use shared::wire::WEBSOCKET_PATH;
 use url::Url;
 
-use super::{Config, Limits, LinkOptions, Verify};
+use super::{Config, Limits, LinkOptions, Quota, Verify};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// Of a quota, which is for long times.
+const MOST_BYTES: ByteSize = ByteSize::mib(1 << 40);
 /// Beyond any machine this is made for.
 const LARGEST: ByteSize = ByteSize::mib(1 << 20);
 
@@ -62,6 +67,7 @@ impl Config {
                 "handshake-timeout",
                 duration_within(MILLISECOND * 100..=DAY),
             ),
+            max_requests_per_second: values.required("max-requests-per-second", or_off(rate::read)),
             pull,
             data: values.required("data", folder),
             durability: values.required("durability", str::parse),
@@ -173,7 +179,16 @@ fn limits(values: &mut Values) -> Limits {
         partial_ttl: values.required("partial-ttl", duration_within(MILLISECOND..=YEAR)),
         partial_limit: values.required("partial-limit", size_within(ByteSize(0)..=LARGEST)),
         min_free: values.required("min-free", size_within(ByteSize(0)..=LARGEST)),
+        quota: Quota {
+            bytes: values.required("quota-bytes", or_off(size_within(ByteSize(1)..=MOST_BYTES))),
+            images: values.required(
+                "quota-images",
+                or_off(number_within(1..=u64::from(u32::MAX))),
+            ),
+            period: values.required("quota-period", duration_within(MILLISECOND * 1_000..=YEAR)),
+        },
         max_pixels: values.required("max-pixels", number_within(1..=u64::MAX)),
+        decode_timeout: values.required("decode-timeout", duration_within(MILLISECOND..=DAY)),
     }
 }
 

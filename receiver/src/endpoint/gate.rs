@@ -1,9 +1,12 @@
 //! Who may call what, for all that this receiver serves: asked once for each request, before anything
 //! is done for it.
 
+pub(super) mod often;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -11,7 +14,8 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use shared::door::{InFlight, Peer};
 use shared::security::access::{Caller, Denied, Scope};
-use shared::security::policy::Policy;
+use shared::security::live::LivePolicy;
+use shared::security::rate::{Pace, Rates};
 use tonic::Status;
 use tonic::server::NamedService as _;
 
@@ -19,6 +23,7 @@ use super::Place;
 use super::grpc::TransferService;
 use super::rest::body;
 use crate::problem::Problem;
+use often::Often;
 
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,34 +73,74 @@ const FOREIGN: &str = "foreign-origin";
 /// Lets requests in, or turns them away.
 #[derive(Clone)]
 pub struct Gate {
-    policy: Arc<Policy>,
+    policy: LivePolicy,
     /// Whether figures are for everybody.
-    open_metrics: bool,
+    open_metrics: Arc<AtomicBool>,
+    rates: Rates,
     refusals: Arc<Refusals>,
 }
 
+/// Who was let in, and how often it may ask.
+struct Admitted {
+    caller: Caller,
+    pace: Pace,
+}
+
+/// Why a request is not let in.
+enum TurnedAway {
+    Denied(Denied),
+    Often(Often),
+}
+
 impl Gate {
-    /// A gate for those whom `policy` admits.
-    pub fn new(policy: Policy, open_metrics: bool, refusals: Arc<Refusals>) -> Self {
+    /// A gate for those whom `policy` admits when they come, and who do not come more often than `rates`
+    /// allow.
+    pub fn new(
+        policy: LivePolicy,
+        open_metrics: Arc<AtomicBool>,
+        rates: Rates,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         Self {
-            policy: Arc::new(policy),
+            policy,
             open_metrics,
+            rates,
             refusals,
         }
     }
 
-    fn admit<B>(&self, request: &Request<B>, peer: &Peer, need: Need) -> Result<Caller, Denied> {
+    fn admit<B>(
+        &self,
+        request: &Request<B>,
+        peer: &Peer,
+        need: Need,
+    ) -> Result<Admitted, TurnedAway> {
         if need == Need::Nothing {
-            return Ok(Caller::Anyone);
+            // Those who watch over this program may do so however often others ask.
+            let (caller, pace) = (Caller::Anyone, Pace::default());
+            return Ok(Admitted { caller, pace });
         }
         let admitted = self
             .policy
+            .now()
             .admit(request.headers(), peer.certificate.as_ref());
         let admitted = admitted.and_then(|caller| match need {
             Need::Scope(scope) => caller.may(scope).map(|()| caller),
             Need::Known | Need::Nothing => Ok(caller),
         });
-        admitted.inspect_err(|denied| (self.refusals)(peer, denied.key(), denied))
+        let caller = admitted.map_err(|denied| {
+            (self.refusals)(peer, denied.key(), &denied);
+            TurnedAway::Denied(denied)
+        })?;
+        let pace = self.rates.of(caller.name(), peer.address.ip());
+        match pace.take() {
+            Ok(()) => Ok(Admitted { caller, pace }),
+            Err(time) => {
+                let often = Often(time);
+                (self.refusals)(peer, often::KEY, &often);
+                Err(TurnedAway::Often(often))
+            }
+        }
     }
 
     fn tell_of_page(&self, peer: &Peer) {
@@ -148,32 +193,45 @@ impl Served {
         match (self.grpc, self.http) {
             (Some(grpc), http) if http.is_none() || is_call(path) => {
                 match self.gate.admit(&request, &peer, need_of_grpc(path)) {
-                    Ok(caller) => {
+                    Ok(Admitted { caller, pace }) => {
                         let busy = place.begin();
                         request.extensions_mut().insert(caller);
+                        request.extensions_mut().insert(pace);
                         let request = request.map(tonic::body::Body::new);
                         attended(grpc.serve(request).await.map(Body::new), Some(busy))
                     }
-                    Err(denied) => {
+                    Err(TurnedAway::Denied(denied)) => {
                         let status = status_of(&denied).into_http::<Body>();
                         attended(status, None)
                     }
+                    Err(TurnedAway::Often(often)) => attended(often.into_grpc(), None),
                 }
             }
             (_, Some(router)) => {
-                let need = need_of_http(request.method(), path, self.gate.open_metrics);
+                let need = need_of_http(
+                    request.method(),
+                    path,
+                    self.gate.open_metrics.load(Ordering::Relaxed),
+                );
                 match self.gate.admit(&request, &peer, need) {
-                    Ok(caller) => {
+                    Ok(Admitted { caller, pace }) => {
                         // Whoever may come without a name stays a newcomer, who gives way to others.
                         let busy = (need != Need::Nothing).then(|| place.begin());
                         request.extensions_mut().insert(caller);
+                        request.extensions_mut().insert(pace);
                         request.extensions_mut().insert(place);
                         let answered = tower::ServiceExt::oneshot(router, request.map(Body::new));
                         // A router does not fail.
                         let answered = answered.await.unwrap_or_else(|never| match never {});
                         attended(answered, busy)
                     }
-                    Err(denied) => attended(refuse(&denied, request.map(Body::new)).await, None),
+                    Err(TurnedAway::Denied(denied)) => {
+                        attended(refuse(&denied, request.map(Body::new)).await, None)
+                    }
+                    Err(TurnedAway::Often(often)) => {
+                        let response = often.into_http(path);
+                        attended(turn_down(request.map(Body::new), response).await, None)
+                    }
                 }
             }
             (_, None) => attended(StatusCode::NOT_FOUND.into_response(), None),

@@ -22,6 +22,7 @@ use tonic_prost::ProstCodec;
 use super::metered::MeteredBody;
 use crate::budget::{Holder, REVOKED};
 use crate::intake::Intake;
+pub(super) use unary::status_of;
 
 /// What the gRPC endpoint needs to know.
 #[derive(Debug, Clone)]

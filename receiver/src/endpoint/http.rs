@@ -9,6 +9,7 @@ mod health;
 mod images;
 mod losses;
 mod query;
+mod readiness;
 mod report;
 mod runs;
 
@@ -31,9 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
 use crate::catalog::{Catalog, Numbered};
-use crate::metrics::ReceiverMetrics;
+use crate::metrics::{Load, ReceiverMetrics};
 use crate::problem::{self, Problem};
 use crate::store::ImageStore;
+pub use readiness::{Readiness, SharedReadiness};
 
 /// What the reading routes need.
 #[derive(Clone)]
@@ -46,10 +48,14 @@ pub struct ReadState {
     pub metrics: ReceiverMetrics,
     /// The memory that clients may make this receiver take.
     pub budget: Arc<Budget>,
+    /// What is known of the parts.
+    pub readiness: SharedReadiness,
     /// Cancelled when the receiver begins to stop and should get no new work.
     pub draining: CancellationToken,
     /// Identity of this receiver.
     pub name: Arc<str>,
+    /// How much of what is limited is in use.
+    pub load: Load,
 }
 
 impl ReadState {

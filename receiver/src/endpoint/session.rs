@@ -1,6 +1,7 @@
 //! The session protocol, whatever carries it: what the receiver does with each message.
 
 mod greeting;
+mod pacing;
 mod patience;
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,6 +14,7 @@ use shared::digest::Digest;
 use shared::image::{ImageId, ImageMeta};
 use shared::receipt::{Durability, Reject, RejectReason};
 use shared::security::access::Caller;
+use shared::security::rate::Pace;
 use shared::wire::{Begin, Chunk, ClientMessage, ServerMessage, decode_client, unpacked};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -21,6 +23,7 @@ use crate::budget::{Holder, REVOKED};
 use crate::intake::{Begun, Intake, Origin, Upload, said};
 use crate::metrics::SessionCount;
 
+use pacing::Held;
 pub use patience::{Patience, Replies};
 
 /// Answers that may wait for a slow client before the session stops reading.
@@ -53,6 +56,7 @@ pub struct Session {
     /// Its one place is taken while losses are being kept.
     reporting: Arc<Semaphore>,
     patience: Patience,
+    pace: Pace,
     /// The client did not read an answer in time, or while others waited for its memory.
     unread: bool,
     greeted: bool,
@@ -101,6 +105,7 @@ impl Session {
             finishing_places: Arc::new(Semaphore::new(MAX_FINISHING)),
             reporting: Arc::new(Semaphore::new(1)),
             patience,
+            pace: Pace::default(),
             unread: false,
             greeted: !greeting,
             consumed: 0,
@@ -114,6 +119,12 @@ impl Session {
             said: 0,
             unpacked: 0,
         }
+    }
+
+    /// The same, in which no more images begin than `pace` allows.
+    #[must_use]
+    pub fn paced(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Handles one message as it came; `Break` with the reason when the session is over. What was
@@ -197,7 +208,11 @@ impl Session {
         }
         match message {
             ClientMessage::Hello(hello) => return self.hello(hello).await,
-            ClientMessage::Begin(begin) => self.begin(begin).await,
+            ClientMessage::Begin(begin) => match self.hold_back().await {
+                Held::Passed => self.begin(begin).await,
+                Held::TooLong(time) => self.begins_too_often(&begin.meta, time).await,
+                Held::Over => {}
+            },
             ClientMessage::Chunk(chunk) => self.chunk(chunk).await,
             ClientMessage::End { image_id, digest } => self.end(image_id, digest).await,
             ClientMessage::Abort { image_id, reason } => {
@@ -219,13 +234,17 @@ impl Session {
                 .await;
             }
             ClientMessage::Account(account) => {
+                self.hold_back().await;
                 if let Err(reject) = self.intake.check_account(&account, &self.origin.caller) {
                     self.reject_message(reject).await;
                 } else if let Err(error) = self.intake.catalog().account(account).await {
                     tracing::error!("{error}");
                 }
             }
-            ClientMessage::Losses(report) => self.losses(report).await,
+            ClientMessage::Losses(report) => {
+                self.hold_back().await;
+                self.losses(report).await;
+            }
             ClientMessage::Goodbye { reason } => {
                 tracing::debug!(transmitter = %self.origin.transmitter, reason, "goodbye");
                 return ControlFlow::Break(reason);

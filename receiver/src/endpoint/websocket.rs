@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use shared::chunk::Segments;
 use shared::image::Transport;
 use shared::security::access::Caller;
+use shared::security::rate::Pace;
 use shared::wire::{ServerMessage, WEBSOCKET_SUBPROTOCOL, encode_server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -54,8 +55,12 @@ pub struct Endpoint {
 /// Serves a session on a connection that a client made and whose handshake is done.
 ///
 /// It ends when its place does.
-pub async fn serve_upgraded<S>(endpoint: Endpoint, stream: S, caller: &Caller, place: Option<Place>)
-where
+pub async fn serve_upgraded<S>(
+    endpoint: Endpoint,
+    stream: S,
+    (caller, pace): (&Caller, Pace),
+    place: Option<Place>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limit = endpoint.intake.limits().max_message_size.as_usize();
@@ -64,7 +69,11 @@ where
     let buffers = Buffers::new(limit, &window, Role::Server);
     let stream = buffers.metered(stream, memory.clone(), false);
     let socket = buffers.socket(stream).await;
-    let proof = Proof { caller, place };
+    let proof = Proof {
+        caller,
+        pace,
+        place,
+    };
     serve(endpoint, socket, buffers, memory, proof).await;
     drop(window);
 }
@@ -77,7 +86,7 @@ pub async fn dial<S>(
     endpoint: &Endpoint,
     request: Request<()>,
     stream: S,
-    caller: Caller,
+    (caller, pace): (Caller, Pace),
 ) -> Result<impl Future<Output = ()> + use<S>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -95,6 +104,7 @@ where
     Ok(async move {
         let proof = Proof {
             caller: &caller,
+            pace,
             place: None,
         };
         serve(endpoint, socket, buffers, memory, proof).await;
@@ -130,11 +140,14 @@ pub async fn upgrade(endpoint: Endpoint, mut request: Request<axum::body::Body>)
         // Whoever has not passed the gate is not let in.
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
+    let pace = request.extensions_mut().remove::<Pace>();
+    let pace = pace.unwrap_or_default();
     let tasks = endpoint.tasks.clone();
     tasks.spawn(async move {
         match upgraded.await {
             Ok(upgraded) => {
-                serve_upgraded(endpoint, TokioIo::new(upgraded), &caller, place).await;
+                let stream = TokioIo::new(upgraded);
+                serve_upgraded(endpoint, stream, (&caller, pace), place).await;
             }
             Err(error) => tracing::debug!("websocket upgrade: {error}"),
         }
@@ -159,6 +172,8 @@ const UNAUTHORIZED: CloseCode = CloseCode::Library(3000);
 /// Who is at the other end, and as long as what.
 struct Proof<'a> {
     caller: &'a Caller,
+    /// How often it may begin an image.
+    pace: Pace,
     /// Its place, if it has one: it ends when that does.
     place: Option<Place>,
 }
@@ -169,7 +184,11 @@ async fn serve<S>(
     mut socket: WebSocketStream<MeteredStream<S>>,
     buffers: Buffers,
     memory: Holder,
-    Proof { caller, place }: Proof<'_>,
+    Proof {
+        caller,
+        pace,
+        place,
+    }: Proof<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -187,7 +206,8 @@ async fn serve<S>(
         patience.clone(),
         memory.clone(),
         true,
-    );
+    )
+    .paced(pace);
     let expired = expiry(caller);
     tokio::pin!(expired);
     let gone = place.as_ref().map(Place::gone).unwrap_or_default();

@@ -105,11 +105,20 @@ impl Intake {
             return self.go_on(begin, origin, claim).await;
         }
         drop(claim.take());
+        // Of one whose size is not known, what comes is set aside as it comes.
+        let size = if open_ended { 0 } else { begin.meta.size };
+        let reserved = match &compare {
+            Some(_) => None,
+            None => self
+                .reserve(id, size, origin)
+                .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?,
+        };
         let opening = Opening {
             meta: Arc::new(begin.meta),
             origin: origin.clone(),
             known: compare,
             open_ended,
+            reserved,
         };
         let created = self.parts.store.create(opening.about()).await;
         let writer = created
@@ -134,6 +143,11 @@ impl Intake {
         };
         if begin.offset > held {
             return Err(self.not_held(&begin, held, origin));
+        }
+        if let Some(Some(Content::Warm(body))) = claim.content() {
+            // If it is turned down, what is held stays.
+            body.secure_as(origin)
+                .map_err(|reject| self.turn_down(&begin.meta, origin, reject))?;
         }
         let Some(Content::Warm(mut body)) = claim.take() else {
             return Err(self.not_held(&begin, 0, origin));

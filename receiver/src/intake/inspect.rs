@@ -15,10 +15,11 @@ mod kind;
 mod png;
 mod pnm;
 mod tiff;
+mod timed;
 mod walk;
 mod webp;
 
-pub use decode::decode_fully;
+pub use decode::{decode_fully, takes_too_long};
 
 use kind::{Kind, Sniffed};
 use walk::Walker;
@@ -42,7 +43,7 @@ pub struct Facts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Kind of problem: not-an-image, truncated-image, mislabelled, corrupt-image or empty; limit
-    /// for an image that is too large to be decoded.
+    /// for an image that is too large to be decoded, or takes too long.
     pub reason: RejectReason,
     /// What is wrong, with its figures.
     pub message: String,

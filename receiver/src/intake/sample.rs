@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::{Begun, Intake, Origin, Parts, Upload};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{Catalog, Entry, Filter};
-use crate::config::{Limits, Verify};
+use crate::config::{Limits, Quota, Verify};
 use crate::metrics::ReceiverMetrics;
 use crate::store::files::FileStore;
 
@@ -42,7 +42,13 @@ pub(crate) fn limits() -> Limits {
         partial_ttl: Duration::from_secs(3_600),
         partial_limit: ByteSize::mib(64),
         min_free: ByteSize(0),
+        quota: Quota {
+            bytes: None,
+            images: None,
+            period: Duration::from_secs(3_600),
+        },
         max_pixels: 1_000_000,
+        decode_timeout: Duration::from_secs(30),
     }
 }
 

@@ -2,6 +2,7 @@ mod ledger;
 mod limits;
 mod power;
 mod proof;
+mod quota;
 mod restarting;
 mod resuming;
 mod settling;

@@ -230,6 +230,13 @@ impl Unfinished {
         self.state.lock().owns(id, owner)
     }
 
+    /// Images that are being sent, those that nobody sends, and the bytes of these.
+    pub(super) fn counts(&self) -> (usize, usize, u64) {
+        let state = self.state.lock();
+        let sent = state.slots.len().saturating_sub(state.parked);
+        (sent, state.parked, state.parked_bytes)
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }

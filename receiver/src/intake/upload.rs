@@ -2,6 +2,7 @@
 
 mod body;
 mod ending;
+mod rationing;
 mod recover;
 
 use std::sync::Arc;

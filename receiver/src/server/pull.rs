@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use shared::security::access::{Caller, Identity};
 use shared::security::identity::Role;
+use shared::security::rate::Rates;
 use shared::security::tls::{ClientTls, HTTP_1_1};
 use shared::settings::address::is_encrypted;
 use shared::wire::WEBSOCKET_SUBPROTOCOL;
@@ -40,6 +41,8 @@ pub(super) struct Dialled {
     pub(super) tls: Option<Arc<ClientTls>>,
     /// Whether one that cannot be asked who it is is turned away.
     pub(super) known_only: bool,
+    /// How often it may begin an image.
+    pub(super) rates: Rates,
 }
 
 /// Keeps a session with a transmitter until stopped.
@@ -90,6 +93,7 @@ impl Dialled {
             .await
             .map_err(|error| error.to_string())?;
         let _ = stream.set_nodelay(true);
+        let peer = stream.peer_addr().map_err(|error| error.to_string())?;
         let mut request = url
             .as_str()
             .into_client_request()
@@ -99,7 +103,9 @@ impl Dialled {
             .headers_mut()
             .insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
         let Some(tls) = self.tls.as_ref().filter(|_| is_encrypted(url)) else {
-            let session = websocket::dial(endpoint, request, stream, Caller::Anyone).await?;
+            let pace = self.rates.of(None, peer.ip());
+            let dialled = (Caller::Anyone, pace);
+            let session = websocket::dial(endpoint, request, stream, dialled).await?;
             return Ok(Box::pin(session));
         };
         let shaken = tls.connect(host, stream, HTTP_1_1, &[Role::Transmitter]);
@@ -117,7 +123,8 @@ impl Dialled {
             }
             None => Caller::Anyone,
         };
-        let session = websocket::dial(endpoint, request, stream, caller).await?;
+        let pace = self.rates.of(caller.name(), peer.ip());
+        let session = websocket::dial(endpoint, request, stream, (caller, pace)).await?;
         Ok(Box::pin(session))
     }
 }

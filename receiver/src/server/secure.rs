@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use shared::door::{Bounds, Door, Peer};
-use shared::security::policy::Policy;
+use shared::security::rate::Rates;
 use shared::security::tls::{ClientFiles, ClientTls, H2, HTTP_1_1, ServerTls, TlsError};
 use shared::settings::address::is_encrypted;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::endpoint::gate::Gate;
+use crate::live::Controls;
 use crate::metrics::ReceiverMetrics;
 
 /// Connections without a request yet, at most.
@@ -29,19 +30,27 @@ impl Tls {
     pub(super) fn open(config: &Config) -> Result<Self, TlsError> {
         let files = config.security.tls.as_ref();
         let server = files.map(|files| ServerTls::open(files.clone(), &[H2, HTTP_1_1]));
-        let client = config.pull.iter().any(is_encrypted).then(|| {
-            // Those who sign the certificates of transmitters that come sign those of the others, too.
-            let clients = files.and_then(|files| files.clients.as_ref());
-            ClientTls::open(ClientFiles {
-                ca: clients.map(|clients| clients.ca.clone()),
-                own: files.map(|files| (files.certificate.clone(), files.key.clone())),
-                revoked: clients.and_then(|clients| clients.revoked.clone()),
-            })
-        });
+        let client = config
+            .pull
+            .iter()
+            .any(is_encrypted)
+            .then(|| ClientTls::open(pull_files(config)));
         Ok(Self {
             server: server.transpose()?,
             client: client.transpose()?,
         })
+    }
+}
+
+/// The certificates for transmitters that are dialled. Those who sign the certificates of transmitters that
+/// come sign those of the others, too.
+pub(crate) fn pull_files(config: &Config) -> ClientFiles {
+    let files = config.security.tls.as_ref();
+    let clients = files.and_then(|files| files.clients.as_ref());
+    ClientFiles {
+        ca: clients.map(|clients| clients.ca.clone()),
+        own: files.map(|files| (files.certificate.clone(), files.key.clone())),
+        revoked: clients.and_then(|clients| clients.revoked.clone()),
     }
 }
 
@@ -66,13 +75,17 @@ pub(super) fn door(
 }
 
 /// Lets requests in.
-pub(super) fn gate(config: &Config, metrics: &ReceiverMetrics, door: &Door) -> Gate {
-    let security = &config.security;
-    let policy = Policy::new(security.tokens.clone(), security.asks_certificates());
+pub(super) fn gate(
+    controls: &Controls,
+    rates: Rates,
+    metrics: &ReceiverMetrics,
+    door: &Door,
+) -> Gate {
     let (metrics, door) = (metrics.clone(), door.clone());
     let refusals = move |peer: &Peer, key: &'static str, why: &dyn fmt::Display| {
         metrics.refused(key);
         door.tell(format_args!("{} is turned away: {why}", peer.address));
     };
-    Gate::new(policy, config.open_metrics, Arc::new(refusals))
+    let (policy, open_metrics) = (controls.policy.clone(), Arc::clone(&controls.open_metrics));
+    Gate::new(policy, open_metrics, rates, Arc::new(refusals))
 }

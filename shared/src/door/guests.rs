@@ -57,6 +57,17 @@ pub enum Crowd {
     OfAll,
 }
 
+/// What connections do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct States {
+    /// Have not had a request let in yet.
+    pub newcomers: usize,
+    /// Have nothing to do.
+    pub idle: usize,
+    /// Have something to do.
+    pub busy: usize,
+}
+
 impl Guests {
     /// Nobody yet.
     pub fn new(bounds: Bounds) -> Self {
@@ -117,6 +128,22 @@ impl Guests {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.table.lock().guests.len()
+    }
+
+    /// How many there are of each kind.
+    pub fn states(&self) -> States {
+        let table = self.table.lock();
+        let (newcomers, idle) = (table.newcomers.len(), table.idle.len());
+        States {
+            newcomers,
+            idle,
+            busy: table.guests.len() - newcomers - idle,
+        }
+    }
+
+    /// How many there may be.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 }
 

@@ -17,8 +17,9 @@ pub static SERVER: &[Setting] = &[
     Setting::value("tls-cert", "FILE", "Encrypt, with the certificate in this file").long(
         "PEM, with those between it and the CA behind it. TLS 1.3 only. `pantelegraph keys` makes \
          certificates. New files are noticed within a second; connections that are open stay.",
-    ),
-    Setting::value("tls-key", "FILE", "The private key to it"),
+    )
+    .reloadable(),
+    Setting::value("tls-key", "FILE", "The private key to it").reloadable(),
     Setting::value(
         "tls-client-ca",
         "FILE",
@@ -27,18 +28,21 @@ pub static SERVER: &[Setting] = &[
     .long(
         "Its name spiffe://DOMAIN/ROLE/NAME says who they are: transmitters bring their own images, \
          readers read, admins do everything.",
-    ),
+    )
+    .reloadable(),
     Setting::value(
         "tls-client-auth",
         "required|optional",
         "Whether clients without a certificate get in",
     )
     .default("required")
-    .long("optional: without one they need a token."),
+    .long("optional: without one they need a token.")
+    .reloadable(),
     Setting::value("tls-crl", "FILE", "Certificates in this list are revoked").long(
         "PEM. A new list is noticed within a second; connections of those on it that came in end. Those \
          that were made by this side (--pull) end with their session.",
-    ),
+    )
+    .reloadable(),
     Setting::list(
         "token-key-file",
         "FILE",
@@ -49,18 +53,21 @@ pub static SERVER: &[Setting] = &[
          (HS256). Several keys count side by side, so that they can be exchanged. Tokens are JSON Web \
          Tokens with an expiry, given as `authorization: Bearer ...`; `pantelegraph keys token` makes \
          them.",
-    ),
+    )
+    .reloadable(),
     Setting::value(
         "token-key",
         "KEY",
         "Such a key itself, where there is no file for it",
     )
-    .secret(),
+    .secret()
+    .reloadable(),
     Setting::value(
         "token-audience",
         "NAME",
         "Tokens have to be for NAME [default: pantelegraph, or not said]",
-    ),
+    )
+    .reloadable(),
     INSECURE,
 ];
 
@@ -76,25 +83,30 @@ pub static CLIENT: &[Setting] = &[
         "tls-ca",
         "FILE",
         "Trust servers whose certificate this CA has signed [default: whom the system trusts]",
-    ),
+    )
+    .reloadable(),
     Setting::value("tls-cert", "FILE", "Show the certificate in this file").long(
         "PEM. `pantelegraph keys` makes certificates. A new one is shown on the next connection.",
-    ),
-    Setting::value("tls-key", "FILE", "The private key to it"),
+    )
+    .reloadable(),
+    Setting::value("tls-key", "FILE", "The private key to it").reloadable(),
     Setting::value(
         "tls-crl",
         "FILE",
         "Certificates in this list are revoked, those of servers too",
     )
-    .long("PEM. It is read anew when it changes."),
+    .long("PEM. It is read anew when it changes.")
+    .reloadable(),
     Setting::value("token-file", "FILE", "Show the token in this file")
-        .long("It is read for each connection, so that it can be exchanged."),
+        .long("It is read for each connection, so that it can be exchanged.")
+    .reloadable(),
     Setting::value(
         "token",
         "TOKEN",
         "The token itself, where there is no file for it",
     )
-    .secret(),
+    .secret()
+    .reloadable(),
 ];
 
 /// What a client shows, and whom it trusts.

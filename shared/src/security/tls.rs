@@ -19,9 +19,10 @@ use std::path::PathBuf;
 use tokio::io::BufReader;
 
 pub use certificate::{Certificate, validity};
-pub use client::{ClientFiles, ClientTls};
+pub use client::{ClientFiles, ClientTls, PreparedClient};
 pub use refusal::{Refused, turned_down};
-pub use server::{Accepted, ClientAuth, Ended, Reloaded, ServerFiles, ServerTls};
+pub use server::{Accepted, ClientAuth, Ended, Prepared, Reloaded, ServerFiles, ServerTls};
+pub use suites::has_aes;
 
 /// What the two protocols of HTTP are called in a handshake (RFC 7301).
 pub const H2: &[u8] = b"h2";

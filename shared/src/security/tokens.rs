@@ -46,6 +46,12 @@ impl fmt::Debug for TokenKey {
     }
 }
 
+impl PartialEq for TokenKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.algorithm == other.algorithm && self.checking.reveal() == other.checking.reveal()
+    }
+}
+
 /// What stands before the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo` (RFC 8410,
 /// section 4).
 const ED25519_PREFIX: [u8; 12] = [
@@ -191,7 +197,7 @@ struct Claims {
 }
 
 /// Checks tokens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tokens {
     keys: Vec<TokenKey>,
     audience: String,

@@ -14,6 +14,8 @@ use super::{Request, output};
 const PRINT_CONFIG: &str = "print-config";
 const PRINT_ENV: &str = "print-env";
 const COMPLETIONS: &str = "completions";
+/// What the help says of a setting that needs no restart.
+const RELOADABLE: &str = "Taken over at SIGHUP.";
 const SHELLS: [&str; 5] = ["bash", "elvish", "fish", "powershell", "zsh"];
 
 /// What stands on a command line.
@@ -229,9 +231,15 @@ fn argument(setting: &'static Setting, heading: &'static str, for_completion: bo
         .action(ArgAction::Append)
         .value_parser(OsStringValueParser::new())
         .value_hint(hint(setting));
-    let arg = match setting.long_help {
-        "" => arg.help(help),
-        more => arg.long_help(format!("{help}\n\n{more}")).help(help),
+    let reload = setting.reloadable.then_some(RELOADABLE);
+    let more = [setting.long_help, reload.unwrap_or_default()];
+    let more: Vec<&str> = more.into_iter().filter(|more| !more.is_empty()).collect();
+    let arg = match more.as_slice() {
+        [] => arg.help(help),
+        more => {
+            let more = more.join(" ");
+            arg.long_help(format!("{help}\n\n{more}")).help(help)
+        }
     };
     let arg = match setting.kind {
         Kind::Flag => arg

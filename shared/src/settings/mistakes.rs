@@ -34,6 +34,11 @@ impl Origin {
         }
     }
 
+    /// Whether no source says anything.
+    pub(super) fn is_default(&self) -> bool {
+        matches!(self, Self::Default(_))
+    }
+
     /// How a setting is written at this place.
     pub(super) fn spelling(&self, setting: &Setting, program: &Program) -> String {
         match self {

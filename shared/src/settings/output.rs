@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::secrets::{HIDDEN, mask_passwords};
 use super::table::{CONFIG, Kind, Program, Setting};
-use super::values::Values;
+use super::values::{Changed, Values};
 
 /// Examples, where settings come from, and the exit codes.
 pub(super) fn after_help(program: &Program) -> String {
@@ -22,7 +22,8 @@ pub(super) fn after_help(program: &Program) -> String {
          \x20 the TOML file that --config names, with the flags as keys\n\
          \x20 the defaults\n\
          A list comes from one of them as a whole. An empty variable counts as not set.\n\
-         Sizes are 64KiB, 1MB or 4096; durations 500ms, 1s, 1m30s or 2h.\n\n\
+         Sizes are 64KiB, 1MB or 4096; durations 500ms, 1s, 1m30s or 2h.\n\
+         At SIGHUP all are read again. What --help marks is taken over, the rest is named in the log.\n\n\
          Exit codes:\n",
         examples = program.examples.trim_matches('\n'),
     );
@@ -107,8 +108,23 @@ pub(super) fn config(values: &Values) -> String {
     text
 }
 
+/// The setting as it may be shown, if it is not as it is by default.
+pub(super) fn changed(values: &Values, setting: &'static Setting) -> Option<Changed> {
+    let (texts, origin) = values.in_force(setting)?;
+    let default = setting.default.map(|default| match setting.kind {
+        Kind::List => super::values::split_list(default),
+        Kind::Value | Kind::Flag => vec![default.to_owned()],
+    });
+    let same = origin.is_default() || default.is_some_and(|default| default == texts);
+    (!same).then(|| Changed {
+        key: setting.key,
+        value: toml_value(setting, &texts).0,
+        origin: origin.to_string(),
+    })
+}
+
 /// The value in TOML, and whether a part of it is hidden.
-fn toml_value(setting: &Setting, texts: &[String]) -> (String, bool) {
+pub(super) fn toml_value(setting: &Setting, texts: &[String]) -> (String, bool) {
     let shown: Vec<String> = texts
         .iter()
         .map(|text| {

@@ -30,6 +30,8 @@ pub struct Setting {
     pub secret: bool,
     /// Whether its variable is one that many programs have, and begins with no prefix.
     pub standard: bool,
+    /// Whether a daemon that runs takes a new value at SIGHUP.
+    pub reloadable: bool,
 }
 
 impl Setting {
@@ -45,6 +47,7 @@ impl Setting {
             long_help,
             secret: false,
             standard: false,
+            reloadable: false,
         }
     }
 
@@ -96,6 +99,14 @@ impl Setting {
         }
     }
 
+    /// A daemon that runs takes a new value at SIGHUP. Each program has a test that it really does.
+    pub const fn reloadable(self) -> Self {
+        Self {
+            reloadable: true,
+            ..self
+        }
+    }
+
     /// Name of its environment variable.
     pub fn variable(&self, program: &Program) -> String {
         let own = self.key.to_ascii_uppercase().replace('-', "_");
@@ -138,9 +149,11 @@ pub struct Program {
 pub(super) const CONFIG: &str = "config";
 
 static FILE: [Setting; 1] = [
-    Setting::value(CONFIG, "FILE", "Read settings from this TOML file").long(
-        "Keys are the names of the flags, written with - or _. Write one with --print-config.",
-    ),
+    Setting::value(CONFIG, "FILE", "Read settings from this TOML file")
+        .long(
+            "Keys are the names of the flags, written with - or _. Write one with --print-config.",
+        )
+        .reloadable(),
 ];
 
 /// Heading of the settings that every program has.

@@ -117,6 +117,20 @@ pub fn number_within(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64,
     }
 }
 
+/// Reads `off`, or what `read` reads.
+pub fn or_off<T>(
+    read: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| {
+        if text.trim().eq_ignore_ascii_case("off") {
+            return Ok(None);
+        }
+        read(text)
+            .map(Some)
+            .map_err(|problem| format!("{problem}, or off"))
+    }
+}
+
 /// Reads one of a few words, in any case.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
+use super::in_force::{InForce, Read};
 use super::mistakes::{CliError, Mistake, Origin};
 use super::output;
 use super::secrets::is_masked;
@@ -29,6 +30,17 @@ pub struct Values {
 struct Found {
     texts: Vec<String>,
     origin: Origin,
+}
+
+/// A setting that is not as it is by default, fit to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Its name.
+    pub key: &'static str,
+    /// Its value in TOML.
+    pub value: String,
+    /// Where that comes from.
+    pub origin: String,
 }
 
 /// The items of a comma-separated list.
@@ -347,9 +359,26 @@ impl Values {
         &self.warnings
     }
 
+    /// What this reading came to, once the configuration was made of it.
+    pub fn told(&self) -> Read {
+        Read {
+            warnings: self.warnings.clone(),
+            in_force: InForce::of(self),
+        }
+    }
+
     /// The settings in force as TOML with their origins, when `--print-config` asks for them.
     pub fn printed(&self) -> Option<String> {
         self.print.then(|| output::config(self))
+    }
+
+    /// What the sources set to something else than the default, secrets hidden: for those who explain
+    /// settings.
+    pub fn changed(&self) -> Vec<Changed> {
+        let settings = self.program.settings();
+        settings
+            .filter_map(|setting| output::changed(self, setting))
+            .collect()
     }
 
     /// Tells whether everything is right.

@@ -331,6 +331,7 @@ pub fn reject_to_proto(reject: &Reject) -> proto::Reject {
         retryable: reject.retryable,
         quarantined: reject.quarantined,
         held: reject.held,
+        retry_after_ms: reject.retry_after_ms,
     }
 }
 
@@ -355,6 +356,7 @@ pub fn reject_from_proto(reject: proto::Reject) -> Result<Reject, InvalidMessage
         retryable: reject.retryable,
         quarantined: reject.quarantined,
         held: reject.held,
+        retry_after_ms: reject.retry_after_ms,
     })
 }
 

@@ -13,7 +13,7 @@ use pantelegraph_receiver::catalog::{
     Catalog, CatalogError, Entry, Filter, Gap, Inserted, Integrity, Kept, KeptLoss, LossFilter,
     Numbered, Repeat, RunLedger, Series, Tally,
 };
-use pantelegraph_receiver::config::{Limits, Verify};
+use pantelegraph_receiver::config::{Limits, Quota, Verify};
 use pantelegraph_receiver::endpoint::session::{MAX_WAITING_REPLIES, Patience, Session};
 use pantelegraph_receiver::intake::{Intake, Origin, Parts};
 use pantelegraph_receiver::metrics::ReceiverMetrics;
@@ -60,7 +60,9 @@ fn limits() -> Limits {
         partial_ttl: Duration::from_secs(3_600),
         partial_limit: ByteSize::mib(64),
         min_free: ByteSize(0),
+        quota: Quota::default(),
         max_pixels: 1_000_000,
+        decode_timeout: Duration::from_secs(30),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use shared::lifecycle::manager;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::task::AbortOnDropHandle;
@@ -48,7 +49,12 @@ impl CommandSource {
         let Some((program, arguments)) = words.split_first() else {
             return Err(failed("is empty; name a program that writes images".into()));
         };
-        let mut child = Command::new(program)
+        let mut command_line = Command::new(program);
+        // The service manager is this program's, not the child's.
+        for variable in manager::VARIABLES {
+            command_line.env_remove(variable);
+        }
+        let mut child = command_line
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -30,6 +30,30 @@ mod scan;
 mod settling;
 mod watch;
 
+/// What is in a folder now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survey {
+    /// Files that would be taken.
+    pub files: usize,
+    /// Whether these are all: it stops at 200,000.
+    pub complete: bool,
+}
+
+/// Looks through a folder as its source would, and takes nothing. Blocks.
+///
+/// # Errors
+/// When the folder cannot be used.
+pub fn survey(options: &FolderOptions) -> Result<Survey, CaptureError> {
+    let place = Place::new(options)?;
+    let scanned = scan::scan(&place.root, &place.filter, |_| false, scan::MAX_FOUND);
+    let scanned =
+        scanned.map_err(|error| CaptureError::path(&place.root, "cannot be read", Some(error)))?;
+    Ok(Survey {
+        files: scanned.found.len(),
+        complete: scanned.complete,
+    })
+}
+
 /// How long a file must stay as it is to count as finished.
 const SETTLING: Duration = Duration::from_secs(1);
 /// Shortest time between two scans.

@@ -120,7 +120,8 @@ static PACE: &[Setting] = &[
         "DURATION",
         "Wait this long between one image and the next",
     )
-    .default("0"),
+    .default("0")
+    .reloadable(),
     Setting::value(
         "initial-delay",
         "DURATION",
@@ -132,7 +133,8 @@ static PACE: &[Setting] = &[
         "DURATION",
         "Change each wait at random by up to this much",
     )
-    .default("0"),
+    .default("0")
+    .reloadable(),
     Setting::value(
         "rate",
         "RATE",
@@ -217,13 +219,15 @@ static TRANSPORT: &[Setting] = &[
         "BANDWIDTH|off",
         "Send at most so many image bytes a second: 2Mbit/s, 500kB/s",
     )
-    .default("off"),
+    .default("off")
+    .reloadable(),
     Setting::list(
         "bandwidth-schedule",
         "HH:MM-HH:MM=BANDWIDTH|off",
         "Other caps by the time of day: 08:00-18:00=500kbit/s",
     )
-    .long("Local time. Where several cover a minute the first counts; elsewhere --bandwidth."),
+    .long("Local time. Where several cover a minute the first counts; elsewhere --bandwidth.")
+    .reloadable(),
     Setting::value("digest", "xxh3-128|blake3", "Digest over each image")
         .default("xxh3-128")
         .long("xxh3-128 finds every accident; blake3 finds tampering too, and costs more."),
@@ -370,6 +374,7 @@ static OUTPUT: &[Setting] = &[
         "What is logged: error, warn, info, debug, trace",
     )
     .default("info")
-    .long("Also by part, in the syntax of RUST_LOG: info,pantelegraph_transmitter=debug."),
+    .long("Also by part, in the syntax of RUST_LOG: info,pantelegraph_transmitter=debug.")
+    .reloadable(),
     Setting::value("log-format", "text|json", "Form of the log").default("text"),
 ];

@@ -147,8 +147,8 @@ fn printed_settings_read_back_as_the_same_settings() {
 fn warnings_reach_the_program() {
     let variables = [("TRANSMITTER_CHUNKSIZE", "1"), ("RECEIVER_CHUNKSIZE", "1")];
     match invoke_with(&["--file", "x"], &variables) {
-        Ok(Invocation::Run(_, warnings)) => assert_eq!(
-            warnings,
+        Ok(Invocation::Run(_, read)) => assert_eq!(
+            read.warnings,
             [
                 "TRANSMITTER_CHUNKSIZE (environment) is no setting; did you mean \
                  TRANSMITTER_CHUNK_SIZE?"

@@ -31,9 +31,23 @@ const MOST_CONTRADICTIONS: u32 = 5;
 /// is believed at once: it happens, and its size is a few bytes among hundreds.
 const MOST_REFUSALS: u32 = 3;
 
+/// Longest time to wait because a receiver says so whose quota is used up.
+const LONGEST_QUOTA_PAUSE: Duration = Duration::from_secs(300);
+
+/// After this time a receiver that was asked too often lets a second's worth in again. Until then the
+/// place of the image that was turned down on its connection stays empty, or every image that waits
+/// would be sent to be turned down.
+const RATE_PAUSE: Duration = Duration::from_secs(1);
+
 enum Judgement {
     Settle(Settlement),
-    Again { after: Duration },
+    Again {
+        after: Duration,
+    },
+    /// The same, and no other image takes its place on the connection for a while.
+    TooOften {
+        after: Duration,
+    },
 }
 
 impl Delivery {
@@ -76,6 +90,16 @@ impl Delivery {
             Judgement::Settle(settlement) => settlement,
             Judgement::Again { after } => {
                 self.rest(Job { image, tries }, after);
+                return false;
+            }
+            Judgement::TooOften { after } => {
+                self.rest(Job { image, tries }, after);
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => {}
+                    _ = connection.closed() => {}
+                    () = tokio::time::sleep(RATE_PAUSE) => {}
+                }
                 return false;
             }
         };
@@ -176,7 +200,7 @@ impl Delivery {
                     Judgement::Again { .. } => Judgement::Again {
                         after: Duration::ZERO,
                     },
-                    settle => settle,
+                    other => other,
                 };
             }
             Err(DeliveryError::Refused(reason)) => {
@@ -199,6 +223,10 @@ impl Delivery {
         if reject.reason == RejectReason::Forbidden {
             tracing::warn!(image = %id, attempt, "forbidden, and tried again later: {reject}");
             return self.unattempted(tries);
+        }
+        if let RejectReason::Rate | RejectReason::Quota = reject.reason {
+            tracing::debug!(image = %id, attempt, "tried again later: {reject}");
+            return self.rationed(tries, &reject);
         }
         if !reject.retryable {
             return self.refused(image, tries, reject);
@@ -236,10 +264,33 @@ impl Delivery {
     /// What stands against the image now lies with an operator, not with the image: however long it takes
     /// to be mended, that is no attempt.
     fn unattempted(&self, tries: &mut Tries) -> Judgement {
+        Judgement::Again {
+            after: self.later(tries),
+        }
+    }
+
+    /// The time after which it is sent again, as if it had not been sent.
+    fn later(&self, tries: &mut Tries) -> Duration {
         tries.attempts = tries.attempts.saturating_sub(1);
         tries.failures = tries.failures.saturating_add(1);
-        Judgement::Again {
-            after: pause(&self.retry, tries.failures),
+        pause(&self.retry, tries.failures)
+    }
+
+    /// The receiver takes no more of this station for now. That is no attempt, and the image comes again
+    /// when there may be room: how long that takes is known to the receiver, but an operator may raise
+    /// what it allows, so it is asked now and then.
+    fn rationed(&self, tries: &mut Tries, reject: &Reject) -> Judgement {
+        let own = self.later(tries);
+        let told = Duration::from_millis(reject.retry_after_ms.unwrap_or(0));
+        let least = told.min(match reject.reason {
+            RejectReason::Quota => LONGEST_QUOTA_PAUSE,
+            _ => RATE_PAUSE,
+        });
+        // Not all of them at the same moment.
+        let after = own.max(least + least.mul_f64(fastrand::f64() / 2.0));
+        match reject.reason {
+            RejectReason::Rate => Judgement::TooOften { after },
+            _ => Judgement::Again { after },
         }
     }
 

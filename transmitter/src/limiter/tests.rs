@@ -201,3 +201,32 @@ fn the_clock_on_the_wall_counts_when_summer_time_begins_and_ends() {
     assert_eq!(local("2026-10-25T01:30:00Z"), 2 * 60 + 30);
     assert_eq!(local("2026-10-25T02:00:00Z"), 3 * 60);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_cap_counts_for_those_who_wait_too() {
+    let limiter = Limiter::default();
+    let begun = Instant::now();
+    limiter.take(1 << 40).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO, "no cap yet");
+    let cap = |bytes_per_second| BandwidthOptions {
+        base: bandwidth(bytes_per_second),
+        schedule: Vec::new(),
+    };
+    limiter.change(cap(1));
+    assert_eq!((limiter.cap(), limiter.lowest_cap()), (Some(1), Some(1)));
+    limiter.take(3_600).await;
+    let waiting = limiter.clone();
+    let waiting = tokio::spawn(async move { waiting.take(1).await });
+    tokio::task::yield_now().await;
+    limiter.change(cap(3_600));
+    waiting.await.expect("it passes");
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "and not in an hour"
+    );
+    limiter.take(1 << 40).await;
+    limiter.change(BandwidthOptions::default());
+    let begun = Instant::now();
+    limiter.take(1).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO, "what was owed is forgiven");
+}

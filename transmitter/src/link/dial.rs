@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use parking_lot::RwLock;
 use shared::security::bearer::Bearer;
 use shared::security::identity::Role;
 use shared::security::tls::ClientTls;
@@ -21,7 +22,8 @@ const RECEIVERS: [Role; 2] = [Role::Receiver, Role::Gateway];
 #[derive(Debug, Clone, Default)]
 pub struct Dialler {
     tls: Option<Arc<ClientTls>>,
-    token: Option<Bearer>,
+    /// All clones show the same one.
+    token: Arc<RwLock<Option<Bearer>>>,
 }
 
 /// What a receiver has against this side.
@@ -47,13 +49,19 @@ impl Denial {
 impl Dialler {
     /// Shakes hands by `tls`, without which encrypted addresses cannot be dialled, and shows `token`.
     pub fn new(tls: Option<Arc<ClientTls>>, token: Option<Bearer>) -> Self {
+        let token = Arc::new(RwLock::new(token));
         Self { tls, token }
+    }
+
+    /// Shows this token from the next connection on.
+    pub fn show(&self, token: Option<Bearer>) {
+        *self.token.write() = token;
     }
 
     /// What is shown as `authorization`, if anything is: read anew for each connection, so that a
     /// token can be exchanged.
-    pub(super) async fn authorization(&self) -> Result<Option<HeaderValue>, String> {
-        let Some(token) = self.token.clone() else {
+    pub(crate) async fn authorization(&self) -> Result<Option<HeaderValue>, String> {
+        let Some(token) = self.token.read().clone() else {
             return Ok(None);
         };
         let reading = tokio::task::spawn_blocking(move || token.header());
@@ -91,7 +99,7 @@ impl Dialler {
     /// The receiver's words, and what to do about it.
     pub(super) fn advise(&self, denial: Denial, words: &str) -> String {
         let about_certificate = words.contains("certificate");
-        let advice = match (denial, &self.token) {
+        let advice = match (denial, &*self.token.read()) {
             (Denial::Forbidden, _) => {
                 "--name has to be the name in its token or certificate, which has to allow uploads"
             }

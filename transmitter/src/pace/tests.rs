@@ -285,3 +285,23 @@ fn a_rate_that_is_no_rate_is_ignored_and_a_tiny_one_does_not_overflow() {
     );
     assert_eq!(times(&mut slow, ms(0), 2)[1], FAR);
 }
+
+#[test]
+fn other_times_between_images_count_from_the_next_one_on() {
+    let second = Duration::from_secs(1);
+    let set = PaceOptions {
+        delay: 60 * second,
+        ..options()
+    };
+    let mut pace = Pace::new(&set, 1);
+    assert_eq!(pace.next(Duration::ZERO), Next::At(Duration::ZERO));
+    pace.delivered(second);
+    let (delay, jitter) = (2 * second, Duration::ZERO);
+    pace.wait(Waits { delay, jitter });
+    assert_eq!(pace.next(second), Next::At(3 * second));
+    assert!(pace.waits_for_delivery());
+    let delay = Duration::ZERO;
+    pace.wait(Waits { delay, jitter });
+    assert!(!pace.waits_for_delivery());
+    assert_eq!(pace.next(5 * second), Next::At(5 * second));
+}

@@ -67,6 +67,7 @@ impl<'a> Capturing<'a> {
         let mut pace = Pace::new(&self.stage.config.pace, fastrand::u64(..));
         let mut skipped = Skipped::default();
         loop {
+            pace.wait(*self.stage.waits.lock());
             let due = match pace.next(start.elapsed()) {
                 Next::At(due) => due,
                 Next::Done => return None,

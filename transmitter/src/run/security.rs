@@ -9,20 +9,13 @@ use tokio_util::task::AbortOnDropHandle;
 use super::RunError;
 use crate::config::Config;
 use crate::link::Dialler;
+use crate::live::Tls;
 
 /// What the links of a run show, and what they ask of receivers.
 pub(super) struct Security {
     pub(super) dialler: Dialler,
-    tls: Tls,
+    pub(super) tls: Tls,
     _warning: AbortOnDropHandle<()>,
-}
-
-#[derive(Clone)]
-enum Tls {
-    /// Nothing is encrypted.
-    None,
-    Dials(Arc<ClientTls>),
-    Listens(Arc<ServerTls>),
 }
 
 impl Security {
@@ -63,14 +56,12 @@ impl Security {
     }
 }
 
-impl Tls {
-    /// This side's certificate.
-    fn certificate(&self) -> Option<Certificate> {
-        match self {
-            Self::None => None,
-            Self::Dials(client) => client.certificate(),
-            Self::Listens(server) => server.certificate(),
-        }
+/// This side's certificate.
+fn certificate(tls: &Tls) -> Option<Certificate> {
+    match tls {
+        Tls::None => None,
+        Tls::Dials(client) => client.certificate(),
+        Tls::Listens(server) => server.certificate(),
     }
 }
 
@@ -83,7 +74,7 @@ const NOTICE: Duration = DAY.saturating_mul(14);
 async fn warn_in_time(tls: Tls) {
     loop {
         let looked = tls.clone();
-        let looking = tokio::task::spawn_blocking(move || looked.certificate());
+        let looking = tokio::task::spawn_blocking(move || certificate(&looked));
         let until = looking.await.ok().flatten().and_then(|found| found.until);
         if let Some(warning) = until.and_then(|until| warning(until, SystemTime::now())) {
             tracing::warn!("{warning}");

@@ -7,6 +7,7 @@ use shared::clock::UnixNanos;
 
 use super::{Part, Seen, Status};
 use crate::outbox::Extent;
+use crate::workers::{FILES, RECEIPTS};
 
 /// Everything that is counted.
 pub(super) async fn text(status: &Status, now: UnixNanos) -> String {
@@ -33,7 +34,39 @@ pub(super) async fn text(status: &Status, now: UnixNanos) -> String {
     for Part { name, state } in status.parts() {
         page.sample("healthy", &[("reason", name)], u64::from(state.is_ok()));
     }
-    page.0
+    saturation(&mut page, status);
+    page.0 + &shared::telemetry::process::figures()
+}
+
+/// How much of what is limited is in use.
+fn saturation(page: &mut Page, status: &Status) {
+    if let Some(delivery) = status.delivery() {
+        let (taken, window) = delivery.window();
+        page.family(
+            "window_used_bytes",
+            "gauge",
+            "Bytes of images that are on their way without a receipt, in whole KiB.",
+        );
+        page.sample("window_used_bytes", &[], taken);
+        page.family("window_bytes", "gauge", "Bytes that may be.");
+        page.sample("window_bytes", &[], window);
+    }
+    let pools = [("files", &*FILES), ("receipts", &*RECEIPTS)];
+    let help = "Of a pool of threads, what is at work.";
+    page.family("pool_busy", "gauge", help);
+    for (name, pool) in pools {
+        page.sample("pool_busy", &[("pool", name)], pool.busy() as u64);
+    }
+    let help = "Of a pool of threads, what may be at work while nothing hangs.";
+    page.family("pool_size", "gauge", help);
+    for (name, pool) in pools {
+        page.sample("pool_size", &[("pool", name)], pool.size() as u64);
+    }
+    let help = "Threads of a pool, those that hang included.";
+    page.family("pool_threads", "gauge", help);
+    for (name, pool) in pools {
+        page.sample("pool_threads", &[("pool", name)], pool.threads() as u64);
+    }
 }
 
 fn images(page: &mut Page, series: &[Seen]) {

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value, json};
 use shared::clock::UnixNanos;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -84,7 +85,7 @@ pub(super) async fn answer(status: &Status, method: &Method, path: &str) -> Resp
     }
     match path {
         "/healthz" => plain(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => readiness(&status.parts()),
+        "/readyz" => readiness(&status.parts(), status.draining.is_cancelled()),
         "/metrics" => {
             let mut response = plain(
                 StatusCode::OK,
@@ -101,19 +102,29 @@ pub(super) async fn answer(status: &Status, method: &Method, path: &str) -> Resp
     }
 }
 
-fn readiness(parts: &[Part]) -> Response<Full<Bytes>> {
-    let problems: String = parts
-        .iter()
-        .filter_map(|part| {
-            let problem = part.state.as_ref().err()?;
-            Some(format!("{}: {problem}\n", part.name))
-        })
-        .collect();
-    if problems.is_empty() {
-        plain(StatusCode::OK, "ready\n".to_owned())
-    } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, problems)
-    }
+/// The same members whether it is ready or not, as a receiver's.
+fn readiness(parts: &[Part], draining: bool) -> Response<Full<Bytes>> {
+    let check = |part: &Part| match &part.state {
+        Ok(()) => json!({ "state": "ok" }),
+        Err(problem) => json!({ "state": "fails", "problem": problem }),
+    };
+    let checks = parts.iter().map(|part| (part.name.to_owned(), check(part)));
+    let mut checks: Map<String, Value> = checks.collect();
+    let drain = match draining {
+        true => json!({ "state": "draining", "problem": "the transmitter is stopping" }),
+        false => json!({ "state": "ok" }),
+    };
+    checks.insert("drain".to_owned(), drain);
+    let ready = !draining && parts.iter().all(|part| part.state.is_ok());
+    let code = match ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let document = json!({ "ready": ready, "checks": checks });
+    let mut response = plain(code, format!("{document}\n"));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 fn plain(code: StatusCode, text: String) -> Response<Full<Bytes>> {

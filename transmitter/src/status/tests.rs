@@ -27,7 +27,12 @@ async fn status(receipts: Option<Arc<ReceiptLog>>) -> Arc<Status> {
         schedule: Vec::new(),
     };
     let limiter = Limiter::with_time_of_day(options, || 0);
-    Status::new(Arc::new(outbox), receipts, limiter)
+    Status::new(
+        Arc::new(outbox),
+        receipts,
+        limiter,
+        CancellationToken::new(),
+    )
 }
 
 async fn text(status: &Status, path: &str) -> (StatusCode, String) {
@@ -45,7 +50,29 @@ async fn a_transmitter_is_alive_before_it_is_ready_and_says_what_is_missing() {
     assert_eq!(text(&status, "/healthz").await.0, StatusCode::OK);
     let (code, problems) = text(&status, "/readyz").await;
     assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(problems, "receiver: no receiver was reached yet\n");
+    let document: serde_json::Value = serde_json::from_str(&problems).expect("JSON");
+    let expected = serde_json::json!({
+        "ready": false,
+        "checks": {
+            "outbox": { "state": "ok" },
+            "receiver": { "state": "fails", "problem": "no receiver was reached yet" },
+            "receipts": { "state": "ok" },
+            "drain": { "state": "ok" },
+        },
+    });
+    assert_eq!(document, expected);
+    status.draining.cancel();
+    let (_, problems) = text(&status, "/readyz").await;
+    assert!(
+        problems.contains("the transmitter is stopping"),
+        "{problems}"
+    );
+    assert_eq!(
+        text(&status, "/healthz").await.0,
+        StatusCode::OK,
+        "it lives"
+    );
+    assert_eq!(status.words(), "1 images owed; no receiver is reached");
     let names: Vec<_> = status.parts().iter().map(|part| part.name).collect();
     assert_eq!(names, ["outbox", "receiver", "receipts"]);
     assert_eq!(text(&status, "/else").await.0, StatusCode::NOT_FOUND);

@@ -95,6 +95,18 @@ static LIMITS: &[Setting] = &[
         "Behind a gateway or NAT many callers share one. With IPv6, of one /64 network. Callers on this \
          machine have no such bound.",
     ),
+    Setting::value(
+        "max-requests-per-second",
+        "N|off",
+        "Most requests of one caller in a second",
+    )
+    .default("off")
+    .long(
+        "Of one identity, or of one address (IPv6: one /64 network) of those without a name. As many may \
+         come at once. Beyond that they get 429 or RESOURCE_EXHAUSTED, and the time to wait. Operations on \
+         a GraphQL WebSocket and in a batch count, messages of a stream do not. Health and what is the \
+         same at every server are not counted.",
+    ),
     Setting::value("max-streams", "N", "Most calls that one connection has open").default("1024"),
     Setting::value("max-chat-clients", "N", "Most clients of the chat").default("1024"),
     Setting::value(
@@ -125,19 +137,22 @@ static OUTPUT: &[Setting] = &[
         "Serve on for this long after health says NOT_SERVING",
     )
     .default("1s")
-    .long("Give load balancers the time to see it: more than the interval of their checks."),
+    .long("Give load balancers the time to see it: more than the interval of their checks.")
+    .reloadable(),
     Setting::value(
         "grace",
         "DURATION",
         "Then let calls in flight go on for this long",
     )
-    .default("10s"),
+    .default("10s")
+    .reloadable(),
     Setting::value(
         "log",
         "FILTER",
         "What is logged: error, warn, info, debug, trace",
     )
     .default("info")
-    .long("info has a line for each call; in the syntax of RUST_LOG also by part."),
+    .long("info has a line for each call; in the syntax of RUST_LOG also by part.")
+    .reloadable(),
     Setting::value("log-format", "text|json", "Form of the log").default("text"),
 ];

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -78,7 +80,15 @@ pub(super) struct Journal {
     /// Until it is closed.
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// The last commit failed.
+    failing: Arc<AtomicBool>,
+    /// When somebody last wanted to know whether the next one would.
+    tried: Mutex<Option<Instant>>,
 }
+
+/// Time between two tries whether a file that could not be written can be written again, and time for one.
+const RETRY: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Job {
@@ -120,9 +130,11 @@ impl Journal {
         }
         let list = Arc::new(List::new(users, max_users));
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let failing = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             list: Arc::clone(&list),
             database,
+            failing: Arc::clone(&failing),
         };
         let writer = std::thread::Builder::new()
             .name("users-journal".to_owned())
@@ -132,6 +144,8 @@ impl Journal {
         let journal = Self {
             jobs: Mutex::new(Some(jobs)),
             writer: Mutex::new(Some(writer)),
+            failing,
+            tried: Mutex::default(),
         };
         Ok((list, journal))
     }
@@ -150,6 +164,36 @@ impl Journal {
         let jobs = self.jobs.lock();
         let waiting = jobs.as_ref().map_or(0, |jobs| QUEUE - jobs.capacity());
         (waiting, QUEUE)
+    }
+
+    /// Whether users can be written, as far as is known. A file that could not be written is tried again, as
+    /// nobody else may do so: a server that is not ready is sent no users.
+    pub(super) async fn health(&self) -> Result<(), &'static str> {
+        let has_ended = self
+            .writer
+            .lock()
+            .as_ref()
+            .is_none_or(JoinHandle::is_finished);
+        if has_ended {
+            return Err("nothing writes the users any more");
+        }
+        if self.failing.load(Ordering::Relaxed) && self.is_time_to_try() {
+            // What comes of it is in the flag.
+            let _ = tokio::time::timeout(PATIENCE, self.create(Vec::new())).await;
+        }
+        match self.failing.load(Ordering::Relaxed) {
+            true => Err("users cannot be written; see the server's log"),
+            false => Ok(()),
+        }
+    }
+
+    fn is_time_to_try(&self) -> bool {
+        let mut tried = self.tried.lock();
+        let is_time = tried.is_none_or(|tried| tried.elapsed() >= RETRY);
+        if is_time {
+            *tried = Some(Instant::now());
+        }
+        is_time
     }
 
     pub(super) async fn close(&self) {
@@ -293,6 +337,7 @@ fn insert(database: &Connection, user: &User) -> rusqlite::Result<()> {
 struct Writer {
     list: Arc<List>,
     database: Connection,
+    failing: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -323,7 +368,9 @@ impl Writer {
             created.extend(users.iter().cloned());
             answers.push((answer, users));
         }
-        match self.commit(&created) {
+        let committed = self.commit(&created);
+        self.failing.store(committed.is_err(), Ordering::Relaxed);
+        match committed {
             Ok(()) => {
                 self.list.extend(created);
                 for (answer, users) in answers {
@@ -343,6 +390,10 @@ impl Writer {
     fn commit(&mut self, users: &[Arc<User>]) -> rusqlite::Result<()> {
         let begun = self.database.transaction()?;
         users.iter().try_for_each(|user| insert(&begun, user))?;
+        if users.is_empty() {
+            // To see whether it can be written, something has to be.
+            begun.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        }
         begun.commit()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, header};
 use shared::door::{InFlight, Peer};
 use shared::security::access::Denied;
+use shared::security::rate::Pace;
 use tokio::time::Instant;
 
 use crate::access::{Access, Requester};
@@ -42,6 +43,14 @@ impl Guest {
             guest.is(requester);
         }
         guest
+    }
+
+    /// How often it may ask, by whatever it has shown.
+    pub(super) fn pace(&self, access: &Access) -> Pace {
+        let requester = self.requester.as_ref();
+        requester.map_or_else(Pace::default, |requester| {
+            access.pace(requester, self.peer.as_deref())
+        })
     }
 
     fn is(&mut self, requester: Requester) {

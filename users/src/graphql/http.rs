@@ -15,8 +15,10 @@ use http_body_util::LengthLimitError;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::security::access::{Denied, Unknown};
+use shared::security::rate::Pace;
 
 use crate::access::Requester;
+use crate::admission::RATE;
 use crate::connection::Connection;
 use crate::observe::{Below, Operation, Outcome, kind};
 use crate::refusal::{Code, Refusal};
@@ -36,6 +38,7 @@ const GRAPHQL_JSON: &str = "application/graphql-response+json";
 pub(super) async fn post(
     State(face): State<Arc<Face>>,
     Extension(requester): Extension<Requester>,
+    Extension(pace): Extension<Pace>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -60,8 +63,16 @@ pub(super) async fn post(
             operation.is("batch");
             let mut answers = Vec::with_capacity(calls.len());
             // One after the other, so that a later one sees what an earlier one has made.
-            for call in calls {
-                answers.push(run(&face, call, requester.clone(), &operation).await);
+            for (at, call) in calls.into_iter().enumerate() {
+                // The first came with the request.
+                let early = if at == 0 { None } else { pace.take().err() };
+                answers.push(match early {
+                    Some(time) => {
+                        face.service.observer.metrics.refused(RATE);
+                        Answer::denied(Refusal::TooOften(time))
+                    }
+                    None => run(&face, call, requester.clone(), &operation).await,
+                });
             }
             reply.with(StatusCode::OK, &answers)
         }
@@ -173,6 +184,10 @@ fn challenged(mut response: Response, refusal: &Refusal) -> Response {
     if let Some(Ok(challenge)) = challenge {
         let headers = response.headers_mut();
         headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(seconds) = refusal.retry_after() {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }

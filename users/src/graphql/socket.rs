@@ -22,6 +22,7 @@ use shared::trace::TraceContext;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::StreamMap;
 
+use crate::admission::RATE;
 use crate::metrics::Face::Graphql;
 use crate::observe::{SocketOperation, kind};
 use crate::refusal::{Code, Refusal};
@@ -308,6 +309,13 @@ impl Connection {
             // Whoever has introduced itself is known, or need not be.
             return Err(whole(&Refusal::Internal));
         };
+        self.guest
+            .pace(&self.face.service.access)
+            .take()
+            .map_err(|time| {
+                self.face.service.observer.metrics.refused(RATE);
+                whole(&Refusal::TooOften(time))
+            })?;
         let prepared = self.face.gate.prepare(call, requester.clone())?;
         operation.is(kind(prepared.kind()));
         requester

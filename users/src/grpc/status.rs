@@ -22,9 +22,20 @@ pub fn refused(refusal: &Refusal) -> Status {
         Refusal::NotFound(id) => {
             details.set_resource_info("user.v1.User", format!("users/{id}"), "", message.as_str());
         }
+        Refusal::TooOften(time) => {
+            details.set_retry_info(Some(*time));
+        }
         _ => return Status::new(code, message),
     }
-    Status::with_error_details(code, message, details)
+    let mut status = Status::with_error_details(code, message, details);
+    if let Refusal::TooOften(time) = refusal {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        // For the retries of clients' libraries (proposal A6).
+        status
+            .metadata_mut()
+            .insert("grpc-retry-pushback-ms", millis.into());
+    }
+    status
 }
 
 /// What tonic says of a message that is too large, with the setting to change; other statuses as they

@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{Router, get};
 use axum::{Extension, Json};
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use shared::security::access::Scope;
 use utoipa_swagger_ui::Config;
@@ -69,6 +69,33 @@ pub(super) async fn metrics(
     Ok((headers, service.figures()).into_response())
 }
 
+/// Whether the server takes what comes now: the same members whether it does or not, as a receiver's.
+async fn readiness(State(service): State<Arc<Service>>) -> Response {
+    let journal = service.directory.health().await;
+    let draining = service.draining.is_cancelled();
+    let check = |found: Result<(), (&str, &str)>| match found {
+        Ok(()) => json!({ "state": "ok" }),
+        Err((state, problem)) => json!({ "state": state, "problem": problem }),
+    };
+    let ready = journal.is_ok() && !draining;
+    let drain = match draining {
+        true => Err(("draining", "the server is stopping")),
+        false => Ok(()),
+    };
+    let document = json!({
+        "ready": ready,
+        "checks": {
+            "journal": check(journal.map_err(|problem| ("fails", problem))),
+            "drain": check(drain),
+        },
+    });
+    let status = match ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(document)).into_response()
+}
+
 /// The document, the pages that show it, and what is at the root.
 pub(super) fn routes(document: &Value) -> Router<Arc<Service>> {
     let index = Bytes::from(index(document).to_string());
@@ -81,6 +108,7 @@ pub(super) fn routes(document: &Value) -> Router<Arc<Service>> {
     let root = Arc::clone(&config);
     Router::new()
         .route("/", get(async move || json_bytes(index.clone())))
+        .route("/readyz", get(readiness))
         .route(
             "/openapi.json",
             get(async move || json_bytes(document.clone())),

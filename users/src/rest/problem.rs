@@ -14,8 +14,9 @@ use crate::refusal::{Code, Refusal, Violation, Violations};
 /// Media type of a problem document.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
-/// Seconds after which a client may try again when the server is not available.
-const RETRY_SECONDS: u32 = 1;
+/// Seconds after which a client may try again when the server is not available, or was asked too often:
+/// there is a request more within a second at the latest.
+const RETRY_SECONDS: u64 = 1;
 
 /// What went wrong (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -42,6 +43,9 @@ pub(super) struct Problem {
     /// Why the caller is turned away, for a header of the answer.
     #[serde(skip)]
     denied: Option<Box<Denied>>,
+    /// Whether the caller came too early, for a header of the answer.
+    #[serde(skip)]
+    is_early: bool,
 }
 
 /// A field that is wrong.
@@ -89,6 +93,7 @@ impl Problem {
             code: code.name(),
             errors: Vec::new(),
             denied: None,
+            is_early: false,
         }
     }
 
@@ -249,13 +254,18 @@ impl From<&Refusal> for Problem {
             Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => code.http(),
         };
+        let words = match refusal {
+            Refusal::TooOften(_) => ("rate", "the caller asks too often"),
+            _ => words(code),
+        };
         let denied = match refusal {
             Refusal::Denied(denied) => Some(Box::new(denied.clone())),
             _ => None,
         };
         Self {
             denied,
-            ..Self::new(status, code, words(code), refusal.to_string()).with(refusal.violations())
+            is_early: refusal.retry_after().is_some(),
+            ..Self::new(status, code, words, refusal.to_string()).with(refusal.violations())
         }
     }
 }
@@ -285,7 +295,8 @@ impl IntoResponse for Problem {
         if let Some(challenge) = challenge.and_then(|words| HeaderValue::try_from(words).ok()) {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        let is_unavailable = status == StatusCode::SERVICE_UNAVAILABLE;
+        if is_unavailable || self.is_early {
             headers.insert(RETRY_AFTER, RETRY_SECONDS.into());
         }
         response

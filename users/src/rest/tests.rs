@@ -242,10 +242,15 @@ async fn health_ends_with_the_server() {
     let server = Server::new();
     let health = json_of(server.get("/healthz").await, 200).await;
     assert_eq!(health, json!({"status": "serving"}));
+    let ready = json_of(server.get("/readyz").await, 200).await;
+    let checks = json!({"journal": {"state": "ok"}, "drain": {"state": "ok"}});
+    assert_eq!(ready, json!({"ready": true, "checks": checks}));
     server.service.draining.cancel();
     let answer = server.get("/healthz").await;
     assert_eq!(header(&answer, "retry-after"), "1");
     problem(answer, 503).await;
+    let ready = json_of(server.get("/readyz").await, 503).await;
+    assert_eq!(ready["checks"]["drain"]["state"], "draining");
 }
 
 #[tokio::test]

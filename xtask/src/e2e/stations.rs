@@ -232,7 +232,7 @@ pub(crate) fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         let name_bytes = name.as_encoded_bytes();
-        if ["RECEIVER_", "TRANSMITTER_", "USERS_"]
+        if ["RECEIVER_", "TRANSMITTER_", "USERS_", "OTEL_"]
             .iter()
             .any(|prefix| name_bytes.starts_with(prefix.as_bytes()))
         {

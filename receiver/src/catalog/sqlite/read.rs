@@ -8,7 +8,7 @@ use shared::image::{ImageId, Transport};
 use tokio::sync::Semaphore;
 
 use super::{closed, failed, row, schema, sqlite};
-use crate::catalog::{CatalogError, Filter, Numbered, Series};
+use crate::catalog::{CatalogError, Filter, Numbered, Series, StoredSum};
 
 /// Questions that are answered at the same time; more wait.
 const CONNECTIONS: usize = 4;
@@ -207,6 +207,52 @@ pub(super) fn list(
             entries(connection, &sql, named)
         }
     }
+}
+
+/// What each transmitter stored from a slot of time on. Numbers grow with time, so that where to begin is
+/// found by halving; only where a clock was set back some of it may be missed.
+pub(super) fn stored_since(
+    connection: &Connection,
+    first: i64,
+    slot_ns: i64,
+) -> rusqlite::Result<Vec<StoredSum>> {
+    let since = first.saturating_mul(slot_ns);
+    let begin = number_at(connection, since)?;
+    let sql = "SELECT s.transmitter, i.durable / :slot, count(*), sum(i.size)
+         FROM images i JOIN series s ON s.series = i.series
+         WHERE i.number >= :begin AND i.durable >= :since GROUP BY 1, 2 ORDER BY 2";
+    let mut statement = connection.prepare(sql)?;
+    let named = named_params! { ":slot": slot_ns, ":begin": begin, ":since": since };
+    let rows = statement.query_map(named, |row| {
+        Ok(StoredSum {
+            transmitter: row.get(0)?,
+            slot: row.get(1)?,
+            images: row.get::<_, i64>(2)?.unsigned_abs(),
+            bytes: row.get::<_, i64>(3)?.unsigned_abs(),
+        })
+    })?;
+    rows.collect()
+}
+
+/// The number from which on images are as young as that.
+fn number_at(connection: &Connection, since: i64) -> rusqlite::Result<i64> {
+    let (mut low, mut high) = connection.query_row(
+        "SELECT coalesce(min(number), 0), coalesce(max(number), 0) + 1 FROM images",
+        [],
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
+    )?;
+    let mut look = connection
+        .prepare("SELECT durable FROM images WHERE number >= ?1 ORDER BY number LIMIT 1")?;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let durable: Option<i64> = look.query_row([middle], |row| row.get(0)).optional()?;
+        if durable.is_some_and(|durable| durable < since) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
 }
 
 /// The first two series that match.

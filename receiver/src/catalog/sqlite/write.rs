@@ -81,6 +81,8 @@ impl Job {
 pub(super) struct Counts {
     /// Transactions committed.
     pub(super) commits: AtomicU64,
+    /// Jobs that somebody waits for.
+    pub(super) waiting: AtomicU64,
     /// Jobs in the queue that nobody waits for.
     pub(super) unwaited: AtomicU64,
     /// Events and entries that nobody waited for and that could not be written.

@@ -13,6 +13,7 @@ use prost::Message;
 use shared::image::Transport;
 use shared::receipt::{ReceiptStatus, Reject, RejectReason};
 use shared::security::access::Caller;
+use shared::security::rate::Pace;
 use shared::wire::framing::{Deframer, Frame, prefixed_head};
 use shared::wire::{
     Encoded, ServerMessage, encode_server, proto, receipt_to_proto, reject_to_proto,
@@ -34,6 +35,7 @@ pub(super) fn exchange(
     caller: &Caller,
 ) -> Response<Body> {
     let origin = Origin::new(Transport::Grpc, "", caller);
+    let pace = pace(&request);
     let (replies, waiting) = mpsc::channel(MAX_WAITING_REPLIES);
     let tasks = service.options.tasks.clone();
     tasks.spawn(async move {
@@ -49,7 +51,8 @@ pub(super) fn exchange(
             patience.clone(),
             memory.clone(),
             true,
-        );
+        )
+        .paced(pace);
         let end = converse(&service, &mut session, request.into_body(), memory).await;
         session.close().await;
         if let Some(reason) = end {
@@ -67,6 +70,12 @@ pub(super) fn exchange(
         HeaderValue::from_static("application/grpc"),
     );
     response
+}
+
+/// How often the caller may begin an image.
+fn pace(request: &Request<Body>) -> Pace {
+    let pace = request.extensions().get::<Pace>();
+    pace.cloned().unwrap_or_default()
 }
 
 fn patience(service: &TransferService) -> Patience {
@@ -166,6 +175,7 @@ pub(super) async fn upload(
     caller: &Caller,
 ) -> Response<Body> {
     let origin = Origin::new(Transport::Grpc, "", caller);
+    let pace = pace(&request);
     let (replies, mut waiting) = mpsc::channel(MAX_WAITING_REPLIES);
     let collector = tokio::spawn(async move {
         let mut summary = proto::UploadSummary::default();
@@ -190,7 +200,8 @@ pub(super) async fn upload(
             patience,
             memory.clone(),
             false,
-        );
+        )
+        .paced(pace);
         let end = converse(&service, &mut session, request.into_body(), memory).await;
         session.close().await;
         end

@@ -110,10 +110,10 @@ fn message_too_large(limit: usize) -> Reject {
 }
 
 /// The status for a rejection, with its facts as metadata.
-pub(super) fn status_of(reject: &Reject) -> Status {
+pub(in crate::endpoint) fn status_of(reject: &Reject) -> Status {
     let code = match reject.reason {
         RejectReason::Conflict => Code::AlreadyExists,
-        RejectReason::Limit => Code::ResourceExhausted,
+        RejectReason::Limit | RejectReason::Rate | RejectReason::Quota => Code::ResourceExhausted,
         RejectReason::Unavailable => Code::Unavailable,
         RejectReason::Internal => Code::Internal,
         RejectReason::Superseded => Code::Aborted,
@@ -143,6 +143,10 @@ pub(super) fn status_of(reject: &Reject) -> Status {
         "pantelegraph-quarantined",
         ascii(if reject.quarantined { "true" } else { "false" }),
     );
+    if let Some(time) = reject.retry_after_ms {
+        // Known to clients of gRPC (proposal A6).
+        metadata.insert("grpc-retry-pushback-ms", time.into());
+    }
     status
 }
 

@@ -1,8 +1,7 @@
 //! Figures, and whether the receiver lives and can take work.
 
 use std::fmt::Display;
-use std::future::Future;
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,12 +12,10 @@ use serde_json::{Value, json};
 use shared::settings::units::ByteSize;
 
 use super::ReadState;
-use crate::catalog::{CatalogError, Filter};
+use super::readiness::{PATIENCE, Trouble};
+use crate::catalog::{Catalog, CatalogError, Filter};
 use crate::problem::Problem;
-use crate::store::StoreError;
-
-/// Time within which a part must answer to count as ready.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::store::{ImageStore, Room, StoreError};
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(state): State<ReadState>) -> Response {
@@ -37,7 +34,7 @@ pub(super) async fn figures(state: &ReadState) -> String {
     }
     state.metrics.memory(&state.budget.usage());
     state.metrics.catalogue(state.catalog.failure().is_some());
-    state.metrics.handle().render()
+    state.metrics.handle().render() + &(state.load)()
 }
 
 /// `GET /healthz`: the process answers, no more.
@@ -45,21 +42,36 @@ pub(super) async fn healthz() -> Response {
     ([(CONTENT_TYPE, "text/plain; charset=utf-8")], "ok\n").into_response()
 }
 
-/// `GET /readyz`: whether an image that comes now would be taken.
+/// `GET /readyz`: whether an image that comes now would be taken. The document has the same members
+/// whether it is or not.
 pub(super) async fn readyz(State(state): State<ReadState>) -> Result<Response, Problem> {
-    let (catalogue, store) = tokio::join!(
-        answers("catalogue", catalogued(&state)),
-        answers("store", stored(&state)),
+    let readiness = &state.readiness;
+    let (catalogue, store, disk) = tokio::join!(
+        readiness
+            .catalogue
+            .ask(|| catalogued(Arc::clone(&state.catalog))),
+        readiness.store.ask(|| stored(Arc::clone(&state.store))),
+        readiness.disk.ask(|| looked(Arc::clone(&state.store))),
     );
-    let store = store.and_then(|stored| stored);
     let draining = state.draining.is_cancelled();
-    let ready = catalogue.is_ok() && store.is_ok() && !draining;
-    let word = |found: &Result<(), String>| match found {
-        Ok(()) => json!("ok"),
-        Err(problem) => json!(problem),
+    let has_room = matches!(&disk, Ok(room) if room.is_none_or(|room| !room.full));
+    let ready = catalogue.is_ok() && store.is_ok() && has_room && !draining;
+    let drain = match draining {
+        true => json!({ "state": "draining", "problem": "the receiver is stopping" }),
+        false => json!({ "state": "ok" }),
     };
-    let checks: Value =
-        json!({ "catalogue": word(&catalogue), "store": word(&store), "draining": draining });
+    let settling = match readiness.is_settling() {
+        // Images are taken meanwhile.
+        true => "going-on",
+        false => "ok",
+    };
+    let checks = json!({
+        "catalogue": part(&catalogue),
+        "store": part(&store),
+        "disk": disk_part(&disk),
+        "drain": drain,
+        "settling": { "state": settling },
+    });
     if ready {
         return Ok(Json(json!({ "ready": true, "checks": checks })).into_response());
     }
@@ -76,39 +88,66 @@ pub(super) async fn readyz(State(state): State<ReadState>) -> Result<Response, P
     )
 }
 
+/// What is told of a part: a word, and the problem if there is one.
+fn part<T>(found: &Result<T, Trouble>) -> Value {
+    match found {
+        Ok(_) => json!({ "state": "ok" }),
+        Err((word, problem)) => json!({ "state": word, "problem": problem }),
+    }
+}
+
+fn disk_part(found: &Result<Option<Room>, Trouble>) -> Value {
+    let room = match found {
+        Ok(Some(room)) => room,
+        Ok(None) => return json!({ "state": "unused" }),
+        Err(_) => return part(found),
+    };
+    let Room { free, floor, full } = *room;
+    let mut said = match full {
+        false => part(&Ok(())),
+        true if free < floor => part::<()>(&Err(("low", too_little(free, floor)))),
+        true => part::<()>(&Err(("full", DISK_FULL.to_owned()))),
+    };
+    said["free_bytes"] = json!(free);
+    said["floor_bytes"] = json!(floor);
+    said
+}
+
+const DISK_FULL: &str = "the disk is full";
+
+/// The system's error is for the log: it names paths of this machine.
+pub(super) const SEE_LOG: &str = "fails; see the receiver's log";
+
+fn too_little(free: u64, floor: u64) -> String {
+    let (free, floor) = (ByteSize(free), ByteSize(floor));
+    format!("{free} are free, less than the {floor} of RECEIVER_MIN_FREE")
+}
+
 /// Whether the catalogue can be read and, where it could not be written, whether it can be again.
-async fn catalogued(state: &ReadState) -> Result<(), CatalogError> {
-    state.catalog.list(Filter::default(), i64::MAX, 1).await?;
-    match state.catalog.failure() {
-        Some(_) => state.catalog.try_to_write().await,
+async fn catalogued(catalog: Arc<dyn Catalog>) -> Result<(), Trouble> {
+    let fails = |error: CatalogError| fails("catalogue", &error);
+    let listed = catalog.list(Filter::default(), i64::MAX, 1).await;
+    listed.map_err(fails)?;
+    match catalog.failure() {
+        Some(_) => catalog.try_to_write().await.map_err(fails),
         None => Ok(()),
     }
 }
 
 /// Whether the store takes images. That it is full is told to everybody, and logged where it began.
-async fn stored(state: &ReadState) -> Result<Result<(), String>, StoreError> {
-    match state.store.check().await {
-        Err(StoreError::Full { .. }) => Ok(Err("the disk is full".to_owned())),
-        Err(StoreError::Low { free, least, .. }) => Ok(Err(format!(
-            "{} are free, less than the {} of RECEIVER_MIN_FREE",
-            ByteSize(free),
-            ByteSize(least)
-        ))),
-        checked => checked.map(Ok),
-    }
+async fn stored(store: Arc<dyn ImageStore>) -> Result<(), Trouble> {
+    store.check().await.map_err(|error| match error {
+        StoreError::Full { .. } => ("full", DISK_FULL.to_owned()),
+        StoreError::Low { free, least, .. } => ("full", too_little(free, least)),
+        error => fails("store", &error),
+    })
 }
 
-/// The system's error is for the log: it names paths of this machine.
-async fn answers<T, E: Display>(
-    part: &'static str,
-    check: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, check).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => {
-            tracing::warn!(part, %error, "not ready");
-            Err("fails; see the receiver's log".to_owned())
-        }
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-    }
+async fn looked(store: Arc<dyn ImageStore>) -> Result<Option<Room>, Trouble> {
+    Ok(store.look_for_room().await)
+}
+
+fn fails(part: &'static str, error: &dyn Display) -> Trouble {
+    tracing::warn!(part, %error, "not ready");
+    ("fails", SEE_LOG.to_owned())
 }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{ReadState, reading_routes, with_problems};
+use super::{ReadState, Readiness, SharedReadiness, reading_routes, with_problems};
 use crate::catalog::sample::{account, entry, quarantined};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{Catalog, Entry, Verdict};
@@ -29,6 +29,7 @@ struct Receiver {
     catalog: Arc<SqliteCatalog>,
     store: Arc<FileStore>,
     metrics: ReceiverMetrics,
+    readiness: SharedReadiness,
     draining: CancellationToken,
 }
 
@@ -71,6 +72,8 @@ impl Receiver {
             catalog: Arc::new(SqliteCatalog::open(&database, Durability::Written).unwrap()),
             store: Arc::new(FileStore::open(folder.path(), Durability::Written, 0).unwrap()),
             metrics: ReceiverMetrics::new("0.0.0"),
+            // Each question is asked anew.
+            readiness: Arc::new(Readiness::lasting(Duration::ZERO)),
             draining: CancellationToken::new(),
             folder,
         }
@@ -82,8 +85,10 @@ impl Receiver {
             store: self.store.clone(),
             metrics: self.metrics.clone(),
             budget: crate::budget::Budget::new(1 << 20),
+            readiness: Arc::clone(&self.readiness),
             draining: self.draining.clone(),
             name: "receiver under test".into(),
+            load: Arc::new(String::new),
         }))
     }
 
@@ -528,6 +533,27 @@ async fn readiness_ends_with_the_store_the_catalogue_or_the_stop_signal() {
     let receiver = Receiver::new();
     let ready = receiver.get("/readyz").await.json();
     assert_eq!(ready["ready"], true);
+    let states = |document: &Value| {
+        let checks = document["checks"].as_object().unwrap();
+        let states = checks.iter().map(|(part, check)| {
+            let state = check["state"].as_str().unwrap();
+            assert_eq!(
+                check["problem"].is_string(),
+                !matches!(state, "ok" | "going-on")
+            );
+            format!("{part} {state}")
+        });
+        states.collect::<Vec<_>>().join(", ")
+    };
+    let all_well = "catalogue ok, disk ok, drain ok, settling ok, store ok";
+    assert_eq!(states(&ready), all_well);
+    let disk = &ready["checks"]["disk"];
+    assert!(disk["free_bytes"].as_u64().unwrap() > 0 && disk["floor_bytes"] == 0);
+    receiver.readiness.settle(true);
+    let settling = receiver.get("/readyz").await;
+    assert_eq!(settling.status, 200, "images are taken meanwhile");
+    assert_eq!(settling.json()["checks"]["settling"]["state"], "going-on");
+    receiver.readiness.settle(false);
     let incoming = receiver.folder.path().join("incoming");
     assert_eq!(
         std::fs::read_dir(&incoming).unwrap().count(),
@@ -539,18 +565,25 @@ async fn readiness_ends_with_the_store_the_catalogue_or_the_stop_signal() {
     let answer = receiver.get("/readyz").await;
     let problem = answer.problem(503, "not-ready");
     assert_eq!(answer.header("retry-after"), "1");
-    assert_ne!(problem["checks"]["store"], "ok");
-    assert_eq!(problem["checks"]["catalogue"], "ok");
+    let path = receiver.folder.path().to_str().unwrap();
+    assert!(!problem.to_string().contains(path), "{problem}");
+    assert_eq!(
+        states(&problem),
+        all_well.replace("store ok", "store fails")
+    );
     std::fs::create_dir(&incoming).unwrap();
 
     receiver.draining.cancel();
     let problem = receiver.get("/readyz").await.problem(503, "not-ready");
-    assert_eq!(problem["checks"]["draining"], true);
+    assert_eq!(
+        states(&problem),
+        all_well.replace("drain ok", "drain draining")
+    );
     assert_eq!(receiver.get("/healthz").await.status, 200, "it lives still");
 
     receiver.catalog.close().await;
     let problem = receiver.get("/readyz").await.problem(503, "not-ready");
-    assert_ne!(problem["checks"]["catalogue"], "ok");
+    assert_eq!(problem["checks"]["catalogue"]["state"], "fails");
 }
 
 #[tokio::test]

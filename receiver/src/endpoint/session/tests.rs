@@ -174,3 +174,60 @@ async fn an_image_for_which_memory_is_short_is_turned_down_for_now_and_the_other
     assert!(session.handle(begin(second.clone())).await.is_continue());
     assert!(session.uploads.contains_key(&second.id));
 }
+
+/// A second's worth of `number` images, for a session alone.
+fn pace(number: u32) -> Pace {
+    let rates = shared::security::rate::Rates::new(std::num::NonZeroU32::new(number));
+    rates.of(Some("camera"), std::net::IpAddr::from([127, 0, 0, 1]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_read_on_later_when_its_images_begin_too_often() {
+    let rig = Rig::with(|parts| parts.limits.max_unfinished = 100);
+    let (session, mut waiting) = session(&rig, 16);
+    let mut session = session.paced(pace(10));
+    let begun = tokio::time::Instant::now();
+    for _ in 0..40 {
+        let meta = meta(b"four");
+        let begin = ClientMessage::Begin(Begin { meta, offset: 0 });
+        assert!(session.handle(Ok(begin)).await.is_continue());
+        // What keeps it alive, and the images' bytes, are not counted.
+        assert!(session.handle(ping()).await.is_continue());
+        let pong = waiting.recv().await;
+        assert!(
+            matches!(pong, Some(ServerMessage::ClockPong { .. })),
+            "{pong:?}"
+        );
+    }
+    assert_eq!(session.uploads.len(), 40, "none was turned down");
+    let took = begun.elapsed();
+    let right = Duration::from_millis(2_900)..Duration::from_millis(3_400);
+    assert!(right.contains(&took), "{took:?}");
+    let figures = rig.intake.metrics().handle().render();
+    let held = "pantelegraph_held_back_total{transport=\"websocket\"} 30";
+    assert!(figures.lines().any(|line| line == held), "{figures}");
+}
+
+#[tokio::test]
+async fn an_image_whose_turn_does_not_come_is_to_be_tried_again_and_the_session_goes_on() {
+    let rig = Rig::new();
+    let (mut session, mut waiting) = session(&rig, 16);
+    let meta = meta(b"four");
+    let time = Duration::from_millis(70);
+    session.begins_too_often(&meta, time).await;
+    let Some(ServerMessage::Reject(reject)) = waiting.recv().await else {
+        panic!("no rejection")
+    };
+    assert_eq!(
+        (reject.reason, reject.image_id),
+        (RejectReason::Rate, Some(meta.id))
+    );
+    assert!(reject.retryable && reject.retry_after_ms == Some(70));
+    // The rest of it is passed over.
+    let (image_id, digest) = (meta.id, None);
+    let end = ClientMessage::End { image_id, digest };
+    assert!(session.handle(Ok(end)).await.is_continue());
+    assert!(session.handle(ping()).await.is_continue());
+    let pong = waiting.recv().await;
+    assert!(matches!(pong, Some(ServerMessage::ClockPong { .. })));
+}

@@ -37,6 +37,7 @@ async fn start_holding(endpoint: Endpoint, io: DuplexStream, memory: Holder) -> 
     let socket = buffers.socket(stream).await;
     let serving = async move {
         let proof = Proof {
+            pace: Pace::default(),
             caller: &Caller::Anyone,
             place: None,
         };

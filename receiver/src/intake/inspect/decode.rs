@@ -2,11 +2,14 @@
 
 use std::io::{BufRead, ErrorKind, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use image::{ImageError, ImageFormat, ImageReader, Limits};
 use shared::receipt::RejectReason;
 
 use super::kind::Kind;
+use super::timed::Timed;
 use super::{Facts, Finding};
 
 /// Bytes of a decoded pixel at most: four channels of 16 bits, and as much again for working space.
@@ -20,16 +23,18 @@ const COMPLAINT_SHOWN: usize = 200;
 
 /// Decodes all of an image, of an animation the first picture. `facts` are those of its
 /// [`Inspector`](super::Inspector). Needs memory for the pixels, and for JPEG as much again as the
-/// image has bytes.
+/// image has bytes. Decoders that take their bytes as they need them get none after `until`.
 ///
 /// # Errors
-/// Limit when the picture has more than `max_pixels`, checked before anything is decoded;
+/// Limit when the picture has more than `max_pixels`, checked before anything is decoded, or its time
+/// was over;
 /// truncated-image when its data end too early; corrupt-image when the decoder finds any other
 /// fault, or does not support the variant.
 pub fn decode_fully(
     reader: impl BufRead + Seek,
     facts: &Facts,
     max_pixels: u64,
+    until: Instant,
 ) -> Result<(), Finding> {
     let Some(kind) = Kind::from_format(facts.format) else {
         return Err(Finding::corrupt(format!(
@@ -46,6 +51,7 @@ pub fn decode_fully(
             .saturating_mul(BYTES_PER_PIXEL)
             .saturating_add(WORKING_SPACE),
     );
+    let (reader, is_over) = Timed::new(reader, until);
     // Decoders meet whatever the network brings. A panic in one of them is a fault found in the
     // image, not a reason to lose the task; nothing of the decoder is used afterwards.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
@@ -56,6 +62,8 @@ pub fn decode_fully(
             .map(|picture| (picture.width(), picture.height()))
     }));
     match decoded {
+        // Whatever it has made of that.
+        Ok(Err(_)) | Err(_) if is_over.load(Ordering::Relaxed) => Err(takes_too_long(facts)),
         Ok(Ok(size)) if size == (facts.width, facts.height) => Ok(()),
         Ok(Ok((width, height))) => Err(Finding::corrupt(format!(
             "the {} image decodes to {width} x {height} pixels, but its header says {} x {}",
@@ -69,6 +77,17 @@ pub fn decode_fully(
             kind.name()
         ))),
     }
+}
+
+/// An image that could not be decoded in time. It is quarantined like one with too many pixels.
+pub fn takes_too_long(facts: &Facts) -> Finding {
+    Finding::new(
+        RejectReason::Limit,
+        format!(
+            "the {} image of {} x {} takes longer to be decoded than RECEIVER_DECODE_TIMEOUT; raise that or set RECEIVER_VERIFY=header",
+            facts.format, facts.width, facts.height
+        ),
+    )
 }
 
 fn check_pixels(kind: Kind, width: u32, height: u32, max_pixels: u64) -> Result<(), Finding> {

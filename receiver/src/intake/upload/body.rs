@@ -12,6 +12,7 @@ use shared::trace::TraceContext;
 
 use crate::catalog::Entry;
 use crate::intake::inspect::Inspector;
+use crate::intake::quota::Reservation;
 use crate::intake::{Intake, Origin, store_failed};
 use crate::store::{About, ImageWriter, StoreError};
 
@@ -31,6 +32,8 @@ pub(in crate::intake) struct Body {
     pub(super) known: Option<Box<Entry>>,
     /// Size is what comes.
     pub(super) open_ended: bool,
+    /// Its part of its transmitter's quota, once it has one.
+    pub(super) reserved: Option<Reservation>,
     pub(super) first_byte: Option<UnixNanos>,
     pub(super) last_byte: Option<UnixNanos>,
 }
@@ -62,6 +65,7 @@ pub(in crate::intake) struct Opening {
     pub(in crate::intake) origin: Origin,
     pub(in crate::intake) known: Option<Box<Entry>>,
     pub(in crate::intake) open_ended: bool,
+    pub(in crate::intake) reserved: Option<Reservation>,
 }
 
 impl Opening {
@@ -100,6 +104,7 @@ impl Body {
         body.writer = Some(writer);
         body.known = opening.known;
         body.open_ended = opening.open_ended;
+        body.reserved = opening.reserved;
         body
     }
 
@@ -132,6 +137,7 @@ impl Body {
             writer: None,
             known: None,
             open_ended: false,
+            reserved: None,
             first_byte: None,
             last_byte: None,
         }
@@ -277,6 +283,7 @@ impl Body {
             self.park_writer().await?;
         }
         self.on_disk = Some(Box::new(self.state.clone()));
+        self.release();
         Ok(())
     }
 
@@ -343,6 +350,9 @@ impl Body {
     ) -> Result<(), Reject> {
         let id = self.meta.id;
         self.first_byte.get_or_insert(now);
+        let end = offset.saturating_add(data.len() as u64);
+        self.secure(end)
+            .map_err(|reject| self.turned_down(reject))?;
         self.last_byte = Some(now);
         if let Err(error) = self.state.assembler.push(offset, crc32c, &data) {
             return Err(self.turned_down(self.chunk_reject(error)));

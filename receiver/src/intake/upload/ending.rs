@@ -14,7 +14,8 @@ use shared::sabotage::{self, Sabotage};
 use super::Body;
 use crate::catalog::{Entry, Inserted, Verdict};
 use crate::config::Verify;
-use crate::intake::inspect::{Facts, Finding, decode_fully};
+use crate::intake::decoding::Decoded;
+use crate::intake::inspect::{Facts, Finding, decode_fully, takes_too_long};
 use crate::intake::{quarantine_reject, store_failed};
 use crate::store::{Area, Placement};
 
@@ -93,22 +94,24 @@ impl Body {
         let reopened = writer.reopen().await;
         let file = reopened.map_err(|error| self.turned_down(store_failed(id, &error)))?;
         let Some(file) = file else { return Ok(None) };
-        let decoders = Arc::clone(&self.intake.decoders);
-        // The semaphore is never closed.
-        let Ok(_turn) = decoders.acquire().await else {
-            return Ok(None);
-        };
-        let (facts, max_pixels) = (facts.clone(), self.intake.limits().max_pixels);
-        let decoded = tokio::task::spawn_blocking(move || {
-            decode_fully(BufReader::new(file), &facts, max_pixels)
-        })
-        .await;
-        match decoded {
-            Ok(verdict) => Ok(verdict.err()),
-            Err(panic) => Ok(Some(Finding {
+        let (stated, max_pixels) = (facts.clone(), self.intake.limits().max_pixels);
+        let decoding = self
+            .intake
+            .decoders
+            .run(move |until| decode_fully(BufReader::new(file), &stated, max_pixels, until));
+        match decoding.await {
+            Decoded::Done(verdict) => Ok(verdict.err()),
+            Decoded::Failed(panic) => Ok(Some(Finding {
                 reason: RejectReason::CorruptImage,
                 message: format!("the decoder failed: {panic}"),
             })),
+            Decoded::Overdue => Ok(Some(takes_too_long(facts))),
+            Decoded::Busy => {
+                let message = "images that take too long keep the receiver from decoding others; try \
+                               again later";
+                let reject = Reject::new(id, RejectReason::Unavailable, message);
+                Err(self.turned_down(reject))
+            }
         }
     }
 
@@ -174,9 +177,13 @@ impl Body {
         if entry.durability == Durability::Memory {
             intake.room_to_count().await;
             intake.parts.catalog.insert_later(entry.clone());
+            self.count();
         } else {
             match intake.parts.catalog.insert(entry.clone()).await {
-                Ok(Inserted::New) => entry.timeline.durable = UnixNanos::now(),
+                Ok(Inserted::New) => {
+                    entry.timeline.durable = UnixNanos::now();
+                    self.count();
+                }
                 Ok(Inserted::Present(_)) if sabotage::is(Sabotage::ForgetDuplicates) => {}
                 Ok(Inserted::Present(known)) => {
                     if known.location != entry.location {

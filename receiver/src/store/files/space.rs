@@ -67,6 +67,7 @@ impl Space {
     pub(super) fn figures(&self) -> Room {
         Room {
             free: self.free.load(Ordering::Relaxed),
+            floor: self.least,
             full: self.state.load(Ordering::Acquire) != ROOM,
         }
     }

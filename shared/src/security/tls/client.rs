@@ -41,15 +41,19 @@ impl ClientFiles {
     }
 }
 
+/// Certificates that were read, and are not in use yet.
+#[derive(Debug)]
+pub struct PreparedClient(Loaded);
+
 /// Shakes hands with servers.
 #[derive(Debug)]
 pub struct ClientTls {
-    files: ClientFiles,
     loaded: Mutex<Loaded>,
 }
 
 #[derive(Debug, Clone)]
 struct Loaded {
+    files: ClientFiles,
     looked: Vec<Look>,
     config: Arc<ClientConfig>,
 }
@@ -60,29 +64,55 @@ impl ClientTls {
     /// # Errors
     /// When a file cannot be read, or they do not go together.
     pub fn open(files: ClientFiles) -> Result<Arc<Self>, TlsError> {
+        let PreparedClient(loaded) = Self::prepare(files)?;
+        Ok(Arc::new(Self {
+            loaded: Mutex::new(loaded),
+        }))
+    }
+
+    /// Reads these files, to be used from [`ClientTls::use_prepared`] on.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or they do not go together.
+    pub fn prepare(files: ClientFiles) -> Result<PreparedClient, TlsError> {
         let looked = files.look();
         let config = Arc::new(load(&files)?);
-        Ok(Arc::new(Self {
+        Ok(PreparedClient(Loaded {
             files,
-            loaded: Mutex::new(Loaded { looked, config }),
+            looked,
+            config,
         }))
+    }
+
+    /// Changes over to these files, for the connections from now on. Tells whether they are others than
+    /// before, or have changed.
+    pub fn use_prepared(&self, PreparedClient(new): PreparedClient) -> bool {
+        let mut loaded = self.loaded.lock();
+        let is_new = loaded.files != new.files || loaded.looked != new.looked;
+        if is_new {
+            *loaded = new;
+        }
+        is_new
     }
 
     /// This side's certificate, if it shows one.
     pub fn certificate(&self) -> Option<Certificate> {
-        let (path, _) = self.files.own.as_ref()?;
-        files::chain(path).ok()?.first().and_then(Certificate::read)
+        let (path, _) = self.loaded.lock().files.own.clone()?;
+        files::chain(&path)
+            .ok()?
+            .first()
+            .and_then(Certificate::read)
     }
 
     /// The present certificates: files that have changed are read anew, and where that fails, those of
     /// before go on to count.
     fn config(&self) -> Arc<ClientConfig> {
-        let looked = self.files.look();
         let before = self.loaded.lock().clone();
+        let looked = before.files.look();
         if before.looked == looked {
             return before.config;
         }
-        let config = match load(&self.files) {
+        let config = match load(&before.files) {
             Ok(config) => {
                 tracing::info!("certificates were read anew");
                 Arc::new(config)
@@ -92,10 +122,13 @@ impl ClientTls {
                 before.config
             }
         };
-        *self.loaded.lock() = Loaded {
-            looked,
-            config: Arc::clone(&config),
-        };
+        let mut loaded = self.loaded.lock();
+        // Unless there are other files meanwhile.
+        if loaded.files == before.files {
+            loaded.looked = looked;
+            loaded.config = Arc::clone(&config);
+        }
+        drop(loaded);
         config
     }
 
@@ -151,16 +184,18 @@ impl ClientTls {
             return error;
         };
         let words = match inner {
-            Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => match &self.files.ca {
-                Some(ca) => format!(
-                    "the certificate of {host} is not signed by the CA in {} (--tls-ca)",
-                    ca.display()
-                ),
-                None => format!(
-                    "the certificate of {host} is signed by nobody whom this system trusts; name its CA with \
+            Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => {
+                match self.loaded.lock().files.ca.clone() {
+                    Some(ca) => format!(
+                        "the certificate of {host} is not signed by the CA in {} (--tls-ca)",
+                        ca.display()
+                    ),
+                    None => format!(
+                        "the certificate of {host} is signed by nobody whom this system trusts; name its CA with \
                      --tls-ca"
-                ),
-            },
+                    ),
+                }
+            }
             Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. }) => {
                 format!(
                     "the certificate that is shown is not for {host}; dial a name that is in it, or issue one \

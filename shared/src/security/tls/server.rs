@@ -58,10 +58,11 @@ impl ServerFiles {
 /// Shakes hands with clients.
 #[derive(Debug)]
 pub struct ServerTls {
-    files: ServerFiles,
+    files: RwLock<ServerFiles>,
     protocols: Vec<Vec<u8>>,
     loaded: RwLock<Arc<Loaded>>,
-    /// What the files looked like when they were last read, whatever came of it.
+    /// What the files looked like when they were last read, whatever came of it. Whoever has it is the only
+    /// one that changes anything.
     looked: Mutex<Vec<Look>>,
     open: Mutex<Open>,
 }
@@ -71,6 +72,14 @@ struct Loaded {
     config: Arc<ServerConfig>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
     own: Option<Certificate>,
+}
+
+/// Certificates that were read, and are not in use yet.
+#[derive(Debug)]
+pub struct Prepared {
+    files: ServerFiles,
+    looked: Vec<Look>,
+    loaded: Loaded,
 }
 
 /// Connections whose client has shown a certificate.
@@ -141,7 +150,7 @@ impl ServerTls {
         let looked = files.look();
         let loaded = load(&files, &protocols)?;
         Ok(Arc::new(Self {
-            files,
+            files: RwLock::new(files),
             protocols,
             loaded: RwLock::new(Arc::new(loaded)),
             looked: Mutex::new(looked),
@@ -156,7 +165,7 @@ impl ServerTls {
 
     /// Whether clients are asked for certificates.
     pub fn asks_clients(&self) -> bool {
-        self.files.clients.is_some()
+        self.files.read().clients.is_some()
     }
 
     /// Shakes hands, within this time. `ended` is cancelled when the client's certificate is good no more
@@ -232,21 +241,51 @@ impl ServerTls {
     /// When they cannot be used; what was there before goes on to count, and the same files are not tried
     /// again until they change.
     pub fn reload(&self) -> Result<Reloaded, TlsError> {
-        let look = self.files.look();
-        {
-            let mut looked = self.looked.lock();
-            if *looked == look {
-                return Ok(Reloaded::Unchanged);
-            }
-            *looked = look;
+        let mut looked = self.looked.lock();
+        let files = self.files.read().clone();
+        let look = files.look();
+        if *looked == look {
+            return Ok(Reloaded::Unchanged);
         }
-        let loaded = load(&self.files, &self.protocols)?;
+        *looked = look;
+        let loaded = load(&files, &self.protocols)?;
         let certificate = loaded.own.clone();
         *self.loaded.write() = Arc::new(loaded);
+        drop(looked);
         Ok(Reloaded::Changed {
             certificate,
             ended: self.review(),
         })
+    }
+
+    /// Reads these files, to be used from [`ServerTls::use_prepared`] on.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or they do not go together.
+    pub fn prepare(&self, files: ServerFiles) -> Result<Prepared, TlsError> {
+        let looked = files.look();
+        let loaded = load(&files, &self.protocols)?;
+        Ok(Prepared {
+            files,
+            looked,
+            loaded,
+        })
+    }
+
+    /// Changes over to these files, and ends the connections that they do not let in. Tells whether they
+    /// are others than before, or have changed.
+    pub fn use_prepared(&self, prepared: Prepared) -> bool {
+        let mut looked = self.looked.lock();
+        let is_new = *looked != prepared.looked || *self.files.read() != prepared.files;
+        if !is_new {
+            return false;
+        }
+        *looked = prepared.looked;
+        *self.files.write() = prepared.files;
+        *self.loaded.write() = Arc::new(prepared.loaded);
+        drop(looked);
+        tell_of_ended(self.review());
+        true
     }
 
     /// Ends the connections of clients whose certificates are good no more: expired, revoked, or of a CA

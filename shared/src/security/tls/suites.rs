@@ -23,7 +23,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 }
 
 /// Whether the processor has instructions for AES.
-pub(super) fn has_aes() -> bool {
+pub fn has_aes() -> bool {
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
     return std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]

@@ -463,6 +463,42 @@ async fn connections_of_the_revoked_end_and_others_stay() {
     assert_eq!(server.review(), 0);
 }
 
+#[tokio::test]
+async fn other_files_are_taken_over_as_a_whole_or_not_at_all() {
+    let (world, other) = (World::new("ca"), World::new("other"));
+    for world in [&world, &other] {
+        world.station(Role::Transmitter, "cam-1", Special::default());
+    }
+    let server = world.server();
+    let ours = world.client(Some("cam-1"));
+    let theirs = other.client(Some("cam-1"));
+    let (open, _stream) = meet(&server, &ours, "gw.test").await;
+    let open = open.unwrap();
+    let mut half = other.server_files(false);
+    half.key = world.path("gw.key");
+    let words = server.prepare(half).unwrap_err().to_string();
+    assert!(words.contains("does not go with"), "{words}");
+    let same = server.prepare(world.server_files(false)).unwrap();
+    assert!(!server.use_prepared(same), "nothing is new");
+    assert_eq!(refusal(&server, &ours).await, "let in");
+    let prepared = server.prepare(other.server_files(false)).unwrap();
+    assert_eq!(refusal(&server, &ours).await, "let in", "not in use yet");
+    assert!(server.use_prepared(prepared));
+    assert!(open.ended.token().is_cancelled(), "its CA counts no more");
+    assert_eq!(refusal(&server, &theirs).await, "let in");
+    assert!(matches!(server.reload(), Ok(Reloaded::Unchanged)));
+    // The client, likewise.
+    let files = ClientFiles {
+        ca: Some(other.path("ca.pem")),
+        own: Some((other.path("cam-1.pem"), other.path("cam-1.key"))),
+        revoked: None,
+    };
+    assert!(meet(&server, &ours, "gw.test").await.1.is_err());
+    assert!(ours.use_prepared(ClientTls::prepare(files.clone()).unwrap()));
+    assert!(!ours.use_prepared(ClientTls::prepare(files).unwrap()));
+    assert_eq!(refusal(&server, &ours).await, "let in");
+}
+
 #[test]
 fn files_that_cannot_be_used_are_named() {
     let world = World::new("ca");

@@ -168,3 +168,26 @@ fn the_error_as_a_whole_tells_how_many_and_where_to_look() {
     );
     assert!(error.ends_with("probe --help"), "{error}");
 }
+
+#[test]
+fn only_what_is_set_to_something_else_counts_as_changed() {
+    let sources = Sources {
+        args: &["--size", "64KiB", "--format", "png", "--item", "a,b"],
+        environment: &[("PROBE_DEEP", "true"), ("PROBE_TOKEN", "hunter2hunter2")],
+        ..Sources::default()
+    };
+    let changed = sources.values().changed();
+    let lines: Vec<_> = changed
+        .iter()
+        .map(|it| format!("{} = {} ({})", it.key, it.value, it.origin))
+        .collect();
+    for line in [
+        "size = \"64KiB\" (command line)",
+        "item = [\"a\", \"b\"] (command line)",
+        "deep = true (environment)",
+        "token = \"***\" (environment)",
+    ] {
+        assert!(lines.iter().any(|it| it == line), "{line} in {lines:?}");
+    }
+    assert_eq!(lines.len(), 4, "png is the default: {lines:?}");
+}

@@ -114,8 +114,8 @@ pub struct OtlpSettings {
     pub figure_interval: Duration,
 }
 
-/// Nobody is told; the rest as it is where nothing is set.
 impl Default for OtlpSettings {
+    /// Tells nobody.
     fn default() -> Self {
         Self {
             traces: None,

@@ -429,16 +429,21 @@ async fn a_file_whose_folder_is_away_waits_for_it_and_one_that_is_gone_is_lost()
 
 #[tokio::test(start_paused = true)]
 async fn whoever_is_not_let_in_loses_nothing_however_few_attempts_there_are() {
-    for forbidden in [false, true] {
+    let reasons = [
+        RejectReason::Forbidden,
+        RejectReason::Rate,
+        RejectReason::Quota,
+    ];
+    for reason in reasons.map(Some).into_iter().chain([None]) {
         let asked = AtomicUsize::new(0);
         let verdict = move |_: &Wire, image: &Owed, attempt: u32| {
             assert_eq!(attempt, 1, "nothing was attempted before");
             if asked.fetch_add(1, Relaxed) == 20 {
                 return Ok(receipt(&image.meta));
             }
-            if forbidden {
+            if let Some(reason) = reason {
                 let words = "cam-1 lacks the scope upload";
-                let mut reject = Reject::new(image.meta.id, RejectReason::Forbidden, words);
+                let mut reject = Reject::new(image.meta.id, reason, words);
                 // Whatever somebody else makes of it.
                 reject.retryable = false;
                 return Err(reject.into());
@@ -457,6 +462,66 @@ async fn whoever_is_not_let_in_loses_nothing_however_few_attempts_there_are() {
         let totals = test.tally.totals();
         assert_eq!((totals.delivered, totals.lost), (1, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_too_often_leaves_the_connection_alone_for_a_while() {
+    const IMAGES: usize = 100;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let began = tokio::time::Instant::now();
+    let verdict = {
+        let asked = Arc::clone(&asked);
+        move |_: &Wire, image: &Owed, _: u32| {
+            asked.fetch_add(1, Relaxed);
+            if began.elapsed() < Duration::from_secs(10) {
+                return Err(Reject::new(image.meta.id, RejectReason::Rate, "too often").into());
+            }
+            Ok(receipt(&image.meta))
+        }
+    };
+    let wire = Wire::with_places(Answer::By(Duration::ZERO, Box::new(verdict)), 2);
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+    for _ in 0..IMAGES {
+        test.push().await;
+    }
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.lost), (IMAGES as u64, 0));
+    let in_vain = asked.load(Relaxed) - IMAGES;
+    assert!(
+        (10..=22).contains(&in_vain),
+        "{in_vain} requests in ten seconds, over two places"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_beyond_a_quota_comes_again_when_there_may_be_room() {
+    let at = Arc::new(Mutex::new(Vec::new()));
+    let began = tokio::time::Instant::now();
+    let verdict = {
+        let at = Arc::clone(&at);
+        move |_: &Wire, image: &Owed, _: u32| {
+            at.lock().push(began.elapsed().as_secs());
+            if began.elapsed() < Duration::from_secs(1_000) {
+                let reject = Reject::new(image.meta.id, RejectReason::Quota, "used up");
+                return Err(reject.after(Duration::from_secs(86_400)).into());
+            }
+            Ok(receipt(&image.meta))
+        }
+    };
+    let wire = Wire::new(Answer::By(Duration::ZERO, Box::new(verdict)));
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+    test.push().await;
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    let at = at.lock().clone();
+    assert!((4..=5).contains(&at.len()), "{at:?}");
+    let pauses: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(
+        pauses.iter().all(|pause| (299..=451).contains(pause)),
+        "an operator may raise it meanwhile: {pauses:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -234,6 +234,8 @@ impl PutConnection {
         let mut reject = Reject::new(id, reason, status.message());
         reject.retryable = is_of_image || text("pantelegraph-retryable") == Some("true");
         reject.quarantined = text("pantelegraph-quarantined") == Some("true");
+        let pushback = text("grpc-retry-pushback-ms");
+        reject.retry_after_ms = pushback.and_then(|time| time.parse().ok());
         reject.into()
     }
 }

@@ -91,12 +91,16 @@ impl Answer {
     pub(super) fn refusal(&self, id: ImageId) -> DeliveryError {
         let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or("no details given");
-        let Some(reason) = self.reason() else {
+        // Also of a proxy in front of the receiver.
+        let too_often = self.status == StatusCode::TOO_MANY_REQUESTS;
+        let reason = self.reason();
+        let Some(reason) = reason.or(too_often.then_some(RejectReason::Rate)) else {
             // Not this project's receiver, or a proxy in front of it.
             return later(id, format!("HTTP status {}: {detail}", self.status));
         };
         let mut reject = Reject::new(id, reason, detail);
-        reject.retryable = problem["retryable"].as_bool().unwrap_or(false);
+        reject.retryable = problem["retryable"].as_bool().unwrap_or(too_often);
+        reject.retry_after_ms = problem["retry_after_ms"].as_u64();
         reject.quarantined = problem["quarantined"].as_bool().unwrap_or(false);
         reject.into()
     }

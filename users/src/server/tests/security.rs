@@ -318,6 +318,7 @@ async fn health_and_what_is_the_same_for_all_need_no_caller() {
     };
     for path in [
         "/healthz",
+        "/readyz",
         "/",
         "/openapi.json",
         "/docs/",
@@ -466,4 +467,54 @@ async fn certificates_that_cannot_be_used_are_named() {
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it started"),
     }
+}
+
+#[tokio::test]
+async fn whoever_asks_too_often_is_told_when_to_come_again_over_every_face() {
+    let config = Config {
+        max_requests_per_second: std::num::NonZeroU32::new(1),
+        ..Config::default()
+    };
+    let server = start(config).await;
+    for over in FACES {
+        let named = caller(&server, over, token("read"));
+        let stranger = caller(&server, over, None);
+        // Each comes through at some time, and the other is not asked for it.
+        for client in [&named, &stranger] {
+            within("a refusal", async {
+                loop {
+                    let Err(failure) = client.get_user(1).await else {
+                        continue;
+                    };
+                    let words = failure.to_string();
+                    assert!(words.starts_with("RESOURCE_EXHAUSTED: "), "{over}: {words}");
+                    assert!(
+                        words.contains("--max-requests-per-second"),
+                        "{over}: {words}"
+                    );
+                    break;
+                }
+            })
+            .await;
+        }
+    }
+    let http = reqwest::Client::new();
+    let url = |path: &str| format!("http://{}{path}", server.http_address);
+    let (limited, query) = (["/users/1", "/graphql?query=%7B__typename%7D"], "/healthz");
+    for path in limited {
+        within(path, async {
+            loop {
+                let answer = http.get(url(path)).send().await.unwrap();
+                if answer.status() == 429 {
+                    assert_eq!(answer.headers()["retry-after"], "1", "{path}");
+                    break;
+                }
+            }
+        })
+        .await;
+    }
+    for _ in 0..20 {
+        assert_eq!(http.get(url(query)).send().await.unwrap().status(), 200);
+    }
+    server.stop().await;
 }

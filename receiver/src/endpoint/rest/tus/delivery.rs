@@ -196,8 +196,8 @@ impl Delivery {
     /// The body is not taken. What came before it stays, where nothing speaks against that.
     async fn refused(mut self, reject: Reject, start: Checkpoint) -> Result<Progress, Refusal> {
         let back = match reject.reason {
-            // It is this request that is wrong.
-            RejectReason::Overflow => self.upload.roll_back(start).await,
+            // It is this request that is wrong, or comes too early.
+            RejectReason::Overflow | RejectReason::Quota => self.upload.roll_back(start).await,
             // There is no space, which may be again.
             RejectReason::Unavailable => self.upload.retreat().await,
             _ => return Err(self.give_up(reject)),

@@ -1,4 +1,5 @@
 use std::io::Cursor;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::intake::inspect::decode_fully;
@@ -13,11 +14,29 @@ fn facts(format: &'static str) -> Facts {
     }
 }
 
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3_600)
+}
+
+#[test]
+fn decoders_get_no_bytes_when_their_time_is_over() {
+    for (name, bytes) in samples() {
+        let facts = inspect(&bytes).expect(name);
+        let over = Instant::now();
+        let finding = decode_fully(Cursor::new(&bytes), &facts, 1 << 20, over).expect_err(name);
+        assert_eq!(finding.reason, RejectReason::Limit, "{name}: {finding:?}");
+        assert!(
+            finding.message.contains("RECEIVER_DECODE_TIMEOUT"),
+            "{name}: {finding:?}"
+        );
+    }
+}
+
 #[test]
 fn whole_images_of_all_formats_are_decoded() {
     for (name, bytes) in samples() {
         let facts = inspect(&bytes).expect(name);
-        decode_fully(Cursor::new(&bytes), &facts, 33 * 21)
+        decode_fully(Cursor::new(&bytes), &facts, 33 * 21, far())
             .unwrap_or_else(|finding| panic!("{name}: {finding:?}"));
     }
 }
@@ -26,7 +45,8 @@ fn whole_images_of_all_formats_are_decoded() {
 fn too_many_pixels_are_refused_before_decoding() {
     for (name, bytes) in samples() {
         let facts = inspect(&bytes).expect(name);
-        let finding = decode_fully(Cursor::new(&bytes), &facts, 33 * 21 - 1).expect_err(name);
+        let finding =
+            decode_fully(Cursor::new(&bytes), &facts, 33 * 21 - 1, far()).expect_err(name);
         assert_eq!(finding.reason, RejectReason::Limit, "{name}");
     }
     let claimed = Facts {
@@ -34,7 +54,7 @@ fn too_many_pixels_are_refused_before_decoding() {
         height: u32::MAX,
         ..facts("png")
     };
-    let finding = decode_fully(Cursor::new(&[]), &claimed, 1 << 40).expect_err("too large");
+    let finding = decode_fully(Cursor::new(&[]), &claimed, 1 << 40, far()).expect_err("too large");
     assert_eq!(finding.reason, RejectReason::Limit);
 }
 
@@ -56,7 +76,7 @@ fn damage_that_the_walk_cannot_see_is_found() {
     );
     png[data + length..data + length + 4].copy_from_slice(&(sum as u32).to_be_bytes());
     let facts = inspect(&png).expect("the walk sees nothing");
-    let finding = decode_fully(Cursor::new(&png), &facts, 1 << 20).expect_err("damaged");
+    let finding = decode_fully(Cursor::new(&png), &facts, 1 << 20, far()).expect_err("damaged");
     assert_eq!(finding.reason, RejectReason::CorruptImage);
 }
 
@@ -68,7 +88,7 @@ fn too_little_data_is_refused_for_every_format() {
             continue;
         }
         let cut = &bytes[..bytes.len() / 2];
-        let finding = decode_fully(Cursor::new(cut), &facts(name), 1 << 20).expect_err(name);
+        let finding = decode_fully(Cursor::new(cut), &facts(name), 1 << 20, far()).expect_err(name);
         assert!(
             matches!(
                 finding.reason,
@@ -89,7 +109,7 @@ fn other_dimensions_than_stated_are_refused() {
             ..facts("png")
         };
         assert!(
-            decode_fully(Cursor::new(&bytes), &stated, 1 << 20).is_err(),
+            decode_fully(Cursor::new(&bytes), &stated, 1 << 20, far()).is_err(),
             "{width}x{height}"
         );
     }

@@ -1,0 +1,296 @@
+//! What is looked at, and in which order.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+use transmitter::config::{OutboxPlace, SourceOptions};
+
+use super::holder::Holder;
+use super::{Finding, Group, Level, certificates, clock, disk, limits, listeners, outbox, reach};
+use super::{source, space};
+
+/// A station that is looked at.
+pub(crate) struct Subject {
+    /// Its settings.
+    pub(crate) kind: Kind,
+    /// Files with keys and tokens, and the settings that name them.
+    pub(crate) secrets: Vec<(&'static str, PathBuf)>,
+}
+
+/// The settings of a station.
+pub(crate) enum Kind {
+    Transmitter(Box<transmitter::config::Config>),
+    Receiver(Box<receiver::config::Config>),
+    Users(Box<users::config::Config>),
+}
+
+impl Kind {
+    /// The word for it.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Self::Transmitter(_) => "transmitter",
+            Self::Receiver(_) => "receiver",
+            Self::Users(_) => "users",
+        }
+    }
+
+    /// Where it keeps what it must not lose, and the name of the lock there.
+    fn folder(&self) -> Option<(PathBuf, Option<&'static str>)> {
+        match self {
+            Self::Transmitter(config) => match &config.outbox.place {
+                OutboxPlace::Folder(folder) => Some((folder.clone(), Some("lock"))),
+                OutboxPlace::Memory => None,
+            },
+            Self::Receiver(config) => Some((config.data.clone(), Some("receiver.lock"))),
+            Self::Users(config) => {
+                let folder = config.data.as_ref()?.parent()?;
+                let here = folder.as_os_str().is_empty();
+                let folder = if here { Path::new(".") } else { folder };
+                Some((folder.to_owned(), None))
+            }
+        }
+    }
+
+    /// What it listens on, by the settings that say so.
+    fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let listeners = match self {
+            Self::Transmitter(config) => vec![
+                ("--listen", config.listen),
+                ("--status-listen", config.status_listen),
+            ],
+            Self::Receiver(config) => vec![
+                ("--grpc-listen", config.grpc_listen),
+                ("--http-listen", config.http_listen),
+                ("--listen-all", config.listen_all),
+            ],
+            Self::Users(config) => vec![
+                ("--grpc-listen", Some(config.grpc_listen)),
+                ("--http-listen", Some(config.http_listen)),
+            ],
+        };
+        let on = listeners.into_iter();
+        on.filter_map(|(setting, address)| Some((setting, address?)))
+            .collect()
+    }
+}
+
+/// How it is looked at.
+pub(crate) struct Options {
+    /// Time for each look at the network.
+    pub(crate) timeout: Duration,
+    /// What is looked at.
+    pub(crate) groups: BTreeSet<Group>,
+    /// Whether the disk may be written to.
+    pub(crate) disk_test: bool,
+    /// Set when nobody waits for the findings any more.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Options {
+    fn wants(&self, group: Group) -> bool {
+        self.groups.contains(&group)
+    }
+}
+
+type Checking<'a> = BoxFuture<'a, Vec<Finding>>;
+
+/// Looks at a station. `settings` is what its settings told already.
+pub(crate) async fn examine(
+    subject: &Subject,
+    settings: Vec<Finding>,
+    options: &Options,
+    progress: &(dyn Fn(&'static str) + Sync),
+) -> Vec<Finding> {
+    progress("looking at the network and the system");
+    let station = &subject.kind;
+    let folder = station.folder();
+    let holder = match &folder {
+        Some((folder, Some(lock))) => Holder::of(&folder.join(lock)),
+        _ => Holder::Nobody,
+    };
+    let mut checks: Vec<Checking<'_>> = Vec::new();
+    if options.wants(Group::Listeners) {
+        checks.push(Box::pin(listen(station, &holder, options)));
+    }
+    if options.wants(Group::Reachability) || options.wants(Group::Clock) {
+        checks.push(Box::pin(network(station, options)));
+    }
+    checks.push(Box::pin(files(subject, &holder, options)));
+    let mut findings: Vec<_> = join_all(checks).await.into_iter().flatten().collect();
+    if options.wants(Group::Settings) {
+        findings.extend(settings);
+    }
+    // Alone, so that the network's times and the disk's do not spoil one another.
+    if let Some((folder, _)) = &folder
+        && options.wants(Group::Disk)
+    {
+        progress("timing the disk");
+        findings.extend(time_disk(station, folder, &holder, options).await);
+    }
+    findings.retain(|finding| options.wants(finding.group));
+    // In the order of the groups, and within them as they were found.
+    findings.sort_by_key(|finding| finding.group);
+    findings
+}
+
+/// Who looks at files and the system may have to wait for them.
+async fn blocking(
+    look: impl FnOnce() -> Vec<Finding> + Send + 'static,
+    patience: Duration,
+) -> Vec<Finding> {
+    let looking = tokio::task::spawn_blocking(look);
+    match tokio::time::timeout(patience, looking).await {
+        Ok(Ok(findings)) => findings,
+        Ok(Err(error)) => vec![stuck(&format!("a look at the files failed: {error}"))],
+        Err(_) => vec![stuck(&format!(
+            "a look at the files has not ended within {patience:?}: a disk or a network file system hangs"
+        ))],
+    }
+}
+
+fn stuck(found: &str) -> Finding {
+    let fix = "see dmesg and `mount`; a process in the state D in `ps aux` names the file system";
+    Finding::bad(Level::Problem, (Group::Space, "stuck"), found, fix)
+}
+
+/// Patience with the disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn listen(station: &Kind, holder: &Holder, options: &Options) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (setting, address) in station.listeners() {
+        let state = listeners::look(setting, address).await;
+        let ours = matches!((&state, holder), (listeners::State::Taken(Some(who)), Holder::Process(id))
+            if who.process == *id);
+        findings.push(listeners::judge(setting, address, &state, ours));
+        if let (true, Kind::Receiver(config)) = (ours, station)
+            && setting != "--grpc-listen"
+        {
+            findings.push(listeners::ask(config, address, options.timeout).await);
+        }
+    }
+    findings
+}
+
+async fn network(station: &Kind, options: &Options) -> Vec<Finding> {
+    let mut findings = clock::own(options.timeout).await;
+    let (targets, shown) = match station {
+        Kind::Transmitter(config) => reach::of_transmitter(config),
+        Kind::Receiver(config) => reach::of_receiver(config),
+        Kind::Users(_) => return findings,
+    };
+    let shown = match shown {
+        Ok(shown) => shown,
+        Err(error) => {
+            findings.push(reach::unusable(&error));
+            return findings;
+        }
+    };
+    let probing = targets
+        .iter()
+        .map(|target| reach::probe(target, &shown, options.timeout));
+    for (target, reached) in targets.iter().zip(join_all(probing).await) {
+        let now = std::time::SystemTime::now();
+        findings.extend(reach::judge(target, &reached, &shown, now));
+        if let Some(estimate) = reached.clock {
+            let offset = clock::judge(&target.to_string(), estimate);
+            findings.push(offset.with("target", target.url.as_str()));
+        }
+    }
+    findings
+}
+
+async fn files(subject: &Subject, holder: &Holder, options: &Options) -> Vec<Finding> {
+    let station = &subject.kind;
+    let mut looks: Vec<Checking<'_>> = Vec::new();
+    if options.wants(Group::Certificates) {
+        let files = certificates::Files::of(subject);
+        looks.push(Box::pin(blocking(
+            move || certificates::examine(&files),
+            PATIENCE,
+        )));
+    }
+    if options.wants(Group::Limits) {
+        let asked = limits::Asked::of(station, holder);
+        looks.push(Box::pin(blocking(
+            move || limits::judge(&asked, &limits::facts(&asked)),
+            PATIENCE,
+        )));
+    }
+    if options.wants(Group::Space)
+        && let Some((folder, _)) = station.folder()
+    {
+        let (asked, holder) = (space::Asked::of(station, folder), holder.clone());
+        looks.push(Box::pin(blocking(
+            move || match space::facts(&asked.folder) {
+                Ok(facts) => space::judge(&asked, &facts, &holder),
+                Err(problem) => vec![problem],
+            },
+            PATIENCE,
+        )));
+    }
+    if let Kind::Transmitter(config) = station {
+        if let (OutboxPlace::Folder(folder), true) =
+            (&config.outbox.place, options.wants(Group::Outbox))
+        {
+            let (folder, asked) = (folder.clone(), config.outbox.clone());
+            looks.push(Box::pin(blocking(
+                move || {
+                    outbox::judge(
+                        &asked,
+                        &outbox::facts(&folder),
+                        std::time::SystemTime::now(),
+                    )
+                },
+                PATIENCE,
+            )));
+        }
+        if options.wants(Group::Source) {
+            looks.push(look_at_source(config.source.clone(), options.timeout));
+        }
+    }
+    join_all(looks).await.into_iter().flatten().collect()
+}
+
+fn look_at_source(options: SourceOptions, timeout: Duration) -> Checking<'static> {
+    match options {
+        SourceOptions::Snapshot { url, timeout: own } => {
+            Box::pin(async move { vec![source::snapshot(&url, timeout.min(own)).await] })
+        }
+        other => Box::pin(blocking(move || source::examine(&other), PATIENCE)),
+    }
+}
+
+async fn time_disk(
+    station: &Kind,
+    folder: &Path,
+    holder: &Holder,
+    options: &Options,
+) -> Vec<Finding> {
+    let synced = match station {
+        Kind::Transmitter(config) => {
+            config.outbox.durability == transmitter::config::OutboxDurability::Synced
+        }
+        Kind::Receiver(config) => config.durability == shared::receipt::Durability::Synced,
+        Kind::Users(_) => true,
+    };
+    if !options.disk_test {
+        return vec![disk::skipped()];
+    }
+    let (folder, stop) = (folder.to_owned(), Arc::clone(&options.stop));
+    let busy = matches!(holder, Holder::Process(_) | Holder::Somebody);
+    let timing = move || {
+        vec![disk::judge(
+            &folder,
+            &disk::measure(&folder, &stop),
+            synced,
+            busy,
+        )]
+    };
+    blocking(timing, PATIENCE).await
+}

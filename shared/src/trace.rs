@@ -43,6 +43,13 @@ impl TraceId {
     }
 }
 
+/// 32 digits, as whoever shows traces writes it.
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// Identity of a span within its trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpanId(NonZeroU64);
@@ -117,12 +124,8 @@ impl FromStr for TraceContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (trace, span) = (self.trace.0, self.span.0);
-        write!(
-            f,
-            "00-{trace:032x}-{span:016x}-{:02x}",
-            u8::from(self.sampled)
-        )
+        let (trace, span) = (self.trace, self.span.0);
+        write!(f, "00-{trace}-{span:016x}-{:02x}", u8::from(self.sampled))
     }
 }
 

@@ -46,6 +46,9 @@ pub enum Ending {
     Broken,
 }
 
+/// The word for those who ask too often, in the figures.
+pub(crate) const RATE: &str = "rate";
+
 /// What [`admit`] needs to know.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -68,6 +71,7 @@ pub async fn admit(
         Ok(requester) => requester,
         Err(denied) if (manners.is_open)(&request, &denied) => return next.run(request).await,
         Err(denied) => {
+            service.observer.metrics.refused(denied.key());
             tracing::debug!(why = denied.key(), "turned away: {denied}");
             return (manners.refuse)(&denied.into(), request.headers());
         }
@@ -76,7 +80,8 @@ pub async fn admit(
     // What is open to those who show nothing is there however often others ask.
     let is_free = (manners.is_open)(&request, &Unknown::MissingToken.into());
     if !is_free && let Err(time) = pace.take() {
-        tracing::debug!(why = "rate", "turned away");
+        service.observer.metrics.refused(RATE);
+        tracing::debug!(why = RATE, "turned away");
         return (manners.refuse)(&Refusal::TooOften(time), request.headers());
     }
     // From here on it does not have to give way to others.

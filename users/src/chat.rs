@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::metrics::Chat;
 use crate::refusal::{Refusal, Violation, Violations};
 use crate::user::{self, check_name};
 
@@ -129,6 +130,8 @@ struct Inner {
     next_reader: u64,
     /// When somebody first found the room full, since there was room last.
     full_since: Option<Instant>,
+    /// Readers that were too slow, so far.
+    cut_off: u64,
 }
 
 /// Where a reader is.
@@ -216,6 +219,7 @@ impl Room {
             let is_hurried = now.duration_since(full_since) >= self.options.hurry;
             let cut = inner.cut_off(now, is_hurried, self.options.patience);
             if cut > 0 {
+                inner.cut_off += cut as u64;
                 tracing::info!(cut, "readers of the chat were too slow");
                 self.make_room(&mut inner);
             }
@@ -257,6 +261,21 @@ impl Room {
     /// Clients at the moment.
     pub fn readers(&self) -> usize {
         self.inner.lock().readers.len()
+    }
+
+    /// How full it is.
+    pub fn state(&self) -> Chat {
+        let inner = self.inner.lock();
+        let read = inner.readers.values().map(|place| place.read).min();
+        Chat {
+            seats: inner.readers.len(),
+            max_seats: self.options.max_readers,
+            unread: inner.head - read.unwrap_or(inner.head),
+            max_unread: self.options.messages,
+            full: inner.full_since.is_some(),
+            said: inner.head,
+            cut_off: inner.cut_off,
+        }
     }
 }
 

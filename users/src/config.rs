@@ -11,6 +11,7 @@ use shared::settings::address::parse_listener;
 use shared::settings::units::{ByteSize, duration_within, number_within, or_off, size_within};
 use shared::settings::{self, Values};
 use shared::telemetry::LogFormat;
+use shared::telemetry::otlp::OtlpSettings;
 
 use crate::access::Anonymous;
 use crate::chat::RoomOptions;
@@ -44,8 +45,12 @@ pub struct Config {
     pub anonymous: Anonymous,
     /// Pages that may call from a browser.
     pub origins: Vec<Origin>,
+    /// Whether figures are for everybody.
+    pub open_metrics: bool,
     /// How a stop goes.
     pub stopping: Stopping,
+    /// Whom to tell of calls and figures.
+    pub telemetry: OtlpSettings,
     /// What is logged.
     pub log: String,
     /// Form of the log.
@@ -98,10 +103,12 @@ impl Default for Config {
             security: ServerSettings::default(),
             anonymous: Anonymous::default(),
             origins: Vec::new(),
+            open_metrics: false,
             stopping: Stopping {
                 drain_delay: Duration::ZERO,
                 grace: Duration::from_secs(10),
             },
+            telemetry: OtlpSettings::default(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -166,10 +173,12 @@ impl Config {
             security,
             anonymous,
             origins: values.list("cors-origin", str::parse),
+            open_metrics: values.flag("open-metrics"),
             stopping: Stopping {
                 drain_delay: values.required("drain-delay", duration_within(Duration::ZERO..=DAY)),
                 grace: values.required("grace", duration_within(Duration::ZERO..=DAY)),
             },
+            telemetry: OtlpSettings::from_values(values),
             log: values.required("log", settings::log_filter),
             log_format: values.required("log-format", str::parse),
         }

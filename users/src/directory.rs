@@ -161,6 +161,21 @@ impl Directory {
             .map_err(|_| Refusal::NotFound(id))
     }
 
+    /// Most users.
+    pub fn max_users(&self) -> usize {
+        self.list.max_users
+    }
+
+    /// Lists that are being sent, those included that wait for users to come.
+    pub fn lists(&self) -> usize {
+        self.list.head.receiver_count()
+    }
+
+    /// Requests that wait to be written to the file, and most of them; `None` without a file.
+    pub fn writes(&self) -> Option<(usize, usize)> {
+        self.journal.as_ref().map(Journal::waiting)
+    }
+
     /// Number of users.
     pub fn len(&self) -> usize {
         self.list.users.read().len()

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod graphql;
 pub mod grpc;
 pub mod live;
+pub mod metrics;
 pub mod observe;
 pub mod origin;
 pub mod refusal;

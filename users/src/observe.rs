@@ -1,26 +1,38 @@
 //! Tells of every call, of whatever face: who called what, how it ended, how long it took and how
-//! much it moved.
+//! much it moved. In the log there is a line for each, in the figures ([`crate::metrics`]) they are
+//! counted, and a span of each goes to whoever collects traces.
 //!
 //! A call has an id: the caller's `x-request-id`, or a new one. It is in the answer's headers, in the
 //! line that tells of the call, and in the span around everything that is logged for it.
 
+mod account;
+mod body;
+mod name;
+
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::task::{Context, Poll};
 
 use axum::body::Body;
-use bytes::{Buf, Bytes};
+use axum::extract::MatchedPath;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
+use metrics::Counter;
 use shared::door::Peer;
+use shared::telemetry::spans::Span;
+use shared::trace::TraceContext;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use crate::metrics::{Ended, Face};
 use crate::refusal::Code;
+use account::Account;
+pub use account::{Observer, SocketOperation};
+use body::{Counted, Told};
+use name::Name;
+pub use name::{Operation, Outcome, kind};
 
 /// Header with the id of a call.
 pub const CALL_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,15 +57,41 @@ impl Caller {
 /// Most bytes of an id that a caller may choose.
 const MAX_ID: usize = 64;
 
+/// Where a call stands in a trace, if anybody wants to know: among the extensions of its request.
+#[derive(Debug, Clone, Copy)]
+pub struct Below(pub Option<TraceContext>);
+
 /// Puts [`Observed`] around a service.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ObserveLayer;
+#[derive(Debug, Clone)]
+pub struct ObserveLayer {
+    observer: Observer,
+    is_grpc: bool,
+}
+
+impl ObserveLayer {
+    /// For the listener for gRPC.
+    pub fn grpc(observer: &Observer) -> Self {
+        Self {
+            observer: observer.clone(),
+            is_grpc: true,
+        }
+    }
+
+    /// For the listener for REST and GraphQL.
+    pub fn http(observer: &Observer) -> Self {
+        Self {
+            observer: observer.clone(),
+            is_grpc: false,
+        }
+    }
+}
 
 impl<S> Layer<S> for ObserveLayer {
     type Service = Observed<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observed { inner }
+        let layer = self.clone();
+        Observed { inner, layer }
     }
 }
 
@@ -61,6 +99,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Debug, Clone)]
 pub struct Observed<S> {
     inner: S,
+    layer: ObserveLayer,
 }
 
 impl<S> Service<Request<Body>> for Observed<S>
@@ -78,15 +117,20 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let id = call_id(request.headers());
-        let mut call = Call::begin(&request, id.clone());
+        let mut call = Call::begin(&self.layer, &request, id.clone());
         let received = Arc::clone(&call.received);
+        let total = self.layer.observer.metrics.received(call.name.face);
         let mut request = request.map(|body| {
             Body::new(Counted {
                 body,
                 count: received,
+                total,
             })
         });
-        request.extensions_mut().insert(call.caller.clone());
+        let extensions = request.extensions_mut();
+        extensions.insert(call.caller.clone());
+        extensions.insert(call.name.operation.clone());
+        extensions.insert(Below(call.account.context()));
         let span = tracing::info_span!("call", id = text(&id));
         let future = self.inner.call(request);
         let answer = async move {
@@ -124,12 +168,19 @@ struct Call {
     id: HeaderValue,
     method: http::Method,
     path: String,
-    peer: Option<SocketAddr>,
+    name: Name,
+    account: Account,
+    peer: Option<Arc<Peer>>,
     caller: Caller,
-    begin: Instant,
     received: Arc<AtomicU64>,
     sent: u64,
+    /// Of all calls of the face.
+    sent_in_all: Counter,
     is_grpc: bool,
+    /// Whether nobody knew how long the answer would be when it began.
+    is_open_ended: bool,
+    /// How a request of GraphQL ended.
+    outcome: Option<Outcome>,
     /// Status of HTTP, once there is an answer.
     status: Option<StatusCode>,
     /// Status of gRPC, once it is there.
@@ -138,20 +189,26 @@ struct Call {
 }
 
 impl Call {
-    fn begin(request: &Request<Body>, id: HeaderValue) -> Self {
+    fn begin(layer: &ObserveLayer, request: &Request<Body>, id: HeaderValue) -> Self {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let peer = request.extensions().get::<Arc<Peer>>();
         let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let name = Name::of(request, layer.is_grpc);
+        let parent = shared::trace::context_of(request.headers());
         Self {
             id,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            peer: peer.map(|peer| peer.address),
+            account: Account::begin(&layer.observer, name.face, parent),
+            peer: peer.cloned(),
             caller: Caller::default(),
-            begin: Instant::now(),
             received: Arc::default(),
             sent: 0,
+            sent_in_all: layer.observer.metrics.sent(name.face),
+            name,
             is_grpc,
+            is_open_ended: false,
+            outcome: None,
             status: None,
             grpc_status: None,
             is_complete: false,
@@ -160,6 +217,8 @@ impl Call {
 
     fn answered(&mut self, response: &Response<Body>) {
         self.status = Some(response.status());
+        self.is_open_ended = response.body().size_hint().exact().is_none();
+        self.outcome = response.extensions().get().copied();
         self.told(response.headers());
     }
 
@@ -173,7 +232,75 @@ impl Call {
         }
     }
 
-    /// How it ended, in a word.
+    /// A part of the answer goes out.
+    fn has_sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+        self.sent_in_all.increment(bytes);
+    }
+
+    /// How it ended, in words of which there are few.
+    fn ended(&self) -> Ended {
+        let name = |number| Code::from_number(number).map_or("OK", Code::name);
+        let gone = Code::Cancelled;
+        let code = match (self.name.face, self.status.filter(|_| self.is_complete)) {
+            (Face::Grpc, status) => match (self.grpc_status, status) {
+                (Some(number), _) => name(number).into(),
+                (None, Some(status)) => name::code_of(status).into(),
+                (None, None) => gone.name().into(),
+            },
+            (Face::Graphql, Some(status)) => {
+                let code = self.outcome.map(|Outcome(code)| code);
+                code.unwrap_or_else(|| name::code_of(status)).into()
+            }
+            (Face::Rest, Some(status)) => status.as_str().to_owned().into(),
+            (Face::Graphql, None) => gone.name().into(),
+            (Face::Rest, None) => gone.http().as_str().to_owned().into(),
+        };
+        let streams = match self.name.face {
+            Face::Grpc => self.name.grpc.is_some_and(|(_, streams)| *streams),
+            Face::Rest | Face::Graphql => self.is_open_ended,
+        };
+        Ended {
+            method: self.name.method(),
+            code,
+            streams,
+        }
+    }
+
+    /// What else is said of it, by the conventions of OpenTelemetry. Nothing of who calls, and nothing
+    /// that clients write but the call's id.
+    fn describe(&self, ended: &Ended, span: Span) -> Span {
+        let mut span = span.with("pantelegraph.call.id", text(&self.id));
+        if self.name.face == Face::Grpc {
+            let code = Code::from_name(&ended.code).map_or(0, Code::number);
+            span = span
+                .with("rpc.system", "grpc")
+                .with("rpc.grpc.status_code", code.unsigned_abs());
+            if let Some((service, method)) =
+                self.name.grpc.and_then(|(name, _)| name.split_once('/'))
+            {
+                span = span.with("rpc.service", service).with("rpc.method", method);
+            }
+            return span;
+        }
+        span = span.with("http.request.method", self.name.http());
+        if let Some(peer) = &self.peer {
+            let scheme = if peer.encrypted { "https" } else { "http" };
+            span = span.with("url.scheme", scheme);
+        }
+        if let Some(route) = self.name.route.as_ref().map(MatchedPath::as_str) {
+            span = span.with("http.route", route);
+        }
+        if let Some(status) = self.status {
+            span = span.with("http.response.status_code", u32::from(status.as_u16()));
+        }
+        if matches!(&*ended.method, "query" | "mutation" | "subscription") {
+            span = span.with("graphql.operation.type", &*ended.method);
+        }
+        span
+    }
+
+    /// How it ended, in a word for the log.
     fn outcome(&self) -> String {
         let name = |number| Code::from_number(number).map_or("OK", Code::name);
         match (self.is_grpc, self.grpc_status, self.status) {
@@ -196,96 +323,17 @@ impl Drop for Call {
             // Escaped: a path may hold what terminals obey.
             call = %format_args!("{method}{}", self.path.escape_debug()),
             status = self.outcome(),
-            peer = self.peer.map(tracing::field::display),
+            peer = self.peer.as_ref().map(|peer| tracing::field::display(peer.address)),
             // Escaped: whoever signs tokens chooses names.
             caller = self.caller.name().map(|name| tracing::field::display(name.escape_debug())),
-            ms = self.begin.elapsed().as_secs_f64() * 1_000.0,
+            ms = self.account.elapsed().as_secs_f64() * 1_000.0,
             received = self.received.load(Ordering::Relaxed),
             sent = self.sent,
             id = text(&self.id),
+            trace = self.account.trace().map(tracing::field::display),
             "called"
         );
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// The body of a request, whose bytes are counted.
-    struct Counted<B> {
-        #[pin]
-        body: B,
-        count: Arc<AtomicU64>,
-    }
-}
-
-impl<B: HttpBody<Data = Bytes>> HttpBody for Counted<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        let frame = ready!(this.body.poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            this.count
-                .fetch_add(data.remaining() as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// The body of an answer; the call is told of when it is dropped.
-    struct Told<B> {
-        #[pin]
-        body: B,
-        call: Call,
-    }
-}
-
-impl<B: HttpBody<Data = Bytes>> HttpBody for Told<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(context));
-        match &frame {
-            None => this.call.is_complete = true,
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.call.sent += data.remaining() as u64;
-                }
-                if let Some(trailers) = frame.trailers_ref() {
-                    this.call.told(trailers);
-                }
-                // Nobody asks again then.
-                this.call.is_complete = this.body.is_end_stream();
-            }
-            Some(Err(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let ended = self.ended();
+        self.account.end(&ended, |span| self.describe(&ended, span));
     }
 }

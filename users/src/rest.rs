@@ -43,11 +43,15 @@ pub fn routes(service: Arc<Service>) -> Router {
         .routes(routes!(events::chat))
         .routes(routes!(say::echo))
         .routes(routes!(about::health))
+        .routes(routes!(about::metrics))
         .split_for_parts();
     let document = document::finish(&api, &service.limits);
     let admission = Admission {
         service: Arc::clone(&service),
-        manners: MANNERS,
+        manners: match service.open_metrics {
+            true => OPEN,
+            false => MANNERS,
+        },
     };
     router
         .merge(about::routes(&document))
@@ -60,14 +64,7 @@ pub fn routes(service: Arc<Service>) -> Router {
 }
 
 const MANNERS: Manners = Manners {
-    // How the server is, and what is the same at every server.
-    is_open: |request, _| {
-        let path = request.uri().path();
-        matches!(
-            path,
-            "/" | "/healthz" | "/readyz" | "/openapi.json" | "/docs"
-        ) || path.starts_with("/docs/")
-    },
+    is_open: |request, _| is_open(request.uri().path()),
     refuse: |refusal, _| Problem::from(refusal).into_response(),
     ending: |refusal, headers| {
         let kind = headers.get(CONTENT_TYPE);
@@ -77,6 +74,23 @@ const MANNERS: Manners = Manners {
         }
     },
 };
+
+/// Where figures are for everybody.
+const OPEN: Manners = Manners {
+    is_open: |request, _| {
+        let path = request.uri().path();
+        path == "/metrics" || is_open(path)
+    },
+    ..MANNERS
+};
+
+/// How the server is, and what is the same at every server.
+fn is_open(path: &str) -> bool {
+    matches!(
+        path,
+        "/" | "/healthz" | "/readyz" | "/openapi.json" | "/docs"
+    ) || path.starts_with("/docs/")
+}
 
 /// The answer to a request whose handler has failed beyond repair, for the layer that notices.
 pub fn failure() -> Response {

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use shared::listen::{ListenError, listen};
 use shared::security::rate::Rates;
 use shared::security::tls::{H2, HTTP_1_1, ServerTls, TlsError};
+use shared::telemetry::otlp::{Otlp, Teller};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,10 +34,11 @@ use crate::chat::Room;
 use crate::config::{Config, Stopping};
 use crate::directory::{Directory, JournalError};
 use crate::live::Controls;
-use crate::observe::{CALL_ID, ObserveLayer};
+use crate::metrics::UsersMetrics;
+use crate::observe::{CALL_ID, ObserveLayer, Observer};
 use crate::refusal::Refusal;
 use crate::service::Service;
-use crate::{graphql, grpc, origin, rest, wire};
+use crate::{cli, graphql, grpc, origin, rest, wire};
 use accept::Host;
 
 /// Sockets that a server serves; opened first, so that a port in use is known before anything else
@@ -90,12 +92,16 @@ pub struct Server {
     pub http_address: SocketAddr,
     service: Arc<Service>,
     health: HealthReporter,
+    telemetry: Otlp,
     stopping: Arc<Mutex<Stopping>>,
     tls: Option<Arc<ServerTls>>,
     /// Ends connections that do not end by themselves.
     cut: CancellationToken,
     tasks: TaskTracker,
 }
+
+/// What traces and figures at a collector are of, unless the settings name the service.
+const NAME: &str = "pantelegraph-users";
 
 /// Time for connections that were cut to leave.
 const CUTTING: Duration = Duration::from_millis(500);
@@ -115,12 +121,26 @@ impl Server {
         let tls = files
             .map(|files| ServerTls::open(files, &[H2, HTTP_1_1]))
             .transpose()?;
+        let telemetry = Otlp::open(
+            &config.telemetry,
+            &Teller {
+                program: NAME,
+                version: cli::PROGRAM.version,
+                station: shared::settings::host_name(),
+            },
+        )?;
+        let observer = Observer {
+            metrics: UsersMetrics::new(cli::PROGRAM.version),
+            spans: telemetry.spans(),
+        };
         let service = Arc::new(Service {
             directory: Arc::new(open(&config).await?),
             room: Arc::new(Room::new(config.chat)),
             access: Access::new(&config.security, config.anonymous)
                 .limited(Rates::new(config.max_requests_per_second)),
             limits: config.limits,
+            observer,
+            open_metrics: config.open_metrics,
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
@@ -135,7 +155,9 @@ impl Server {
             tasks.spawn(Arc::clone(tls).watch(service.stop.clone()));
         }
         // Each has its own bounds: a crowd at one leaves the other alone.
-        let host = |router| Host {
+        let host = |name, router| Host {
+            name,
+            metrics: service.observer.metrics.clone(),
             router,
             tls: tls.clone(),
             connections: config.connections,
@@ -145,13 +167,19 @@ impl Server {
         };
         let grpc = grpc_router(Arc::clone(&service), health_server, &config.origins);
         let http = http_router(Arc::clone(&service), &config.origins);
-        tasks.spawn(host(grpc).run(listeners.grpc));
-        tasks.spawn(host(http).run(listeners.http));
+        tasks.spawn(host("grpc", grpc).run(listeners.grpc));
+        tasks.spawn(host("http", http).run(listeners.http));
+        let told = Arc::clone(&service);
+        telemetry.start(Arc::new(move || {
+            let service = Arc::clone(&told);
+            Box::pin(async move { service.figures() })
+        }));
         Ok(Self {
             grpc_address,
             http_address,
             service,
             health,
+            telemetry,
             stopping: Arc::new(Mutex::new(config.stopping)),
             tls,
             cut,
@@ -212,6 +240,7 @@ impl Server {
             let _ = tokio::time::timeout(CUTTING, self.tasks.wait()).await;
         }
         self.service.directory.close().await;
+        self.telemetry.stop().await;
     }
 }
 
@@ -232,40 +261,51 @@ fn grpc_router<H: tonic_health::pb::health_server::Health>(
     health: tonic_health::pb::health_server::HealthServer<H>,
     origins: &[origin::Origin],
 ) -> Router {
+    let observe = ObserveLayer::grpc(&service.observer);
     grpc::routes(service, health)
         .layer(CatchPanicLayer::custom(|panic| {
             tracing::error!(panic = words(&panic), "a call panicked");
             grpc::refused(&Refusal::Internal).into_http::<Body>()
         }))
         .layer(shared::calls::HonourDeadlineLayer)
-        .layer(ObserveLayer)
+        .layer(observe)
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(cors(origins))
 }
 
 fn http_router(service: Arc<Service>, origins: &[origin::Origin]) -> Router {
+    let observe = ObserveLayer::http(&service.observer);
+    let guard = Pages {
+        origins: Arc::from(origins),
+        metrics: service.observer.metrics.clone(),
+    };
     rest::routes(Arc::clone(&service))
         .merge(graphql::routes(service))
         .layer(CatchPanicLayer::custom(|panic| {
             tracing::error!(panic = words(&panic), "a request panicked");
             rest::failure()
         }))
-        .layer(axum::middleware::from_fn_with_state(
-            Arc::<[origin::Origin]>::from(origins),
-            own_pages_only,
-        ))
-        .layer(ObserveLayer)
+        .layer(axum::middleware::from_fn_with_state(guard, own_pages_only))
+        .layer(observe)
         .layer(cors(origins))
+}
+
+/// What [`own_pages_only`] needs to know.
+#[derive(Clone)]
+struct Pages {
+    origins: Arc<[origin::Origin]>,
+    metrics: UsersMetrics,
 }
 
 /// Turns WebSockets of foreign pages away: browsers ask nobody before they open one, and show what
 /// comes over it to the page.
 async fn own_pages_only(
-    State(origins): State<Arc<[origin::Origin]>>,
+    State(pages): State<Pages>,
     request: http::Request<Body>,
     next: Next,
 ) -> axum::response::Response {
-    if is_foreign_socket(request.headers(), &origins) {
+    if is_foreign_socket(request.headers(), &pages.origins) {
+        pages.metrics.refused("foreign-origin");
         let words = "pages of this origin are not let in; see --cors-origin";
         return (StatusCode::FORBIDDEN, words).into_response();
     }

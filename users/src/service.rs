@@ -10,6 +10,8 @@ use shared::security::access::Scope;
 use crate::access::{Access, Requester};
 use crate::chat::{Room, Saying, Seat};
 use crate::directory::{Directory, Listing};
+use crate::metrics::State;
+use crate::observe::Observer;
 use crate::refusal::{Code, Refusal, Violations};
 use crate::user::{Draft, User};
 
@@ -57,6 +59,10 @@ pub struct Service {
     pub access: Access,
     /// Bounds on requests.
     pub limits: Limits,
+    /// Hears of every call.
+    pub observer: Observer,
+    /// Whether figures are for everybody.
+    pub open_metrics: bool,
     /// Cancelled when the server is about to stop: callers should go elsewhere.
     pub draining: CancellationToken,
     /// Cancelled when the server stops: whoever waits for news is told so.
@@ -64,6 +70,18 @@ pub struct Service {
 }
 
 impl Service {
+    /// The figures of now, in Prometheus' text format.
+    pub fn figures(&self) -> String {
+        let state = State {
+            users: self.directory.len(),
+            max_users: self.directory.max_users(),
+            lists: self.directory.lists(),
+            writes: self.directory.writes(),
+            chat: self.room.state(),
+        };
+        self.observer.metrics.render(&state) + &shared::telemetry::process::figures()
+    }
+
     /// The user with this id.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
-//! Spans: pieces of work with a beginning and an end, which together make the trace of an image.
+//! Spans: pieces of work with a beginning and an end, which together make the trace of an image
+//! or of a call.
 //!
-//! They are told when they have ended, from times that are taken anyway, so that work on images is the
+//! They are told when they have ended, from times that are taken anyway, so that the work is the
 //! same whether or not anybody wants to know.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
@@ -65,8 +67,8 @@ pub struct Span {
     pub context: TraceContext,
     /// The span that it is a part of, which may be another process's.
     pub parent: Option<SpanId>,
-    /// What is done.
-    pub name: &'static str,
+    /// What is done: one of a few, and nothing that others chose.
+    pub name: Cow<'static, str>,
     /// The part in a conversation.
     pub kind: Kind,
     /// When it began.
@@ -83,7 +85,7 @@ impl Span {
     /// A piece of work of one's own, below `parent`.
     pub fn below(
         parent: TraceContext,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         start: UnixNanos,
         end: UnixNanos,
     ) -> Self {
@@ -93,7 +95,7 @@ impl Span {
                 ..parent
             },
             parent: Some(parent.span),
-            name,
+            name: name.into(),
             kind: Kind::Internal,
             start,
             // Clocks are set back now and then.

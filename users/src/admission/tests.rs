@@ -33,6 +33,8 @@ fn service() -> Arc<Service> {
         room: Arc::new(Room::new(RoomOptions::default())),
         access: Access::new(&settings, Anonymous::Refused),
         limits: Limits::default(),
+        observer: Default::default(),
+        open_metrics: false,
         draining: CancellationToken::new(),
         stop: CancellationToken::new(),
     })

@@ -110,6 +110,8 @@ async fn a_straggler_is_cut_off_while_the_others_keep_up() {
     }
     let once = Duration::from_secs(1);
     assert_eq!(begin.elapsed(), once, "it was waited for once");
+    let state = room.state();
+    assert_eq!((state.said, state.cut_off, state.unread), (20, 1, 0));
     let refusal = straggler.next().await.unwrap_err();
     assert_eq!(refusal.code(), Code::ResourceExhausted);
     assert_eq!(room.readers(), 1);
@@ -201,11 +203,15 @@ async fn who_waits_to_speak_goes_on_when_there_is_room() {
         room.say(saying("x")).await;
     }
     let begin = Instant::now();
+    assert!(!room.state().full, "nobody waits yet");
     let (said, _) = tokio::join!(room.say(saying("last")), async {
         hear(&mut only, 8).await.unwrap();
+        let state = room.state();
+        assert!(state.full && state.unread == 8, "{state:?}");
         hear(&mut other, 8).await.unwrap();
     });
     assert_eq!(said, 9);
+    assert!(!room.state().full);
     assert_eq!(begin.elapsed(), Duration::ZERO);
 }
 

@@ -1,6 +1,7 @@
 //! All settings of the server.
 
 use shared::settings::{Group, Setting};
+use shared::telemetry::otlp::TELEMETRY;
 
 /// The settings in the order of the help.
 pub(super) static GROUPS: &[Group] = &[
@@ -28,13 +29,17 @@ pub(super) static GROUPS: &[Group] = &[
         heading: "Stopping and output",
         settings: OUTPUT,
     },
+    Group {
+        heading: "Telemetry",
+        settings: TELEMETRY,
+    },
 ];
 
 static CONNECTIONS: &[Setting] = &[
     Setting::value("grpc-listen", "ADDR", "Listen here for gRPC and gRPC-Web")
         .default("127.0.0.1:50051")
         .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
-    Setting::value("http-listen", "ADDR", "Listen here for REST and GraphQL")
+    Setting::value("http-listen", "ADDR", "Listen here for REST, GraphQL, metrics")
         .default("127.0.0.1:8000")
         .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
     Setting::list(
@@ -46,6 +51,8 @@ static CONNECTIONS: &[Setting] = &[
         "For example https://app.example or http://localhost:*; :* is any port; * alone is every page \
          there is. Without it, only the pages of this server itself.",
     ),
+    Setting::flag("open-metrics", "Show /metrics to everybody")
+        .long("Otherwise it takes the scope read where callers are asked who they are."),
 ];
 
 static USERS: &[Setting] = &[Setting::value(

@@ -159,6 +159,13 @@ impl Journal {
         answered.await.map_err(|_| Refusal::Internal)?
     }
 
+    /// Requests that wait, and most of them.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let jobs = self.jobs.lock();
+        let waiting = jobs.as_ref().map_or(0, |jobs| QUEUE - jobs.capacity());
+        (waiting, QUEUE)
+    }
+
     /// Whether users can be written, as far as is known. A file that could not be written is tried again, as
     /// nobody else may do so: a server that is not ready is sent no users.
     pub(super) async fn health(&self) -> Result<(), &'static str> {

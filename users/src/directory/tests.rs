@@ -141,6 +141,7 @@ async fn followers_see_each_user_once_in_order() {
 async fn followers_of_a_file_see_each_user_once_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let directory = Directory::open(&folder.path().join("users.sqlite"), MANY).unwrap();
+    assert_eq!(directory.writes(), Some((0, 1_024)));
     follow_while_many_create(directory).await;
 }
 

@@ -3,6 +3,7 @@
 
 use async_graphql::{Error, ErrorExtensionValues, ServerError, Value, indexmap::IndexMap};
 
+use crate::observe::Outcome;
 use crate::refusal::{Code, Refusal, Violation};
 
 use super::gate::MAX_COST;
@@ -50,6 +51,19 @@ pub(super) fn whole(refusal: &Refusal) -> ServerError {
     let mut error = ServerError::new(refusal.to_string(), None);
     error.extensions = Some(extensions(refusal.code(), refusal.violations()));
     error
+}
+
+/// What the first of these errors says, if there is one.
+pub(super) fn outcome(errors: &[ServerError]) -> Outcome {
+    let Some(error) = errors.first() else {
+        return Outcome("OK");
+    };
+    let code = error.extensions.as_ref().and_then(|it| it.get("code"));
+    let code = match code {
+        Some(Value::String(name)) => Code::from_name(name),
+        _ => None,
+    };
+    Outcome(code.unwrap_or(Code::Unknown).name())
 }
 
 /// Gives a code to errors that the library found, and leaves out all but the first of many.

@@ -10,6 +10,7 @@ use shared::security::access::Scope;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Requester;
+use crate::observe::Outcome;
 use crate::refusal::Refusal;
 use crate::service::Service;
 
@@ -77,6 +78,11 @@ impl Answer {
         let mut answer = Self::refused(error::whole(&refusal));
         answer.denied = Some(refusal);
         answer
+    }
+
+    /// How it went: the code of the first error.
+    pub(super) fn outcome(&self) -> Outcome {
+        error::outcome(&self.errors)
     }
 
     /// Whether nothing was executed.

@@ -18,7 +18,9 @@ use shared::security::access::{Denied, Unknown};
 use shared::security::rate::Pace;
 
 use crate::access::Requester;
+use crate::admission::RATE;
 use crate::connection::Connection;
+use crate::observe::{Below, Operation, Outcome, kind};
 use crate::refusal::{Code, Refusal};
 
 use super::error::{refused, whole};
@@ -40,6 +42,7 @@ pub(super) async fn post(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
+    let operation = operation(&parts);
     let reply = Reply::new(&parts.headers);
     let body = match read(&face, &parts, body).await {
         Ok(body) => body,
@@ -55,16 +58,20 @@ pub(super) async fn post(
     };
     drop(body);
     match calls {
-        Calls::One(call) => reply.answer(&run(&face, call, requester).await),
+        Calls::One(call) => reply.answer(&run(&face, call, requester, &operation).await),
         Calls::Batch(calls) => {
+            operation.is("batch");
             let mut answers = Vec::with_capacity(calls.len());
             // One after the other, so that a later one sees what an earlier one has made.
             for (at, call) in calls.into_iter().enumerate() {
                 // The first came with the request.
                 let early = if at == 0 { None } else { pace.take().err() };
                 answers.push(match early {
-                    Some(time) => Answer::denied(Refusal::TooOften(time)),
-                    None => run(&face, call, requester.clone()).await,
+                    Some(time) => {
+                        face.service.observer.metrics.refused(RATE);
+                        Answer::denied(Refusal::TooOften(time))
+                    }
+                    None => run(&face, call, requester.clone(), &operation).await,
                 });
             }
             reply.with(StatusCode::OK, &answers)
@@ -72,11 +79,17 @@ pub(super) async fn post(
     }
 }
 
-async fn run(face: &Face, call: Call, requester: Requester) -> Answer {
+/// Where to say what a request is.
+fn operation(parts: &Parts) -> Operation {
+    parts.extensions.get().cloned().unwrap_or_default()
+}
+
+async fn run(face: &Face, call: Call, requester: Requester, operation: &Operation) -> Answer {
     let prepared = match face.gate.prepare(call, requester.clone()) {
         Ok(prepared) => prepared,
         Err(error) => return Answer::refused(error),
     };
+    operation.is(kind(prepared.kind()));
     if let Err(refusal) = requester.may(prepared.needs()) {
         return Answer::denied(refusal);
     }
@@ -95,11 +108,14 @@ async fn run(face: &Face, call: Call, requester: Requester) -> Answer {
 /// A query in the address, the page, or a WebSocket.
 pub(super) async fn get(State(face): State<Arc<Face>>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
+    let operation = operation(&parts);
     if parts.headers.contains_key(header::UPGRADE) {
+        operation.is("socket");
         return upgrade(face, &mut parts).await;
     }
     let reply = Reply::new(&parts.headers);
     if asks_for_page(&parts.uri, &parts.headers) {
+        operation.is("page");
         return playground::page();
     }
     let Some(requester) = parts.extensions.remove::<Requester>() else {
@@ -117,6 +133,7 @@ pub(super) async fn get(State(face): State<Arc<Face>>, request: Request) -> Resp
         Ok(prepared) => prepared,
         Err(error) => return reply.answer(&Answer::refused(error)),
     };
+    operation.is(kind(prepared.kind()));
     if let Err(refusal) = requester.may(prepared.needs()) {
         return reply.answer(&Answer::denied(refusal));
     }
@@ -308,7 +325,7 @@ impl Reply {
         self.with(status, answer)
     }
 
-    fn with(self, status: StatusCode, answer: &impl Serialize) -> Response {
+    fn with(self, status: StatusCode, answer: &(impl Serialize + Ends)) -> Response {
         let body = match serde_json::to_vec(answer) {
             Ok(body) => body,
             Err(error) => {
@@ -322,7 +339,29 @@ impl Reply {
             (header::VARY, "accept"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ];
-        (status, headers, body).into_response()
+        let outcome = Extension(answer.outcome());
+        (status, headers, outcome, body).into_response()
+    }
+}
+
+/// What says how it went.
+trait Ends {
+    fn outcome(&self) -> Outcome;
+}
+
+impl Ends for Answer {
+    fn outcome(&self) -> Outcome {
+        self.outcome()
+    }
+}
+
+impl Ends for Vec<Answer> {
+    /// As its first answer that is none.
+    fn outcome(&self) -> Outcome {
+        let mut outcomes = self.iter().map(Answer::outcome);
+        outcomes
+            .find(|outcome| *outcome != Outcome("OK"))
+            .unwrap_or(Outcome("OK"))
     }
 }
 
@@ -350,6 +389,8 @@ async fn upgrade(face: Arc<Face>, parts: &mut Parts) -> Response {
     let limit = face.service.limits.max_message_size;
     let connection = parts.extensions.get::<Connection>().cloned();
     let other = connection.as_ref().map(Connection::become_other);
+    let below = parts.extensions.get().copied();
+    let Below(context) = below.unwrap_or(Below(None));
     let guest = Guest::new(
         parts.extensions.get().cloned(),
         parts.extensions.get().cloned(),
@@ -363,7 +404,7 @@ async fn upgrade(face: Arc<Face>, parts: &mut Parts) -> Response {
         .read_buffer_size(16 << 10)
         .write_buffer_size(16 << 10)
         .on_upgrade(move |stream| async move {
-            let serving = socket::serve(stream, face, guest);
+            let serving = socket::serve(stream, face, guest, context);
             match other {
                 Some(other) => other.run(serving).await,
                 None => serving.await,

@@ -18,12 +18,16 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::security::access::Unknown;
+use shared::trace::TraceContext;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::StreamMap;
 
+use crate::admission::RATE;
+use crate::metrics::Face::Graphql;
+use crate::observe::{SocketOperation, kind};
 use crate::refusal::{Code, Refusal};
 
-use super::error::{refused, whole};
+use super::error::{outcome, refused, whole};
 use super::gate::{Answer, Call, Event};
 use super::guest::Guest;
 use super::{Face, json};
@@ -122,17 +126,26 @@ struct Connection {
     face: Arc<Face>,
     socket: WebSocket,
     guest: Guest,
+    /// Where it was asked for.
+    context: Option<TraceContext>,
     has_introduced_itself: bool,
     operations: StreamMap<String, BoxStream<'static, Event>>,
     heard_at: Instant,
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(socket: WebSocket, face: Arc<Face>, guest: Guest) {
+pub(super) async fn serve(
+    socket: WebSocket,
+    face: Arc<Face>,
+    guest: Guest,
+    context: Option<TraceContext>,
+) {
+    let _open = face.service.observer.metrics.socket();
     let mut connection = Connection {
         face,
         socket,
         guest,
+        context,
         has_introduced_itself: false,
         operations: StreamMap::new(),
         heard_at: Instant::now(),
@@ -190,6 +203,8 @@ impl Connection {
             Some(Ok(Message::Close(_))) | None => return Err(End::Gone),
             Some(Err(error)) => return Err(broken(&error)),
         };
+        let metrics = &self.face.service.observer.metrics;
+        metrics.received(Graphql).increment(text.len() as u64);
         json::check(text.as_bytes(), self.face.service.limits.max_message_size)
             .map_err(|refusal| End::Close(1009, refusal.to_string()))?;
         let incoming: Incoming = serde_json::from_str(&text)
@@ -224,7 +239,10 @@ impl Connection {
         let authorization = payload.authorization.as_deref();
         self.guest
             .introduces_itself(&self.face.service.access, authorization)
-            .map_err(|denied| End::Close(FORBIDDEN, denied.to_string()))?;
+            .map_err(|denied| {
+                self.face.service.observer.metrics.refused(denied.key());
+                End::Close(FORBIDDEN, denied.to_string())
+            })?;
         self.has_introduced_itself = true;
         Ok(())
     }
@@ -243,8 +261,13 @@ impl Connection {
                 format!("Subscriber for {id} already exists"),
             ));
         }
-        match self.stream(payload) {
-            Ok(mut stream) => {
+        let mut operation = SocketOperation::begin(&self.face.service.observer, self.context);
+        match self.stream(payload, &mut operation) {
+            Ok(stream) => {
+                // It ends with the stream, whoever lets go of that.
+                let mut stream = stream
+                    .inspect(move |event| tell(&mut operation, event))
+                    .boxed();
                 // It begins now, before another message is read.
                 let first = stream.next().now_or_never();
                 self.operations.insert(id.clone(), stream);
@@ -255,13 +278,18 @@ impl Connection {
             }
             Err(error) => {
                 let mut errors = Answer::refused(error).errors;
+                operation.ends(outcome(&errors));
                 let payload = errors.as_mut_slice();
                 self.send(&Outgoing::Error { id: &id, payload }).await
             }
         }
     }
 
-    fn stream(&self, payload: Payload) -> Result<BoxStream<'static, Event>, ServerError> {
+    fn stream(
+        &self,
+        payload: Payload,
+        operation: &mut SocketOperation,
+    ) -> Result<BoxStream<'static, Event>, ServerError> {
         if self.face.service.stop.is_cancelled() {
             return Err(whole(&Refusal::stopping()));
         }
@@ -284,8 +312,12 @@ impl Connection {
         self.guest
             .pace(&self.face.service.access)
             .take()
-            .map_err(|time| whole(&Refusal::TooOften(time)))?;
+            .map_err(|time| {
+                self.face.service.observer.metrics.refused(RATE);
+                whole(&Refusal::TooOften(time))
+            })?;
         let prepared = self.face.gate.prepare(call, requester.clone())?;
+        operation.is(kind(prepared.kind()));
         requester
             .may(prepared.needs())
             .map_err(|refusal| whole(&refusal))?;
@@ -332,6 +364,8 @@ impl Connection {
             let refusal = Refusal::internal(&error);
             End::Close(1011, refusal.to_string())
         })?;
+        let metrics = &self.face.service.observer.metrics;
+        metrics.sent(Graphql).increment(text.len() as u64);
         self.write(Message::Text(text.into())).await
     }
 
@@ -362,6 +396,16 @@ impl Connection {
         };
         // Whoever does not answer is left.
         let _ = timeout(Duration::from_secs(1), goodbye).await;
+    }
+}
+
+/// Notes how an operation goes.
+fn tell(operation: &mut SocketOperation, event: &Event) {
+    match event {
+        Event::Next(answer) if answer.errors.is_empty() => {}
+        Event::Next(answer) => operation.ends(answer.outcome()),
+        Event::Error(errors) => operation.ends(outcome(errors)),
+        Event::Complete => operation.ends(outcome(&[])),
     }
 }
 

@@ -52,6 +52,8 @@ fn service_of(
         room: Arc::new(Room::new(room)),
         access: access(anonymous),
         limits,
+        observer: Default::default(),
+        open_metrics: false,
         draining: CancellationToken::new(),
         stop: CancellationToken::new(),
     })

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{Router, get};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
+use shared::security::access::Scope;
 use utoipa_swagger_ui::Config;
 
-use super::document::Always;
+use super::document::{Always, Guarded};
 use super::problem::{self, Problem};
 use super::view::Health;
+use crate::access::Requester;
 use crate::refusal::Refusal;
 use crate::service::Service;
 
@@ -38,6 +40,33 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Respon
     }
     let health = Health { status: "serving" };
     Ok(Json(health).into_response())
+}
+
+/// Figures for Prometheus
+///
+/// Takes the scope `read` where callers are asked who they are, unless the server shows them to everybody.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "about",
+    responses(
+        (status = 200, description = "The figures of now.", body = String, content_type = "text/plain"),
+        Guarded,
+        Always
+    )
+)]
+pub(super) async fn metrics(
+    State(service): State<Arc<Service>>,
+    requester: Option<Extension<Requester>>,
+) -> Result<Response, Problem> {
+    if !service.open_metrics {
+        // Nobody else comes here who was not let in.
+        let Extension(requester) = requester.ok_or(Refusal::Internal)?;
+        requester.may(Scope::Read)?;
+    }
+    let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((headers, service.figures()).into_response())
 }
 
 /// Whether the server takes what comes now: the same members whether it does or not, as a receiver's.

@@ -47,6 +47,8 @@ fn service() -> Arc<Service> {
         room: Arc::new(Room::new(room)),
         access: access(Anonymous::Admitted),
         limits: limits(),
+        observer: Default::default(),
+        open_metrics: false,
         draining: Default::default(),
         stop: Default::default(),
     })

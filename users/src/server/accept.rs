@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use super::linger::lingering;
 use crate::config::Connections;
 use crate::connection::Connection;
+use crate::metrics::UsersMetrics;
 
 /// Time between HTTP/2 pings on a silent connection, and for their answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -40,6 +41,9 @@ const NEWCOMERS: usize = 512;
 /// Serves a router on a listener.
 #[derive(Clone)]
 pub(super) struct Host {
+    /// Name of the listener in the figures.
+    pub(super) name: &'static str,
+    pub(super) metrics: UsersMetrics,
     pub(super) router: Router,
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) connections: Connections,
@@ -54,7 +58,12 @@ impl Host {
     /// Serves until stopped.
     pub(super) async fn run(self, listener: TcpListener) {
         let (stop, cut, tasks) = (self.stop.clone(), self.cut.clone(), self.tasks.clone());
-        let door = Door::new(bounds(self.connections), stop, cut, tasks, |_| {});
+        let metrics = self.metrics.clone();
+        let refused = move |reason| metrics.refused(reason);
+        let door = Door::new(bounds(self.connections), stop, cut, tasks, refused);
+        let guests = Arc::clone(door.guests());
+        self.metrics
+            .listener(self.name, guests, self.connections.max);
         let tls = self.tls.clone();
         door.run(listener, tls, move |visitor| self.clone().serve(visitor))
             .await;

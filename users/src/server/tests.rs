@@ -1,6 +1,8 @@
 mod authority;
+mod collector;
 mod evolution;
 mod security;
+mod telemetry;
 
 use std::collections::HashSet;
 

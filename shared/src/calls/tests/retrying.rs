@@ -7,12 +7,13 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
-use super::contract::{CREATE, LIST, READ, UPLOAD, list};
+use super::contract::{CREATE, LIST, READ, UPLOAD, call_with, list};
 use super::*;
 use crate::calls::retry::{Final, NeverSent};
 use crate::calls::{
     Outcome, PREVIOUS_ATTEMPTS_HEADER, Retry, RetryOptions, TIMEOUT_HEADER, parse_timeout,
 };
+use crate::trace::{TRACEPARENT, context_of};
 
 fn unavailable() -> Status {
     Status::unavailable("not now")
@@ -58,6 +59,24 @@ async fn the_third_attempt_succeeds_and_each_says_which_it_is() {
     );
     let counts = caller.counts();
     assert_eq!((counts.calls, counts.attempts), (1, 3));
+}
+
+#[tokio::test]
+async fn every_attempt_stands_where_its_caller_says() {
+    let station = failing(1, Answer::Fail(unavailable())).await;
+    let caller = caller(&[&station], patient());
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut request = tonic::Request::new(String::new());
+    let metadata = request.metadata_mut();
+    metadata.insert(TRACEPARENT, parent.parse().unwrap());
+    call_with(&caller, READ, request).await.unwrap();
+    let seen = station.seen();
+    assert_eq!(seen.len(), 2);
+    let place = |seen: &station::Seen| context_of(&seen.headers).map(|it| it.to_string());
+    assert!(
+        seen.iter()
+            .all(|seen| place(seen).as_deref() == Some(parent))
+    );
 }
 
 #[tokio::test]

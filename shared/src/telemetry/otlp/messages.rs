@@ -64,7 +64,7 @@ pub(super) fn span(span: &Span) -> Message {
             .unwrap_or_default(),
         // The lowest eight bits are those of W3C Trace Context.
         flags: u32::from(span.context.sampled) & SpanFlags::TraceFlagsMask as u32,
-        name: span.name.to_owned(),
+        name: span.name.clone().into_owned(),
         kind: kind.into(),
         start_time_unix_nano: nanos(span.start),
         end_time_unix_nano: nanos(span.end),

@@ -39,8 +39,8 @@ const DISABLED: &str = "otel-sdk-disabled";
 pub static TELEMETRY: &[Setting] = &[
     Setting::value(ENDPOINT, "URL", "Tell this collector of OpenTelemetry, by OTLP over gRPC")
         .long(
-            "For example http://collector.example:4317; https:// is encrypted. Spans of each image, and the \
-             figures of /metrics. Without it nobody is told.",
+            "For example http://collector.example:4317; https:// is encrypted. Spans of each image or call, and \
+             the figures of /metrics. Without it nobody is told.",
         )
         .standard(),
     Setting::value(TRACES_ENDPOINT, "URL", "Another one for spans").standard(),

@@ -202,7 +202,7 @@ impl Ship {
         if !self.failing.swap(true, Relaxed) {
             let words = super::super::chain(status);
             tracing::warn!(
-                "the collector {} takes nothing, images go on without it: {words}",
+                "the collector {} takes nothing, the work goes on without it: {words}",
                 self.address
             );
         }

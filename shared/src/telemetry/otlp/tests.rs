@@ -39,6 +39,8 @@ fn settings(variables: &[(&str, &str)]) -> Result<OtlpSettings, String> {
 fn nobody_is_told_unless_somebody_is_named() {
     let settings = settings(&[]).unwrap();
     assert!(settings.traces.is_none() && settings.metrics.is_none());
+    let default = OtlpSettings::default();
+    assert_eq!(format!("{settings:?}"), format!("{default:?}"));
 }
 
 #[test]

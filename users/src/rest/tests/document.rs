@@ -23,7 +23,7 @@ async fn every_route_is_in_the_document_with_its_methods() {
     let document = document(&server).await;
     assert_eq!(document["openapi"], "3.1.0");
     let listed: Vec<_> = paths(&document).into_iter().map(|(path, _)| path).collect();
-    assert_eq!(listed.len(), 9, "{listed:?}");
+    assert_eq!(listed.len(), 10, "{listed:?}");
     for (path, item) in paths(&document) {
         let path = path.replace("{id}", "1");
         let answer = server
@@ -131,5 +131,5 @@ async fn the_root_lists_what_is_here() {
     let server = Server::new();
     let index = json_of(server.get("/").await, 200).await;
     assert_eq!(index["operations"]["POST /users"], "Creates a user");
-    assert_eq!(index["operations"].as_object().unwrap().len(), 10);
+    assert_eq!(index["operations"].as_object().unwrap().len(), 11);
 }

@@ -134,6 +134,8 @@ async fn a_new_client_works_with_an_old_server() {
     let address = listener.local_addr().unwrap();
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let host = Host {
+        name: "grpc",
+        metrics: Default::default(),
         router,
         tls: None,
         connections: Config::default().connections,

@@ -15,7 +15,7 @@ use shared::security::access::Scope;
 use utoipa_swagger_ui::Config;
 
 use super::document::{Always, Guarded};
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::view::Health;
 use crate::access::Requester;
 use crate::refusal::Refusal;
@@ -82,18 +82,25 @@ async fn readiness(State(service): State<Arc<Service>>) -> Response {
         true => Err(("draining", "the server is stopping")),
         false => Ok(()),
     };
-    let document = json!({
+    let mut document = json!({
         "ready": ready,
         "checks": {
             "journal": check(journal.map_err(|problem| ("fails", problem))),
             "drain": check(drain),
         },
     });
-    let status = match ready {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (status, Json(document)).into_response()
+    if ready {
+        return Json(document).into_response();
+    }
+    // A problem document, as every error is, with more members.
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    document["type"] = json!("urn:pantelegraph:problem:not-ready");
+    document["status"] = json!(status.as_u16());
+    document["title"] = json!("the server is not ready");
+    let mut response = (status, Json(document)).into_response();
+    let kind = HeaderValue::from_static(problem::MEDIA_TYPE);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 /// The document, the pages that show it, and what is at the root.

@@ -20,12 +20,12 @@ pub fn load(intake: &Arc<Intake>, guests: &Arc<Guests>, credit: u64) -> Load {
         images(&mut page, &intake);
         let budget = intake.budget();
         page.gauge(
-            "memory_capacity_bytes",
+            "pantelegraph_memory_capacity_bytes",
             "Bytes from clients that may be in memory while there is no connection.",
             &[("", budget.usage().capacity)],
         );
         page.gauge(
-            "session_credit_bytes",
+            "pantelegraph_session_credit_bytes",
             "Bytes that a session may have under way now; less than --credit when memory is short.",
             &[("", budget.credit(credit, 0))],
         );
@@ -36,7 +36,7 @@ pub fn load(intake: &Arc<Intake>, guests: &Arc<Guests>, credit: u64) -> Load {
 fn connections(page: &mut Page, guests: &Guests) {
     let states = guests.states();
     page.gauge(
-        "connections",
+        "pantelegraph_connections",
         "Connections: without a request yet, without one now, and at work.",
         &[
             ("{state=\"new\"}", states.newcomers as u64),
@@ -45,7 +45,7 @@ fn connections(page: &mut Page, guests: &Guests) {
         ],
     );
     page.gauge(
-        "connections_limit",
+        "pantelegraph_connections_limit",
         "Connections that there may be.",
         &[("", guests.bounds().connections as u64)],
     );
@@ -54,12 +54,12 @@ fn connections(page: &mut Page, guests: &Guests) {
 fn images(page: &mut Page, intake: &Intake) {
     let going = intake.going();
     page.gauge(
-        "images_storing",
+        "pantelegraph_images_storing",
         "Images that came whole and are not answered yet.",
         &[("", going.storing as u64)],
     );
     page.gauge(
-        "images_unfinished",
+        "pantelegraph_images_unfinished",
         "Images of which a part is here: that are being sent, and that nobody sends now.",
         &[
             ("{state=\"sent\"}", going.sent as u64),
@@ -67,20 +67,24 @@ fn images(page: &mut Page, intake: &Intake) {
         ],
     );
     page.gauge(
-        "images_left_bytes",
+        "pantelegraph_images_left_bytes",
         "Bytes of unfinished images that nobody sends now.",
         &[("", going.left_bytes)],
     );
     let busy = going.pools.map(|pool| (pool.label, pool.busy as u64));
     let sizes = going.pools.map(|pool| (pool.label, pool.size as u64));
-    page.gauge("pool_busy", "Of a pool, what is at work.", &busy);
     page.gauge(
-        "pool_size",
+        "pantelegraph_pool_busy",
+        "Of a pool, what is at work.",
+        &busy,
+    );
+    page.gauge(
+        "pantelegraph_pool_size",
         "Of a pool, what may be at work at a time.",
         &sizes,
     );
     page.gauge(
-        "catalogue_waiting",
+        "pantelegraph_catalogue_waiting",
         "Entries and questions that wait for the catalogue.",
         &[("", intake.catalog().waiting())],
     );
@@ -119,12 +123,9 @@ struct Page(String);
 impl Page {
     fn gauge(&mut self, name: &str, help: &str, samples: &[(&str, u64)]) {
         // Writing to a text cannot fail.
-        let _ = write!(
-            self.0,
-            "# HELP pantelegraph_{name} {help}\n# TYPE pantelegraph_{name} gauge\n"
-        );
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge\n");
         for (labels, value) in samples {
-            let _ = writeln!(self.0, "pantelegraph_{name}{labels} {value}");
+            let _ = writeln!(self.0, "{name}{labels} {value}");
         }
     }
 }

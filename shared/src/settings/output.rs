@@ -64,8 +64,11 @@ pub fn env_example(program: &Program) -> String {
                 Kind::Value | Kind::Flag => setting.value_name.to_owned(),
             };
             let _ = writeln!(text, "# {} ({form})", setting.help);
-            let _ = match setting.default {
-                Some(default) => writeln!(text, "{variable}={}", quoted_for_env(default)),
+            let default = setting.default.map(quoted_for_env);
+            let _ = match default {
+                // It stands here for each program that has it, and what is said last counts.
+                Some(default) if setting.standard => writeln!(text, "# {variable}={default}"),
+                Some(default) => writeln!(text, "{variable}={default}"),
                 None => writeln!(text, "# {variable}="),
             };
         }

@@ -315,14 +315,15 @@ impl Receiver {
                 "images were still being stored after the grace period"
             );
             // The next start looks for what they leave.
-            self.catalog.close().await;
-            return self.telemetry.stop().await;
+            self.telemetry.stop().await;
+            return self.catalog.close().await;
         }
+        // Its last figures ask the catalogue.
+        self.telemetry.stop().await;
         self.catalog.close().await;
         if let Err(error) = self.store.close().await {
             tracing::warn!(%error, "the next start looks through the images of the last days");
         }
-        self.telemetry.stop().await;
     }
 }
 

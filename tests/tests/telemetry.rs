@@ -110,10 +110,10 @@ fn numbers(metrics: &[(String, Metric)], service: &str, name: &str) -> Vec<Numbe
     }
 }
 
-fn total(metrics: &[(String, Metric)], service: &str, name: &str) -> i64 {
+fn total(metrics: &[(String, Metric)], service: &str, name: &str) -> f64 {
     let points = numbers(metrics, service, name);
     let value = |point: NumberDataPoint| match point.value {
-        Some(Value::AsInt(number)) => number,
+        Some(Value::AsDouble(number)) => number,
         other => panic!("{name}: {other:?}"),
     };
     points.into_iter().map(value).sum()
@@ -174,7 +174,7 @@ async fn the_figures_of_both_daemons_arrive_compressed_and_encrypted_for_those_w
     assert!(metrics.iter().all(|(service, _)| service == "gate"));
     assert_eq!(
         total(&metrics, "gate", "pantelegraph_images_received_total"),
-        7
+        7.0
     );
     let build = numbers(&metrics, "gate", "pantelegraph_build_info");
     let version = text(&build[0].attributes, "version");
@@ -207,7 +207,7 @@ async fn the_figures_of_a_transmitter_are_told_at_its_end() {
     pair.station.stop().await;
     let metrics = collector.metrics();
     let delivered = "pantelegraph_transmitter_images_delivered_total";
-    assert_eq!(total(&metrics, TRANSMITTER, delivered), 3);
+    assert_eq!(total(&metrics, TRANSMITTER, delivered), 3.0);
     // Its receiver tells nobody, and the attempts are told all the same.
     assert_eq!(collector.spans().len(), 3 * 4);
 }
@@ -318,6 +318,25 @@ async fn a_client_with_a_trace_of_its_own_keeps_it_and_decides_whether_it_is_tol
     );
     assert_eq!(own.trace_id[..4], [0x01, 0x93, 0x2f, 0x3e]);
     assert!(own.parent_span_id.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_image_waits_for_a_collector_that_says_nothing() {
+    // It is connected to, and answers nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("it is bound"));
+    let telemetry = [
+        "--otel-exporter-otlp-endpoint",
+        &url,
+        "--otel-bsp-max-queue-size",
+        "10",
+    ];
+    let pair = Pair::start(Route::Put, &telemetry).await;
+    let flags = ["--pattern", "64x48", "--count", "50"];
+    let summary = pair.transmit(&[&telemetry[..], &flags[..]].concat()).await;
+    assert_eq!(summary.outcome, RunOutcome::Delivered);
+    assert_eq!(pair.station.listed("stored").await.len(), 50);
+    pair.station.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ mod backoff;
 mod connections;
 mod losses;
 mod queue;
+mod ration;
 mod retries;
 mod settled;
 mod tally;
@@ -27,6 +28,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::config::{LinkOptions, RetryOptions};
 use crate::link::{Connection, Link, Turns};
 use crate::outbox::Outbox;
+use ration::Ration;
 use retries::Retries;
 
 pub use backoff::Backoff;
@@ -80,6 +82,8 @@ pub struct Delivery {
     /// Bytes that may be in flight, in KiB.
     window: Arc<Semaphore>,
     window_kib: u32,
+    /// What the receiver's quota leaves for this station.
+    ration: Arc<Ration>,
     /// The order in which images begin, over whatever connection.
     turns: Turns,
     /// Images that wait to be sent again.
@@ -145,6 +149,7 @@ impl Delivery {
             traces,
             window: Arc::new(Semaphore::new(window_kib as usize)),
             window_kib,
+            ration: Arc::default(),
             turns: Turns::default(),
             retries: Mutex::default(),
             held: AtomicUsize::new(0),

@@ -234,7 +234,7 @@ impl Session {
                 .await;
             }
             ClientMessage::Account(account) => {
-                self.hold_back().await;
+                // Not counted: a station tells it every second, whatever it may ask.
                 if let Err(reject) = self.intake.check_account(&account, &self.origin.caller) {
                     self.reject_message(reject).await;
                 } else if let Err(error) = self.intake.catalog().account(account).await {

@@ -63,10 +63,26 @@ impl Account {
         }
     }
 
+    /// Forgets the slots before `first`. What is told to be later than `now`, because the clock was set
+    /// back, came now at the latest: otherwise it would count until that time comes again, and so would
+    /// all that came since.
+    fn keep(&mut self, first: i64, now: i64) {
+        self.forget(first);
+        let mut later = Sum::default();
+        while let Some((_, sum)) = self.slots.pop_back_if(|(number, _)| *number > now) {
+            later.add(sum);
+        }
+        if later != Sum::default() {
+            match self.slots.back_mut() {
+                Some((last, there)) if *last == now => there.add(later),
+                _ => self.slots.push_back((now, later)),
+            }
+        }
+    }
+
     fn store(&mut self, number: i64, sum: Sum) {
         self.stored.add(sum);
         match self.slots.back_mut() {
-            // Also when the clock has been set back: it counts for longer then, not for less.
             Some((last, there)) if *last >= number => there.add(sum),
             _ => self.slots.push_back((number, sum)),
         }
@@ -172,7 +188,7 @@ impl Quotas {
         let mut accounts = self.accounts.lock();
         accounts.sweep(first, self.most_accounts);
         let account = accounts.of(name, self.most_accounts);
-        account.forget(first);
+        account.keep(first, self.slot_of(now));
         let mut used = account.stored;
         used.add(account.reserved);
         if let Some(message) = self.excess(used, more, whole) {
@@ -232,6 +248,7 @@ impl Quotas {
         let mut accounts = self.accounts.lock();
         let account = accounts.of(name, self.most_accounts);
         account.reserved.take(reserved);
+        account.keep(self.first_slot(now), self.slot_of(now));
         account.store(self.slot_of(now), Sum { images: 1, bytes });
     }
 
@@ -410,6 +427,27 @@ mod tests {
         // The clock is set back: nothing is forgotten, and nothing breaks.
         assert!(bring(&quotas, "cam-1", 50, 0).is_err());
         bring(&quotas, "cam-1", 100, 300 * MINUTE).unwrap();
+    }
+
+    #[test]
+    fn what_came_while_the_clock_was_ahead_counts_for_one_period_and_not_until_that_time() {
+        let year = 365 * 24 * 60 * MINUTE;
+        let brought = quotas(Some(100), None);
+        bring(&brought, "cam-1", 60, year).unwrap();
+        // The same, as a start finds it in the catalogue.
+        let loaded = quotas(Some(100), None);
+        loaded.load(vec![StoredSum {
+            transmitter: "cam-1".to_owned(),
+            slot: loaded.slot_of(at(year)),
+            images: 1,
+            bytes: 60,
+        }]);
+        for quotas in [brought, loaded] {
+            assert!(bring(&quotas, "cam-1", 50, 0).is_err());
+            bring(&quotas, "cam-1", 40, MINUTE).unwrap();
+            assert!(bring(&quotas, "cam-1", 50, 59 * MINUTE).is_err());
+            bring(&quotas, "cam-1", 50, 63 * MINUTE).unwrap();
+        }
     }
 
     #[test]

@@ -90,7 +90,12 @@ impl fmt::Display for Change {
         let key = self.setting.key;
         match &self.now.shown {
             None => write!(f, "{key} is not set any more"),
-            Some(_) if self.setting.secret => write!(f, "{key} changed"),
+            // The query of a camera's address often has its password.
+            Some(shown)
+                if self.setting.secret || (shown.contains("://") && shown.contains('?')) =>
+            {
+                write!(f, "{key} changed")
+            }
             Some(shown) => write!(f, "{key} = {shown}"),
         }
     }

@@ -50,14 +50,25 @@ enum Judgement {
     },
 }
 
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempted {
+    /// The image was answered for good.
+    Answered,
+    /// It comes again.
+    Unanswered,
+    /// It comes again, and the receiver wants fewer requests.
+    TooOften,
+}
+
 impl Delivery {
-    /// Sends an image once and draws the conclusion; whether it was answered.
+    /// Sends an image once and draws the conclusion.
     pub(super) async fn attempt(
         self: &Arc<Self>,
         connection: &Arc<dyn Connection>,
         mut job: Job,
         turn: Option<Turn>,
-    ) -> bool {
+    ) -> Attempted {
         job.tries.attempts = job.tries.attempts.saturating_add(1);
         let number = job.tries.attempts;
         let started = UnixNanos::now();
@@ -78,7 +89,7 @@ impl Delivery {
                 self.traces.end(trace, clock.elapsed(), Some("stopped".to_owned()));
                 // It is owed still, however few attempts it has.
                 self.give_back(job).await;
-                return false;
+                return Attempted::Unanswered;
             }
         };
         let delivery = clock.elapsed();
@@ -90,17 +101,11 @@ impl Delivery {
             Judgement::Settle(settlement) => settlement,
             Judgement::Again { after } => {
                 self.rest(Job { image, tries }, after);
-                return false;
+                return Attempted::Unanswered;
             }
             Judgement::TooOften { after } => {
                 self.rest(Job { image, tries }, after);
-                tokio::select! {
-                    biased;
-                    () = self.stop.cancelled() => {}
-                    _ = connection.closed() => {}
-                    () = tokio::time::sleep(RATE_PAUSE) => {}
-                }
-                return false;
+                return Attempted::TooOften;
             }
         };
         *self.last_contact.lock() = Instant::now();
@@ -113,8 +118,19 @@ impl Delivery {
             delivery,
             attempts: number,
         };
+        self.ration.is_there();
         self.settle(settled).await;
-        true
+        Attempted::Answered
+    }
+
+    /// The receiver was asked too often: leaves a place on the connection empty for a while.
+    pub(super) async fn hold_off(&self, connection: &Arc<dyn Connection>) {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {}
+            _ = connection.closed() => {}
+            () = tokio::time::sleep(RATE_PAUSE) => {}
+        }
     }
 
     /// Takes a settled image out of the outbox. What cannot be written down just now stays owed and
@@ -282,10 +298,16 @@ impl Delivery {
     fn rationed(&self, tries: &mut Tries, reject: &Reject) -> Judgement {
         let own = self.later(tries);
         let told = Duration::from_millis(reject.retry_after_ms.unwrap_or(0));
-        let least = told.min(match reject.reason {
-            RejectReason::Quota => LONGEST_QUOTA_PAUSE,
-            _ => RATE_PAUSE,
-        });
+        let is_quota = reject.reason == RejectReason::Quota;
+        let least = match is_quota {
+            // It is not known when: the image is more than all that is allowed, or others are on their way.
+            true if told.is_zero() => LONGEST_QUOTA_PAUSE,
+            true => told.min(LONGEST_QUOTA_PAUSE),
+            false => told.min(RATE_PAUSE),
+        };
+        if is_quota && !told.is_zero() {
+            self.ration.is_used_up_for(least);
+        }
         // Not all of them at the same moment.
         let after = own.max(least + least.mul_f64(fastrand::f64() / 2.0));
         match reject.reason {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use super::attempt::Attempted;
 use super::{Backoff, Delivery};
 use crate::link::{Connection, LinkError};
 use crate::outbox::Owed;
@@ -138,10 +139,11 @@ impl Delivery {
                 let place = Arc::clone(&places).acquire_owned().await.ok()?;
                 // An image is not chosen before it can go: a better one may come meanwhile.
                 drop(self.window.acquire().await.ok()?);
-                Some((place, self.next().await?))
+                let share = self.ration.share().await;
+                Some((place, share, self.next().await?))
             };
             // A connection that is gone gets no more images: each would cost it an attempt.
-            let (place, job) = tokio::select! {
+            let (place, share, job) = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break Use::Stopped,
                 reason = connection.closed() => break Use::Lost { reason, proper: false },
@@ -170,10 +172,15 @@ impl Delivery {
             // One that failed may fail again, and has lost its place anyway.
             let turn = (job.tries.failures == 0).then(|| self.turns.next());
             in_flight.spawn(async move {
-                if delivery.attempt(&connection, job, turn).await {
-                    delivered.store(true, Relaxed);
+                let attempted = delivery.attempt(&connection, job, turn).await;
+                // Others need not wait for room while this place does.
+                drop((flight, share));
+                match attempted {
+                    Attempted::Answered => delivered.store(true, Relaxed),
+                    Attempted::TooOften => delivery.hold_off(&connection).await,
+                    Attempted::Unanswered => {}
                 }
-                drop((flight, place));
+                drop(place);
             });
         };
         in_flight.close();

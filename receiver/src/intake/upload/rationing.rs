@@ -61,7 +61,8 @@ impl Body {
 
     /// Somebody goes on with it, as `origin`.
     pub(in crate::intake) fn secure_as(&mut self, origin: &Origin) -> Result<(), Reject> {
-        if self.intake.quotas.is_none() {
+        // Of an image that is there already, nothing is stored.
+        if self.intake.quotas.is_none() || self.known.is_some() {
             return Ok(());
         }
         let is_own = |reserved: &Reservation| reserved.is_of(&origin.transmitter);

@@ -292,7 +292,10 @@ impl ServerTls {
     /// that is trusted no more. Returns how many these are.
     pub fn review(&self) -> usize {
         let Some(clients) = self.loaded.read().clients.clone() else {
-            return 0;
+            // Certificates let nobody in any more, and nobody would look at these again.
+            let open = self.open.lock();
+            open.chains.values().for_each(|(_, token)| token.cancel());
+            return open.chains.len();
         };
         let (now, mut ended) = (UnixTime::now(), 0);
         for (chain, token) in self.open.lock().chains.values() {

@@ -143,7 +143,14 @@ const MOST_SPANS: usize = 200_000;
 
 impl OtlpSettings {
     /// Reads [`TELEMETRY`]. What is wrong is noted in `values`.
+    ///
+    /// Where nobody is named, what else is set is not looked at: variables of a whole fleet, in which
+    /// other programs find other protocols, keep no image back.
     pub fn from_values(values: &mut Values) -> Self {
+        let endpoints = [ENDPOINT, TRACES_ENDPOINT, METRICS_ENDPOINT];
+        if !endpoints.iter().any(|key| values.is_given(key)) || values.flag(DISABLED) {
+            return Self::default();
+        }
         let all = values.optional(ENDPOINT, endpoint);
         let traces = values.optional(TRACES_ENDPOINT, endpoint);
         let metrics = values.optional(METRICS_ENDPOINT, endpoint);
@@ -156,9 +163,8 @@ impl OtlpSettings {
             "none" => Ok(false),
             _ => Err("use otlp or none".to_owned()),
         };
-        let enabled = !values.flag(DISABLED);
-        let tells_traces = values.required(TRACES, on) && enabled;
-        let tells_metrics = values.required(METRICS, on) && enabled;
+        let tells_traces = values.required(TRACES, on);
+        let tells_metrics = values.required(METRICS, on);
         let headers = values.optional(HEADERS, |text| pairs(text, header));
         let own = (
             values.optional(CLIENT_CERTIFICATE, |text| Ok(PathBuf::from(text))),
@@ -296,10 +302,13 @@ fn pairs<T>(
 fn header(key: String, value: String) -> Result<(String, Secret), String> {
     let name = tonic::metadata::AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes());
     if name.is_err() || key.to_ascii_lowercase().ends_with("-bin") {
-        return Err(format!("{key:?} is no name of a header"));
+        // What was taken for the name may be a part of the secret.
+        return Err(
+            "has a name before = that is none of a header; use key=value,key=value".to_owned(),
+        );
     }
     if http::HeaderValue::from_str(&value).is_err() {
-        return Err(format!("the value of {key} cannot stand in a header"));
+        return Err("has a value that cannot stand in a header".to_owned());
     }
     Ok((key.to_ascii_lowercase(), Secret::new(value.into_bytes())))
 }

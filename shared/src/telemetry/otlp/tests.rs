@@ -110,6 +110,24 @@ fn what_is_switched_off_is_told_to_nobody() {
 }
 
 #[test]
+fn what_a_whole_fleet_has_keeps_nobody_from_starting() {
+    for variable in [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_TRACES_EXPORTER", "console"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+    ] {
+        assert!(settings(&[variable]).is_ok(), "{variable:?}");
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
+        let disabled = ("OTEL_SDK_DISABLED", "true");
+        assert!(
+            settings(&[endpoint, disabled, variable]).is_ok(),
+            "{variable:?}"
+        );
+        assert!(settings(&[endpoint, variable]).is_err(), "{variable:?}");
+    }
+}
+
+#[test]
 fn every_mistake_says_what_to_do_and_shows_no_secret() {
     for (name, value, words) in [
         (
@@ -127,6 +145,11 @@ fn every_mistake_says_what_to_do_and_shows_no_secret() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "topsecret", "key=value"),
         (
             "OTEL_EXPORTER_OTLP_HEADERS",
+            "authorization: Basic topsecret==",
+            "none of a header",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
             "a=topsecret%0a",
             "cannot stand in a header",
         ),
@@ -139,7 +162,11 @@ fn every_mistake_says_what_to_do_and_shows_no_secret() {
             "needs otel-exporter-otlp-client-certificate",
         ),
     ] {
-        let told = settings(&[(name, value)]).unwrap_err();
+        let endpoint = (
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            "http://collector:4317",
+        );
+        let told = settings(&[endpoint, (name, value)]).unwrap_err();
         assert!(told.contains(words) && told.contains(name), "{told}");
         assert!(!told.contains("topsecret"), "{told}");
     }

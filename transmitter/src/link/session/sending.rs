@@ -60,6 +60,9 @@ impl Session {
                 Err(reject) => {
                     if !reject.retryable {
                         self.end(id);
+                    } else if let RejectReason::Rate | RejectReason::Quota = reject.reason {
+                        // What it holds it keeps, and it is gone on with later.
+                        self.left_at(id, offset);
                     } else if reject.reason != RejectReason::Superseded {
                         // The receiver does not keep what it turned down.
                         self.left_at(id, 0);

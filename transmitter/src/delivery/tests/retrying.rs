@@ -525,6 +525,40 @@ async fn an_image_beyond_a_quota_comes_again_when_there_may_be_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backlog_beyond_a_quota_is_not_sent_to_be_turned_down() {
+    const IMAGES: usize = 200;
+    let turned_down = Arc::new(AtomicUsize::new(0));
+    let began = tokio::time::Instant::now();
+    let verdict = {
+        let turned_down = Arc::clone(&turned_down);
+        move |_: &Wire, image: &Owed, _: u32| {
+            if began.elapsed() < Duration::from_secs(3_000) {
+                turned_down.fetch_add(1, Relaxed);
+                let reject = Reject::new(image.meta.id, RejectReason::Quota, "used up");
+                return Err(reject.after(Duration::from_secs(86_400)).into());
+            }
+            Ok(receipt(&image.meta))
+        }
+    };
+    let wire = Wire::new(Answer::By(Duration::from_millis(5), Box::new(verdict)));
+    let places = wire.parallel;
+    let test = test(TestLink::new([Plan::Connect(wire)]), 1, patient());
+    for _ in 0..IMAGES {
+        test.push().await;
+    }
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    // Those that were on their way at first, and one each 300 s.
+    let turned_down = turned_down.load(Relaxed);
+    assert!((10..=places + 11).contains(&turned_down), "{turned_down}");
+    assert!(
+        began.elapsed() < Duration::from_secs(4_000),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_is_not_let_in_asks_less_and_less_often_however_long_the_answer_takes() {
     const ASKED: usize = 6;
     let at = Arc::new(Mutex::new(Vec::new()));

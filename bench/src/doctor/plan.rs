@@ -11,6 +11,7 @@ use futures_util::future::{BoxFuture, join_all};
 use transmitter::config::{OutboxPlace, SourceOptions};
 
 use super::holder::Holder;
+use super::listeners::Whose;
 use super::{Finding, Group, Level, certificates, clock, disk, limits, listeners, outbox, reach};
 use super::{source, space};
 
@@ -37,6 +38,25 @@ impl Kind {
             Self::Receiver(_) => "receiver",
             Self::Users(_) => "users",
         }
+    }
+
+    /// The program of its daemon.
+    fn program(&self) -> &'static str {
+        match self {
+            Self::Transmitter(_) => "pantelegraph-transmitter",
+            Self::Receiver(_) => "pantelegraph-receiver",
+            Self::Users(_) => "pantelegraph",
+        }
+    }
+
+    /// How its daemon is asked whether it is ready, where it says so at a port that others use, too.
+    fn asked(&self) -> Option<listeners::Asked<'_>> {
+        let (who, files) = match self {
+            Self::Transmitter(_) => return None,
+            Self::Receiver(config) => ("receiver", config.security.tls.as_ref()),
+            Self::Users(config) => ("user service", config.security.tls.as_ref()),
+        };
+        Some(listeners::Asked { who, files })
     }
 
     /// Where it keeps what it must not lose, and the name of the lock there.
@@ -109,13 +129,14 @@ pub(crate) async fn examine(
     progress("looking at the network and the system");
     let station = &subject.kind;
     let folder = station.folder();
-    let holder = match &folder {
-        Some((folder, Some(lock))) => Holder::of(&folder.join(lock)),
-        _ => Holder::Nobody,
+    let lock = match &folder {
+        Some((folder, Some(lock))) => Some(Holder::of(&folder.join(lock))),
+        _ => None,
     };
+    let holder = lock.clone().unwrap_or(Holder::Nobody);
     let mut checks: Vec<Checking<'_>> = Vec::new();
     if options.wants(Group::Listeners) {
-        checks.push(Box::pin(listen(station, &holder, options)));
+        checks.push(Box::pin(listen(station, lock.as_ref(), options)));
     }
     if options.wants(Group::Reachability) || options.wants(Group::Clock) {
         checks.push(Box::pin(network(station, options)));
@@ -161,17 +182,16 @@ fn stuck(found: &str) -> Finding {
 /// Patience with the disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn listen(station: &Kind, holder: &Holder, options: &Options) -> Vec<Finding> {
+async fn listen(station: &Kind, lock: Option<&Holder>, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (setting, address) in station.listeners() {
         let state = listeners::look(setting, address).await;
-        let ours = matches!((&state, holder), (listeners::State::Taken(Some(who)), Holder::Process(id))
-            if who.process == *id);
-        findings.push(listeners::judge(setting, address, &state, ours));
-        if let (true, Kind::Receiver(config)) = (ours, station)
+        let whose = listeners::whose(&state, lock, station.program());
+        findings.push(listeners::judge(setting, address, &state, whose));
+        if let (Whose::Ours, Some(asked)) = (whose, station.asked())
             && setting != "--grpc-listen"
         {
-            findings.push(listeners::ask(config, address, options.timeout).await);
+            findings.push(listeners::ask(&asked, address, options.timeout).await);
         }
     }
     findings

@@ -31,15 +31,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The word for it.
-    pub(crate) fn key(&self) -> &'static str {
-        match self {
-            Self::Transmitter(_) => "transmitter",
-            Self::Receiver(_) => "receiver",
-            Self::Users(_) => "users",
-        }
-    }
-
     /// The program of its daemon.
     fn program(&self) -> &'static str {
         match self {

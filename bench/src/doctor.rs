@@ -26,7 +26,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use plan::{Kind, Options, Subject, examine};
+pub(crate) use plan::{Kind, Options, PATIENCE, Subject, examine, patiently};
 pub(crate) use settings::{Read, read};
 pub(crate) use text::text;
 

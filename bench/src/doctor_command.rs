@@ -13,7 +13,9 @@ use shared::settings::{CliError, ProcessEnvironment};
 use shared::telemetry::{LogFormat, say};
 
 use crate::cli::doctor::{Doctor, Format};
-use crate::doctor::{Finding, Group, Level, Options, Read, examine, read, text};
+use crate::doctor::{
+    Finding, Group, Level, Options, PATIENCE, Read, examine, patiently, read, text,
+};
 
 /// What programs get.
 #[derive(Serialize)]
@@ -36,19 +38,6 @@ pub(crate) fn run(doctor: &Doctor) -> ExitCode {
     // What libraries of this project log is in the findings already.
     let colour = colourful(std::io::stderr().is_terminal());
     let _ = shared::telemetry::log_to(std::io::stderr, "off", LogFormat::Text, colour);
-    let dotenv = std::path::Path::new(".env");
-    let (station, settings) = match read(&doctor.station, &ProcessEnvironment, Some(dotenv)) {
-        Ok(Read::Station(station, settings)) => (station, settings),
-        Ok(Read::Print(text)) => {
-            print(&text);
-            return ExitCode::SUCCESS;
-        }
-        // These are problems, too; but as nobody knows what was meant, nothing can be looked at.
-        Err(error) => {
-            say(error);
-            return CliError::EXIT_CODE.into();
-        }
-    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -57,6 +46,42 @@ pub(crate) fn run(doctor: &Doctor) -> ExitCode {
             ));
             return ExitCode::FAILURE;
         }
+    };
+    let found = runtime.block_on(find(doctor));
+    let code = match found {
+        Ok(findings) => tell(doctor, &findings),
+        Err(code) => code,
+    };
+    // Threads that hang on a disk would hold it up for ever.
+    runtime.shutdown_background();
+    code
+}
+
+/// What is found, or how this ends without.
+async fn find(doctor: &Doctor) -> Result<Vec<Finding>, ExitCode> {
+    let bar = spinner("reading the settings");
+    let asked = doctor.station.clone();
+    let reading = move || {
+        let dotenv = std::path::Path::new(".env");
+        read(&asked, &ProcessEnvironment, Some(dotenv))
+    };
+    let reading = patiently(reading, PATIENCE);
+    let read = unless(reading, interrupt()).await;
+    bar.finish_and_clear();
+    let (station, settings) = match read {
+        Some(Ok(Ok(Read::Station(station, settings)))) => (station, settings),
+        Some(Ok(Ok(Read::Refused(findings)))) => return Ok(findings),
+        Some(Ok(Ok(Read::Print(text)))) => {
+            print(&text);
+            return Err(ExitCode::SUCCESS);
+        }
+        // These are problems, too; but as nobody knows what was meant, nothing can be looked at.
+        Some(Ok(Err(error))) => {
+            say(error);
+            return Err(CliError::EXIT_CODE.into());
+        }
+        Some(Err(stuck)) => return Ok(vec![stuck]),
+        None => return Err(INTERRUPTED.into()),
     };
     let stop = Arc::new(AtomicBool::new(false));
     let options = Options {
@@ -69,46 +94,60 @@ pub(crate) fn run(doctor: &Doctor) -> ExitCode {
         disk_test: !doctor.no_disk_test,
         stop: Arc::clone(&stop),
     };
-    let bar = ProgressBar::new_spinner();
+    let bar = spinner("");
+    let progress = |words: &'static str| bar.set_message(words);
+    let examining = examine(&station, settings, &options, &progress);
+    tokio::pin!(examining);
+    let examined = unless(examining.as_mut(), interrupt()).await;
+    if examined.is_none() {
+        // What is written to the disk is taken away before this ends, unless somebody insists.
+        stop.store(true, Ordering::Relaxed);
+        let tidying = unless(examining, interrupt());
+        let _ = tokio::time::timeout(Duration::from_secs(5), tidying).await;
+    }
+    bar.finish_and_clear();
+    examined.ok_or_else(|| INTERRUPTED.into())
+}
+
+fn spinner(words: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_message(words);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(200));
-    let examined = runtime.block_on(async {
-        let progress = |words: &'static str| bar.set_message(words);
-        let examining = examine(&station, settings, &options, &progress);
-        tokio::pin!(examining);
-        tokio::select! {
-            findings = &mut examining => Some(findings),
-            signal = tokio::signal::ctrl_c() => {
-                // What is written to the disk is taken away before this ends.
-                stop.store(true, Ordering::Relaxed);
-                let _ = signal;
-                let _ = tokio::time::timeout(Duration::from_secs(5), examining).await;
-                None
-            }
-        }
-    });
-    bar.finish_and_clear();
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    let Some(findings) = examined else {
-        return INTERRUPTED.into();
-    };
+    bar
+}
+
+/// Ctrl-C.
+async fn interrupt() {
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+/// What comes of `work`, unless `end` comes first.
+async fn unless<T>(work: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = end => None,
+    }
+}
+
+/// Tells what was found.
+fn tell(doctor: &Doctor, findings: &[Finding]) -> ExitCode {
     let worst = findings.iter().map(|finding| finding.level).max();
     let worst = worst.unwrap_or(Level::Ok);
     match doctor.format {
         Format::Text => {
             let terminal = std::io::stdout().is_terminal();
             let columns = terminal.then(columns);
-            print(&text(&findings, colourful(terminal), columns));
+            print(&text(findings, colourful(terminal), columns));
         }
         Format::Json => {
             let document = Document {
                 format: 1,
                 version: env!("CARGO_PKG_VERSION"),
-                station: station.kind.key(),
+                station: doctor.station.key(),
                 worst,
-                findings: &findings,
+                findings,
             };
             let json = serde_json::to_string_pretty(&document);
             print(&json.map_or_else(|error| error.to_string(), |json| json + "\n"));
@@ -138,4 +177,30 @@ fn columns() -> usize {
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn who_does_not_want_to_wait_does_not_wait_for_a_thread_that_hangs() {
+        let (_hangs, hanging) = channel::<()>();
+        let (started, starting) = tokio::sync::oneshot::channel();
+        let begun = Instant::now();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let look = move || {
+            let _ = started.send(());
+            let _ = hanging.recv();
+        };
+        let ctrl_c = async { starting.await.unwrap() };
+        let looked = runtime.block_on(unless(patiently(look, PATIENCE), ctrl_c));
+        assert_eq!(looked, None);
+        runtime.shutdown_background();
+        assert!(begun.elapsed() < PATIENCE / 2);
+    }
 }

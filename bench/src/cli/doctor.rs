@@ -57,7 +57,7 @@ pub(crate) enum Format {
 }
 
 /// Whose settings these are.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Station {
     /// A transmitter, with the settings that it would have here
     #[command(disable_help_flag = true)]
@@ -92,4 +92,15 @@ pub(crate) enum Station {
         )]
         settings: Vec<OsString>,
     },
+}
+
+impl Station {
+    /// The word for it.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Self::Transmitter { .. } => "transmitter",
+            Self::Receiver { .. } => "receiver",
+            Self::Users { .. } => "users",
+        }
+    }
 }

@@ -11,6 +11,7 @@ use futures_util::future::{BoxFuture, join_all};
 use transmitter::config::{OutboxPlace, SourceOptions};
 
 use super::holder::Holder;
+use super::listeners::Whose;
 use super::{Finding, Group, Level, certificates, clock, disk, limits, listeners, outbox, reach};
 use super::{source, space};
 
@@ -30,13 +31,23 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The word for it.
-    pub(crate) fn key(&self) -> &'static str {
+    /// The program of its daemon.
+    fn program(&self) -> &'static str {
         match self {
-            Self::Transmitter(_) => "transmitter",
-            Self::Receiver(_) => "receiver",
-            Self::Users(_) => "users",
+            Self::Transmitter(_) => "pantelegraph-transmitter",
+            Self::Receiver(_) => "pantelegraph-receiver",
+            Self::Users(_) => "pantelegraph",
         }
+    }
+
+    /// How its daemon is asked whether it is ready, where it says so at a port that others use, too.
+    fn asked(&self) -> Option<listeners::Asked<'_>> {
+        let (who, files) = match self {
+            Self::Transmitter(_) => return None,
+            Self::Receiver(config) => ("receiver", config.security.tls.as_ref()),
+            Self::Users(config) => ("user service", config.security.tls.as_ref()),
+        };
+        Some(listeners::Asked { who, files })
     }
 
     /// Where it keeps what it must not lose, and the name of the lock there.
@@ -109,30 +120,43 @@ pub(crate) async fn examine(
     progress("looking at the network and the system");
     let station = &subject.kind;
     let folder = station.folder();
-    let holder = match &folder {
-        Some((folder, Some(lock))) => Holder::of(&folder.join(lock)),
-        _ => Holder::Nobody,
+    let (lock, stuck) = match &folder {
+        Some((folder, Some(lock))) => {
+            let (holder, stuck) = hold(folder.join(lock), PATIENCE).await;
+            (Some(holder), stuck)
+        }
+        _ => (None, None),
     };
+    let holder = lock.clone().unwrap_or(Holder::Nobody);
     let mut checks: Vec<Checking<'_>> = Vec::new();
     if options.wants(Group::Listeners) {
-        checks.push(Box::pin(listen(station, &holder, options)));
+        checks.push(Box::pin(listen(station, lock.as_ref(), options)));
     }
     if options.wants(Group::Reachability) || options.wants(Group::Clock) {
         checks.push(Box::pin(network(station, options)));
     }
     checks.push(Box::pin(files(subject, &holder, options)));
     let mut findings: Vec<_> = join_all(checks).await.into_iter().flatten().collect();
+    // What hangs is not timed.
+    let hangs = stuck.is_some();
+    findings.extend(stuck);
     if options.wants(Group::Settings) {
         findings.extend(settings);
     }
     // Alone, so that the network's times and the disk's do not spoil one another.
     if let Some((folder, _)) = &folder
         && options.wants(Group::Disk)
+        && !hangs
     {
         progress("timing the disk");
         findings.extend(time_disk(station, folder, &holder, options).await);
     }
-    findings.retain(|finding| options.wants(finding.group));
+    // Where something hangs, what was asked for has not been looked at.
+    let mut told = BTreeSet::new();
+    findings.retain(|finding| match finding.check {
+        STUCK => told.insert(finding.found.clone()),
+        _ => options.wants(finding.group),
+    });
     // In the order of the groups, and within them as they were found.
     findings.sort_by_key(|finding| finding.group);
     findings
@@ -143,35 +167,53 @@ async fn blocking(
     look: impl FnOnce() -> Vec<Finding> + Send + 'static,
     patience: Duration,
 ) -> Vec<Finding> {
+    let looked = patiently(look, patience).await;
+    looked.unwrap_or_else(|stuck| vec![stuck])
+}
+
+/// What a look at the files finds, or that it has not ended. The thread may hang for ever.
+pub(crate) async fn patiently<T: Send + 'static>(
+    look: impl FnOnce() -> T + Send + 'static,
+    patience: Duration,
+) -> Result<T, Finding> {
     let looking = tokio::task::spawn_blocking(look);
     match tokio::time::timeout(patience, looking).await {
-        Ok(Ok(findings)) => findings,
-        Ok(Err(error)) => vec![stuck(&format!("a look at the files failed: {error}"))],
-        Err(_) => vec![stuck(&format!(
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(stuck(&format!("a look at the files failed: {error}"))),
+        Err(_) => Err(stuck(&format!(
             "a look at the files has not ended within {patience:?}: a disk or a network file system hangs"
-        ))],
+        ))),
     }
 }
 
+const STUCK: &str = "stuck";
+
 fn stuck(found: &str) -> Finding {
     let fix = "see dmesg and `mount`; a process in the state D in `ps aux` names the file system";
-    Finding::bad(Level::Problem, (Group::Space, "stuck"), found, fix)
+    Finding::bad(Level::Problem, (Group::Space, STUCK), found, fix)
 }
 
 /// Patience with the disk.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn listen(station: &Kind, holder: &Holder, options: &Options) -> Vec<Finding> {
+/// Who has this lock, and that it could not be found out because something hangs.
+async fn hold(lock: PathBuf, patience: Duration) -> (Holder, Option<Finding>) {
+    match patiently(move || Holder::of(&lock), patience).await {
+        Ok(holder) => (holder, None),
+        Err(stuck) => (Holder::Unknown(stuck.found.clone()), Some(stuck)),
+    }
+}
+
+async fn listen(station: &Kind, lock: Option<&Holder>, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (setting, address) in station.listeners() {
         let state = listeners::look(setting, address).await;
-        let ours = matches!((&state, holder), (listeners::State::Taken(Some(who)), Holder::Process(id))
-            if who.process == *id);
-        findings.push(listeners::judge(setting, address, &state, ours));
-        if let (true, Kind::Receiver(config)) = (ours, station)
+        let whose = listeners::whose(&state, lock, station.program());
+        findings.push(listeners::judge(setting, address, &state, whose));
+        if let (Whose::Ours, Some(asked)) = (whose, station.asked())
             && setting != "--grpc-listen"
         {
-            findings.push(listeners::ask(config, address, options.timeout).await);
+            findings.push(listeners::ask(&asked, address, options.timeout).await);
         }
     }
     findings
@@ -179,14 +221,18 @@ async fn listen(station: &Kind, holder: &Holder, options: &Options) -> Vec<Findi
 
 async fn network(station: &Kind, options: &Options) -> Vec<Finding> {
     let mut findings = clock::own(options.timeout).await;
-    let (targets, shown) = match station {
+    let (targets, papers) = match station {
         Kind::Transmitter(config) => reach::of_transmitter(config),
         Kind::Receiver(config) => reach::of_receiver(config),
         Kind::Users(_) => return findings,
     };
-    let shown = match shown {
-        Ok(shown) => shown,
-        Err(error) => {
+    let shown = match patiently(move || papers.open(), PATIENCE).await {
+        Ok(Ok(shown)) => shown,
+        Err(stuck) => {
+            findings.push(stuck);
+            return findings;
+        }
+        Ok(Err(error)) => {
             findings.push(reach::unusable(&error));
             return findings;
         }
@@ -293,4 +339,37 @@ async fn time_disk(
         )]
     };
     blocking(timing, PATIENCE).await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use rustix::fs::{FileType, Mode};
+
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_told_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("lock");
+        // Nobody ever writes to it.
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (holder, stuck) = runtime.block_on(hold(pipe.clone(), Duration::from_millis(50)));
+        let stuck = stuck.unwrap();
+        assert_eq!((stuck.level, stuck.check), (Level::Problem, "stuck"));
+        assert!(matches!(holder, Holder::Unknown(_)), "{holder:?}");
+        let looking = move || std::fs::read(&pipe).map_or_else(|_| Vec::new(), |_| Vec::new());
+        let found = runtime.block_on(blocking(looking, Duration::from_millis(50)));
+        assert_eq!(found, [stuck]);
+        // As the command ends: with threads that hang.
+        runtime.shutdown_background();
+    }
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderValue;
 use serde_json::Value;
 use shared::clock::ClockEstimate;
 use shared::image::Transport;
@@ -69,9 +70,39 @@ pub(crate) struct Shown {
     pub(super) tls: Option<Arc<ClientTls>>,
     /// Whom it trusts; the system's list without it.
     pub(super) ca: Option<PathBuf>,
-    pub(super) token: Option<Bearer>,
+    /// The header with its token, or why there is none.
+    pub(super) token: Option<Result<HeaderValue, String>>,
     /// Whether it shows a certificate.
     pub(super) shows: bool,
+}
+
+/// What this side has to show, in files that may be on a disk that hangs.
+#[derive(Debug)]
+pub(crate) struct Papers {
+    name: String,
+    token: Option<Bearer>,
+    files: ClientFiles,
+    /// Whether a way to another station is encrypted.
+    encrypts: bool,
+}
+
+impl Papers {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When connections cannot be encrypted.
+    pub(crate) fn open(self) -> Result<Shown, TlsError> {
+        let (ca, own) = (self.files.ca.clone(), self.files.own.is_some());
+        let tls = self.encrypts.then(|| ClientTls::open(self.files));
+        let tls = tls.transpose()?;
+        Ok(Shown {
+            name: self.name,
+            shows: own && tls.is_some(),
+            tls,
+            ca,
+            token: self.token.as_ref().map(Bearer::header),
+        })
+    }
 }
 
 /// What came of it, as far as it came.
@@ -117,9 +148,7 @@ pub(super) enum Session {
 const RECEIVERS: &[Role] = &[Role::Receiver, Role::Gateway];
 
 /// Where a transmitter delivers, and what it shows.
-pub(crate) fn of_transmitter(
-    config: &transmitter::config::Config,
-) -> (Vec<Target>, Result<Shown, TlsError>) {
+pub(crate) fn of_transmitter(config: &transmitter::config::Config) -> (Vec<Target>, Papers) {
     let targets: Vec<_> = config
         .to
         .iter()
@@ -132,20 +161,17 @@ pub(crate) fn of_transmitter(
             speaks: true,
         })
         .collect();
-    let files = config.security.tls.clone();
-    let shown = Shown {
+    let papers = Papers {
         name: config.name.clone(),
         token: config.security.token.clone(),
-        ..Shown::default()
+        files: config.security.tls.clone(),
+        encrypts: encrypts(&targets),
     };
-    let shown = encrypting(shown, files, &targets);
-    (targets, shown)
+    (targets, papers)
 }
 
 /// Whom a receiver dials, and what it shows.
-pub(crate) fn of_receiver(
-    config: &receiver::config::Config,
-) -> (Vec<Target>, Result<Shown, TlsError>) {
+pub(crate) fn of_receiver(config: &receiver::config::Config) -> (Vec<Target>, Papers) {
     let targets: Vec<_> = config
         .pull
         .iter()
@@ -164,24 +190,17 @@ pub(crate) fn of_receiver(
         own: files.map(|files| (files.certificate.clone(), files.key.clone())),
         revoked: clients.and_then(|clients| clients.revoked.clone()),
     };
-    let shown = Shown {
+    let papers = Papers {
         name: config.name.clone(),
-        ..Shown::default()
+        token: None,
+        files,
+        encrypts: encrypts(&targets),
     };
-    let shown = encrypting(shown, files, &targets);
-    (targets, shown)
+    (targets, papers)
 }
 
-fn encrypting(shown: Shown, files: ClientFiles, targets: &[Target]) -> Result<Shown, TlsError> {
-    let (ca, own) = (files.ca.clone(), files.own.is_some());
-    let encrypts = targets.iter().any(|target| is_encrypted(&target.url));
-    let tls = encrypts.then(|| ClientTls::open(files)).transpose()?;
-    Ok(Shown {
-        shows: own && tls.is_some(),
-        tls,
-        ca,
-        ..shown
-    })
+fn encrypts(targets: &[Target]) -> bool {
+    targets.iter().any(|target| is_encrypted(&target.url))
 }
 
 /// No connection can be encrypted, so that none is tried.

@@ -1,6 +1,7 @@
 //! Settings: those that the daemon would read.
 
 use std::ffi::OsString;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use shared::settings::{Changed, CliError, Environment, Program, Request, Values};
@@ -12,6 +13,8 @@ use crate::cli::doctor::Station as Asked;
 pub(crate) enum Read {
     /// To look at this station; what was found in its settings.
     Station(Box<Subject>, Vec<Finding>),
+    /// Nothing more, as its settings cannot be read to their end.
+    Refused(Vec<Finding>),
     /// This text.
     Print(String),
 }
@@ -38,6 +41,10 @@ pub(crate) fn read(
             return Ok(Read::Print("see pantelegraph completions\n".to_owned()));
         }
     };
+    let refused = refused(program, &mut values);
+    if !refused.is_empty() {
+        return Ok(Read::Refused(refused));
+    }
     let (kind, mut warnings) = station(asked, &mut values);
     values.finish()?;
     if let Some(text) = values.printed() {
@@ -49,13 +56,48 @@ pub(crate) fn read(
     Ok(Read::Station(Box::new(Subject { kind, secrets }), findings))
 }
 
+/// Settings that name files which nobody else should read.
+const SECRETS: [&str; 3] = ["tls-key", "token-file", "token-key-file"];
+
+/// Those of these files that could not be read without waiting for somebody, perhaps for ever.
+fn refused(program: &Program, values: &mut Values) -> Vec<Finding> {
+    let mut refused = Vec::new();
+    // The weaker one of them is not read.
+    values.keep_strongest(&["token-file", "token"]);
+    for setting in SECRETS.iter().filter_map(|key| program.setting(key)) {
+        let key = setting.key;
+        let paths = values.list(key, |path| Ok(PathBuf::from(path)));
+        refused.extend(paths.iter().filter_map(|path| irregular(key, path)));
+    }
+    refused
+}
+
+/// That this is no file that can be read again and again. What is not there, or a folder, fails at once.
+fn irregular(key: &str, path: &Path) -> Option<Finding> {
+    let kind = std::fs::metadata(path).ok()?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        return None;
+    }
+    let what = match kind.is_fifo() {
+        true => "a pipe (FIFO)",
+        false if kind.is_socket() => "a socket",
+        false => "a device",
+    };
+    let path = path.display();
+    let found = format!("{path} (--{key}) is {what} and not a regular file: nothing was read");
+    let fix = format!(
+        "put the secret into a file (chmod 600) and name it with --{key}: daemons read it again and again, and whoever \
+         reads a pipe waits until somebody writes"
+    );
+    let place = (Group::Certificates, "regular");
+    Some(Finding::bad(Level::Problem, place, found, fix))
+}
+
 /// Files that nobody else should read.
 fn secrets(program: &Program, values: &mut Values) -> Vec<(&'static str, PathBuf)> {
     let mut secrets = Vec::new();
-    for key in ["tls-key", "token-file", "token-key-file"] {
-        let Some(setting) = program.setting(key) else {
-            continue;
-        };
+    for setting in SECRETS.iter().filter_map(|key| program.setting(key)) {
+        let key = setting.key;
         let is_public = |path: &PathBuf| {
             // The half of a key that only checks tokens is for everybody.
             let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -168,6 +210,36 @@ mod tests {
             !text.contains("bbbb") && !text.contains("chunk-size ="),
             "{text}"
         );
+    }
+
+    #[test]
+    fn nobody_waits_for_a_secret_in_a_pipe() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("token");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let path = pipe.to_str().unwrap();
+        for key in ["--token-file", "--tls-key"] {
+            let Read::Refused(findings) = read_with(&["--pattern", "8x8", key, path], &[]).unwrap()
+            else {
+                panic!("it is a pipe");
+            };
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert_eq!(findings[0].level, Level::Problem);
+            assert!(
+                findings[0]
+                    .found
+                    .contains(&format!("{path} ({key}) is a pipe"))
+            );
+        }
+        // It is not read where a stronger source gives the token itself.
+        let config = folder.path().join("cam-1.toml");
+        std::fs::write(&config, format!("token-file = {path:?}\n")).unwrap();
+        let args = ["--pattern", "8x8", "--config", config.to_str().unwrap()];
+        let stronger = ("TRANSMITTER_TOKEN", "aaaa.bbbb.cccc");
+        let read = read_with(&args, &[stronger]).unwrap();
+        assert!(matches!(read, Read::Station(..)));
     }
 
     #[test]

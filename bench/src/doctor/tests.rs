@@ -346,3 +346,36 @@ async fn a_receiver_that_runs_is_asked_how_it_is() {
         station.receiver.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_user_service_that_runs_is_asked_how_it_is() {
+    let rig = Rig::new();
+    rig.does(&["issue", "receiver", "gw", "--ip", "127.0.0.1"]);
+    for files in [&[][..], MUTUAL] {
+        let mut args: Vec<OsString> = vec!["users".into()];
+        for listener in ["--grpc-listen", "--http-listen"] {
+            args.extend([OsString::from(listener), "127.0.0.1:0".into()]);
+        }
+        for (flag, file) in files {
+            args.extend([OsString::from(flag), rig.path(file).into()]);
+        }
+        let environment = BTreeMap::<String, String>::new();
+        let parsed = users::cli::parse(args.into_iter(), &environment, None).unwrap();
+        let users::cli::Invocation::Serve(config, ..) = parsed else {
+            panic!("these are settings");
+        };
+        let listeners = users::server::Listeners::open(&config).await.unwrap();
+        let tls = config.security.tls.clone();
+        let service = users::server::Server::start(*config, listeners).await;
+        let service = service.unwrap();
+        let asked = listeners::Asked {
+            who: "user service",
+            files: tls.as_ref(),
+        };
+        let patience = Duration::from_secs(30);
+        let ready = listeners::ask(&asked, service.http_address, patience).await;
+        assert_eq!(ready.level, Level::Ok, "{ready:?}");
+        assert!(ready.found.ends_with("the user service is ready"));
+        service.stop().await;
+    }
+}

@@ -89,7 +89,7 @@ pub(crate) fn judge(
         findings.push(admitted(target, session, shown));
     }
     if let Some(ready) = &reached.ready {
-        findings.push(readiness(&target.to_string(), ready));
+        findings.push(readiness(&target.to_string(), "receiver", ready));
     }
     let about = |finding: Finding| finding.with("target", target.url.as_str());
     findings.into_iter().map(about).collect()
@@ -203,11 +203,11 @@ fn admitted(target: &Target, session: &Session, shown: &Shown) -> Finding {
     Finding::bad(Level::Problem, place, found, fix)
 }
 
-/// What /readyz of a receiver says.
-pub(crate) fn readiness(of: &str, ready: &Value) -> Finding {
+/// What /readyz of a receiver says, or of whoever else has one.
+pub(crate) fn readiness(of: &str, who: &str, ready: &Value) -> Finding {
     let place = (GROUP, "ready");
     if ready["ready"] == true {
-        return Finding::ok(place.0, place.1, format!("{of}: the receiver is ready"));
+        return Finding::ok(place.0, place.1, format!("{of}: the {who} is ready"));
     }
     let checks = ready["checks"].as_object().into_iter().flatten();
     let failed: Vec<_> = checks
@@ -217,8 +217,10 @@ pub(crate) fn readiness(of: &str, ready: &Value) -> Finding {
             Some(format!("{part}: {problem}"))
         })
         .collect();
-    let found = format!("{of}: the receiver is not ready: {}", failed.join("; "));
-    let fix = "see the receiver's log, and `pantelegraph doctor receiver` there";
+    let found = format!("{of}: the {who} is not ready: {}", failed.join("; "));
+    // The user service is called as the doctor calls it.
+    let station = if who == "receiver" { who } else { "users" };
+    let fix = format!("see the {who}'s log, and `pantelegraph doctor {station}` there");
     Finding::bad(Level::Problem, place, found, fix)
 }
 
@@ -324,13 +326,13 @@ mod tests {
     #[test]
     fn only_what_fails_is_named_of_readiness() {
         let ready = json!({"ready": false, "checks": {"disk": {"state": "full", "problem": "the disk is full"}, "catalogue": {"state": "ok"}, "settling": {"state": "going-on"}}});
-        let finding = readiness("it", &ready);
+        let finding = readiness("it", "receiver", &ready);
         assert_eq!(
             finding.found,
             "it: the receiver is not ready: disk: the disk is full"
         );
         assert_eq!(
-            readiness("it", &json!({"ready": true, "checks": {}})).level,
+            readiness("it", "receiver", &json!({"ready": true, "checks": {}})).level,
             Level::Ok
         );
     }

@@ -15,7 +15,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use shared::clock::{ClockFilter, ClockSample, UnixNanos};
 use shared::image::Transport;
-use shared::security::bearer::Bearer;
 use shared::telemetry::chain;
 use shared::wire::framing::{Deframer, Frame as Framed, prefixed_head};
 use shared::wire::{
@@ -57,8 +56,7 @@ pub(super) async fn talk(
 }
 
 fn authorization(shown: &Shown) -> Result<Option<HeaderValue>, String> {
-    let header = shown.token.as_ref().map(Bearer::header);
-    let header = header.transpose();
+    let header = shown.token.clone().transpose();
     header.map_err(|problem| format!("the token cannot be shown: {problem}"))
 }
 

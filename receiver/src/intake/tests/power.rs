@@ -25,7 +25,7 @@ static SMALL: LazyLock<Vec<u8>> = LazyLock::new(|| picture(20, 1));
 static LARGE: LazyLock<Vec<u8>> = LazyLock::new(|| picture(700, 2));
 
 /// Power losses that are tried, each at another moment of the same work.
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 96;
 
 struct Station {
     intake: Arc<Intake>,

@@ -63,7 +63,7 @@ impl Limiter {
         }))
     }
 
-    /// Keeps to these options from now on. Those that wait notice within [`LOOK`].
+    /// Keeps to these options from now on. Those that wait notice soon.
     pub fn change(&self, options: BandwidthOptions) {
         let is_capped = is_capped(&options);
         *self.0.options.write() = options;

@@ -17,7 +17,7 @@ pub struct Hangups {
 }
 
 impl Hangups {
-    /// Catches them from now on; those that come before [`Hangups::next`] count as one.
+    /// Catches them from now on; those that come before they are asked for count as one.
     ///
     /// # Errors
     /// When the handler cannot be installed.

@@ -46,8 +46,10 @@ pub fn decode_fully(
     let mut limits = Limits::default();
     limits.max_image_width = Some(facts.width);
     limits.max_image_height = Some(facts.height);
+    // Of a small picture no more than a small one needs, however many pixels are allowed.
+    let pixels = u64::from(facts.width) * u64::from(facts.height);
     limits.max_alloc = Some(
-        max_pixels
+        pixels
             .saturating_mul(BYTES_PER_PIXEL)
             .saturating_add(WORKING_SPACE),
     );

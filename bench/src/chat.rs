@@ -51,7 +51,8 @@ async fn measure(options: &ChatOptions) -> Result<String, String> {
             .map_err(|error| error.to_string())?;
         let server = Server::start(config, listeners).await;
         let server = server.map_err(|error| error.to_string())?;
-        let text = talk(options, &format!("http://{}", server.grpc_address)).await;
+        let address = server.grpc_address.ok_or("the server serves no gRPC")?;
+        let text = talk(options, &format!("http://{address}")).await;
         server.stop().await;
         return text;
     };

@@ -112,9 +112,15 @@ async fn until_stopped(config: Config, again: Again) -> Result<(), StartError> {
     let live = Live::new(config, server.controls(), again.read, again.log);
     let reloader = Reloader::new(live, again.in_force);
     // Scripts wait for this line; it goes to standard output whatever the log's filter.
+    let address = |address: Option<std::net::SocketAddr>| {
+        address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+    };
+    let all = server.all_address;
+    let all = all.map_or_else(String::new, |address| format!(", all {address}"));
     print(&format!(
-        "ready: gRPC {}, HTTP {}\n",
-        server.grpc_address, server.http_address
+        "ready: gRPC {}, HTTP {}{all}\n",
+        address(server.grpc_address),
+        address(server.http_address)
     ));
     manager::ready();
     let _heartbeat = Heartbeat::begin(&Handle::current(), Arc::new(server.words()));

@@ -57,6 +57,10 @@ pub static PROGRAM: Program = Program {
     pantelegraph users serve --grpc-listen 0.0.0.0:50051 --tls-cert users.pem --tls-key users.key \
       --token-key-file tokens.pem
 
+  All faces on one encrypted port, and no other:
+    pantelegraph users serve --grpc-listen off --http-listen off --listen-all 0.0.0.0:8443 \
+      --tls-cert users.pem --tls-key users.key --token-key-file tokens.pem
+
   Then, in another terminal:
     pantelegraph users call get-user --id 1
     curl http://127.0.0.1:8000/users/1

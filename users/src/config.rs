@@ -24,9 +24,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where gRPC and gRPC-Web are served.
-    pub grpc_listen: SocketAddr,
+    pub grpc_listen: Option<SocketAddr>,
     /// Where REST and GraphQL are served.
-    pub http_listen: SocketAddr,
+    pub http_listen: Option<SocketAddr>,
+    /// Where all of them are served on one port.
+    pub listen_all: Option<SocketAddr>,
     /// File with the users; in memory only without one.
     pub data: Option<PathBuf>,
     /// Most users.
@@ -86,8 +88,9 @@ impl Default for Config {
     fn default() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
-            grpc_listen: any,
-            http_listen: any,
+            grpc_listen: Some(any),
+            http_listen: Some(any),
+            listen_all: None,
             data: None,
             max_users: 1_000_000,
             limits: Limits::default(),
@@ -127,9 +130,11 @@ impl Config {
             true => Anonymous::Admitted,
             false => Anonymous::Refused,
         };
-        let grpc_listen = values.required("grpc-listen", parse_listener);
-        let http_listen = values.required("http-listen", parse_listener);
-        let listeners = listeners(grpc_listen, http_listen);
+        let grpc_listen = values.required("grpc-listen", or_off(parse_listener));
+        let http_listen = values.required("http-listen", or_off(parse_listener));
+        let listen_all = values.required("listen-all", or_off(parse_listener));
+        let listeners = listeners(grpc_listen, http_listen, listen_all);
+        check_listeners(values, &listeners);
         let security = ServerSettings::from_values(values, &listeners);
         if admits_strangers(&security, anonymous) && !security.insecure {
             let known = values.is_known(&["insecure", "allow-anonymous"]);
@@ -139,6 +144,7 @@ impl Config {
         Self {
             grpc_listen,
             http_listen,
+            listen_all,
             data: values.optional("data", file),
             max_users: to_usize(values.required("max-users", count(100_000_000))),
             limits: Limits {
@@ -193,7 +199,7 @@ impl Config {
 
     /// What to warn of at each start.
     pub fn warnings(&self) -> Vec<String> {
-        let listeners = listeners(self.grpc_listen, self.http_listen);
+        let listeners = listeners(self.grpc_listen, self.http_listen, self.listen_all);
         let mut warnings = self.security.warnings(&listeners);
         let is_open = |listener: &Listener| listener.1.is_some_and(|it| !it.ip().is_loopback());
         if self.admits_strangers() && listeners.iter().any(is_open) {
@@ -213,8 +219,25 @@ fn admits_strangers(security: &ServerSettings, anonymous: Anonymous) -> bool {
     anonymous == Anonymous::Admitted && security.asks() && !needs_certificate
 }
 
-fn listeners(grpc: SocketAddr, http: SocketAddr) -> [Listener; 2] {
-    [("grpc-listen", Some(grpc)), ("http-listen", Some(http))]
+fn listeners(
+    grpc: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    all: Option<SocketAddr>,
+) -> [Listener; 3] {
+    [
+        ("grpc-listen", grpc),
+        ("http-listen", http),
+        ("listen-all", all),
+    ]
+}
+
+fn check_listeners(values: &mut Values, listeners: &[Listener]) {
+    let known = values.is_known(&["grpc-listen", "http-listen", "listen-all"]);
+    if known && values.is_complete() && listeners.iter().all(|(_, address)| address.is_none()) {
+        values.general_mistake(
+            "nobody can call: --grpc-listen, --http-listen and --listen-all are off; turn one of them on",
+        );
+    }
 }
 
 fn to_usize(number: u64) -> usize {

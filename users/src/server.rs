@@ -1,4 +1,4 @@
-//! The server: two listeners, and a stop in order.
+//! The server: its listeners, and a stop in order.
 
 mod accept;
 mod linger;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -46,9 +47,11 @@ use accept::Host;
 #[derive(Debug)]
 pub struct Listeners {
     /// For gRPC and gRPC-Web.
-    pub grpc: TcpListener,
+    pub grpc: Option<TcpListener>,
     /// For REST and GraphQL.
-    pub http: TcpListener,
+    pub http: Option<TcpListener>,
+    /// For all of them.
+    pub all: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -58,9 +61,20 @@ impl Listeners {
     /// When an address is in use or not this machine's.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         Ok(Self {
-            grpc: listen(config.grpc_listen, "--grpc-listen").await?,
-            http: listen(config.http_listen, "--http-listen").await?,
+            grpc: open_listener(config.grpc_listen, "--grpc-listen").await?,
+            http: open_listener(config.http_listen, "--http-listen").await?,
+            all: open_listener(config.listen_all, "--listen-all").await?,
         })
+    }
+}
+
+async fn open_listener(
+    address: Option<SocketAddr>,
+    setting: &'static str,
+) -> Result<Option<TcpListener>, ListenError> {
+    match address {
+        None => Ok(None),
+        Some(address) => listen(address, setting).await.map(Some),
     }
 }
 
@@ -87,9 +101,11 @@ pub enum StartError {
 /// A running server.
 pub struct Server {
     /// Where gRPC is served.
-    pub grpc_address: SocketAddr,
+    pub grpc_address: Option<SocketAddr>,
     /// Where REST and GraphQL are served.
-    pub http_address: SocketAddr,
+    pub http_address: Option<SocketAddr>,
+    /// Where all of them are served.
+    pub all_address: Option<SocketAddr>,
     service: Arc<Service>,
     health: HealthReporter,
     telemetry: Otlp,
@@ -110,13 +126,18 @@ const CUTTING: Duration = Duration::from_millis(500);
 const HEALTHY: [&str; 2] = ["", wire::SERVICE];
 
 impl Server {
-    /// Opens the directory and starts to serve. Returns when both listeners answer.
+    /// Opens the directory and starts to serve. Returns when its listeners answer.
     ///
     /// # Errors
     /// When the certificates cannot be used, or the users cannot be read.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Self, StartError> {
-        let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::Address);
+        let address = |listener: &Option<TcpListener>| {
+            let listener = listener.as_ref();
+            let address = listener.map(TcpListener::local_addr).transpose();
+            address.map_err(StartError::Address)
+        };
         let (grpc_address, http_address) = (address(&listeners.grpc)?, address(&listeners.http)?);
+        let all_address = address(&listeners.all)?;
         let files = config.security.tls.clone();
         let tls = files
             .map(|files| ServerTls::open(files, &[H2, HTTP_1_1]))
@@ -167,8 +188,16 @@ impl Server {
         };
         let grpc = grpc_router(Arc::clone(&service), health_server, &config.origins);
         let http = http_router(Arc::clone(&service), &config.origins);
-        tasks.spawn(host("grpc", grpc).run(listeners.grpc));
-        tasks.spawn(host("http", http).run(listeners.http));
+        let all = all_router(grpc.clone(), http.clone());
+        for (name, router, listener) in [
+            ("grpc", grpc, listeners.grpc),
+            ("http", http, listeners.http),
+            ("all", all, listeners.all),
+        ] {
+            if let Some(listener) = listener {
+                tasks.spawn(host(name, router).run(listener));
+            }
+        }
         let told = Arc::clone(&service);
         telemetry.start(Arc::new(move || {
             let service = Arc::clone(&told);
@@ -177,6 +206,7 @@ impl Server {
         Ok(Self {
             grpc_address,
             http_address,
+            all_address,
             service,
             health,
             telemetry,
@@ -288,6 +318,21 @@ fn http_router(service: Arc<Service>, origins: &[origin::Origin]) -> Router {
         .layer(axum::middleware::from_fn_with_state(guard, own_pages_only))
         .layer(observe)
         .layer(cors(origins))
+}
+
+/// gRPC and HTTP on one port.
+fn all_router(grpc: Router, http: Router) -> Router {
+    Router::new().fallback(move |request: http::Request<Body>| {
+        let router = if is_call(&request) { &grpc } else { &http };
+        router.clone().oneshot(request)
+    })
+}
+
+/// Whether a request is one of gRPC or gRPC-Web. Browsers that ask about a call beforehand do not say so;
+/// the others answer them as well.
+fn is_call(request: &http::Request<Body>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// What [`own_pages_only`] needs to know.

@@ -80,8 +80,9 @@ impl Kind {
                 ("--listen-all", config.listen_all),
             ],
             Self::Users(config) => vec![
-                ("--grpc-listen", Some(config.grpc_listen)),
-                ("--http-listen", Some(config.http_listen)),
+                ("--grpc-listen", config.grpc_listen),
+                ("--http-listen", config.http_listen),
+                ("--listen-all", config.listen_all),
             ],
         };
         let on = listeners.into_iter();

@@ -373,7 +373,7 @@ async fn a_user_service_that_runs_is_asked_how_it_is() {
             files: tls.as_ref(),
         };
         let patience = Duration::from_secs(30);
-        let ready = listeners::ask(&asked, service.http_address, patience).await;
+        let ready = listeners::ask(&asked, service.http_address.unwrap(), patience).await;
         assert_eq!(ready.level, Level::Ok, "{ready:?}");
         assert!(ready.found.ends_with("the user service is ready"));
         service.stop().await;

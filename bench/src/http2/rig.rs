@@ -119,7 +119,9 @@ async fn serve<E>(
         .map_err(|e| chain(&e))?;
     let service = Arc::clone(server.service());
     // Who does not wait any more needs no server.
-    if ready((server.grpc_address, server.http_address, service)).is_ok() {
+    if let Some((grpc, http)) = server.grpc_address.zip(server.http_address)
+        && ready((grpc, http, service)).is_ok()
+    {
         stop.cancelled().await;
     }
     server.stop().await;

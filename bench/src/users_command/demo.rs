@@ -101,17 +101,18 @@ async fn demo(options: &DemoOptions) -> Result<(), Wrong> {
         }
         None => {
             let (server, key) = start().await?;
+            let served = server.grpc_address.zip(server.http_address);
+            let (grpc, http) = served.ok_or_else(|| "the server has no addresses".to_owned())?;
             let address = match options.over {
-                Over::Grpc => server.grpc_address,
-                Over::Rest | Over::Graphql => server.http_address,
+                Over::Grpc => grpc,
+                Over::Rest | Over::Graphql => http,
             };
             // Its own server asks nobody but whoever gives the role admin.
             let security = ClientSettings::default();
             let address = format!("http://{address}");
             let scene = scene(options.over, address, Some(key), security)?;
             print(&format!(
-                "server ready: gRPC {}, REST and GraphQL {}\n",
-                server.grpc_address, server.http_address
+                "server ready: gRPC {grpc}, REST and GraphQL {http}\n"
             ));
             (Some(server), scene)
         }

@@ -147,9 +147,10 @@ static LIMITS: &[Setting] = &[
     Setting::value(
         "max-pixels",
         "N",
-        "Most pixels of one image, checked before it is decoded",
+        "Most pixels of one image, with --verify full",
     )
-    .default("500000000"),
+    .default("500000000")
+    .long("Looked at before anything is decoded. Without --verify full nothing is, and any number is taken."),
     Setting::value(
         "decode-timeout",
         "DURATION",

@@ -36,12 +36,27 @@ pub(super) static GROUPS: &[Group] = &[
 ];
 
 static CONNECTIONS: &[Setting] = &[
-    Setting::value("grpc-listen", "ADDR", "Listen here for gRPC and gRPC-Web")
-        .default("127.0.0.1:50051")
-        .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
-    Setting::value("http-listen", "ADDR", "Listen here for REST, GraphQL, metrics")
-        .default("127.0.0.1:8000")
-        .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
+    Setting::value(
+        "grpc-listen",
+        "ADDR|off",
+        "Listen here for gRPC and gRPC-Web",
+    )
+    .default("127.0.0.1:50051")
+    .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
+    Setting::value(
+        "http-listen",
+        "ADDR|off",
+        "Listen here for REST, GraphQL, metrics",
+    )
+    .default("127.0.0.1:8000")
+    .long("127.0.0.1 is this machine only; 0.0.0.0 is all networks. Port 0 takes a free one."),
+    Setting::value(
+        "listen-all",
+        "ADDR|off",
+        "Listen here for all of them on one port",
+    )
+    .default("off")
+    .long("gRPC is told apart by its type of content."),
     Setting::list(
         "cors-origin",
         "ORIGIN",

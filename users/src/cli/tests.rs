@@ -25,8 +25,9 @@ fn printed(args: &[&str]) -> String {
 #[test]
 fn without_settings_only_this_machine_is_served() {
     let config = config(&[]);
-    assert_eq!(config.grpc_listen.to_string(), "127.0.0.1:50051");
-    assert_eq!(config.http_listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.grpc_listen.unwrap().to_string(), "127.0.0.1:50051");
+    assert_eq!(config.http_listen.unwrap().to_string(), "127.0.0.1:8000");
+    assert_eq!(config.listen_all, None);
     assert!(config.origins.is_empty(), "its own pages only");
     assert!(config.warnings().is_empty());
 }
@@ -109,4 +110,17 @@ fn the_example_file_is_up_to_date_and_changes_nothing() {
     let with = parse(args(), &environment, Some(&dotenv)).unwrap();
     let without = parse(args(), &environment, None).unwrap();
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
+}
+
+#[test]
+fn listeners_can_be_off_but_not_all_of_them() {
+    let off = ["--grpc-listen", "off", "--http-listen", "off"];
+    let one = config(&[&off[..], &["--listen-all", "127.0.0.1:0"]].concat());
+    assert!(one.grpc_listen.is_none() && one.http_listen.is_none());
+    assert!(one.listen_all.is_some());
+    let words = invoke(&off).unwrap_err().to_string();
+    assert!(words.contains("--listen-all are off"), "{words}");
+    // It is as open as the others.
+    let words = invoke(&["--listen-all", "0.0.0.0:8443"]).unwrap_err();
+    assert!(words.to_string().contains("--listen-all"), "{words}");
 }

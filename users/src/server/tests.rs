@@ -1,6 +1,7 @@
 mod authority;
 mod collector;
 mod evolution;
+mod one_port;
 mod security;
 mod telemetry;
 
@@ -58,6 +59,7 @@ fn address(server: &Server, over: Over) -> String {
         Over::Grpc => server.grpc_address,
         Over::Rest | Over::Graphql => server.http_address,
     };
+    let address = address.or(server.all_address).unwrap();
     format!("http://{address}")
 }
 
@@ -274,7 +276,7 @@ async fn watchers_of_health_are_told_before_the_listener_closes() {
         ..Config::default()
     })
     .await;
-    let address = server.grpc_address;
+    let address = server.grpc_address.unwrap();
     let channel = tonic::transport::Endpoint::new(format!("http://{address}")).unwrap();
     let channel = channel.connect().await.unwrap();
     let mut health = HealthClient::new(channel.clone());
@@ -403,7 +405,7 @@ async fn pages_of_other_places_are_not_let_in() {
     })
     .await;
     let http = reqwest::Client::new();
-    for address in [server.grpc_address, server.http_address] {
+    for address in [server.grpc_address.unwrap(), server.http_address.unwrap()] {
         let ask = |origin: &str| {
             http.request(
                 Method::OPTIONS,
@@ -427,7 +429,7 @@ async fn pages_of_other_places_are_not_let_in() {
 async fn calls_keep_the_ids_that_their_callers_give() {
     let server = start(Config::default()).await;
     let http = reqwest::Client::new();
-    let url = format!("http://{}/users/1", server.http_address);
+    let url = format!("http://{}/users/1", server.http_address.unwrap());
     let answer = http
         .get(&url)
         .header("x-request-id", "mine-1")
@@ -458,7 +460,7 @@ async fn a_body_that_is_too_large_is_answered_not_cut_off() {
         "/no/such/path",
     ] {
         // Without a pool: each on a connection of its own, whose whole body is sent before reading.
-        let mut stream = tokio::net::TcpStream::connect(server.http_address)
+        let mut stream = tokio::net::TcpStream::connect(server.http_address.unwrap())
             .await
             .unwrap();
         let size = 20 << 20;
@@ -498,7 +500,7 @@ async fn open_socket(
 ) -> Result<tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>, u16> {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
     use tokio_tungstenite::tungstenite::{Error, handshake::client::Request};
-    let url = format!("ws://{}/graphql", server.http_address);
+    let url = format!("ws://{}/graphql", server.http_address.unwrap());
     let mut request: Request = url.into_client_request().unwrap();
     let headers = request.headers_mut();
     headers.insert("origin", origin.parse().unwrap());
@@ -506,7 +508,7 @@ async fn open_socket(
         "sec-websocket-protocol",
         HeaderValue::from_static("graphql-transport-ws"),
     );
-    let stream = tokio::net::TcpStream::connect(server.http_address)
+    let stream = tokio::net::TcpStream::connect(server.http_address.unwrap())
         .await
         .unwrap();
     match tokio_tungstenite::client_async(request, stream).await {
@@ -529,7 +531,7 @@ async fn foreign_pages_open_no_websocket() {
     );
     assert_eq!(open_socket(&server, "null").await.err(), Some(403));
     assert!(open_socket(&server, "https://app.example").await.is_ok());
-    let own = format!("http://{}", server.http_address);
+    let own = format!("http://{}", server.http_address.unwrap());
     assert!(open_socket(&server, &own).await.is_ok());
     server.stop().await;
 }
@@ -539,7 +541,7 @@ async fn a_websocket_counts_as_a_connection_and_is_waited_for() {
     let mut config = Config::default();
     config.connections.max = 1;
     let server = start(config).await;
-    let own = format!("http://{}", server.http_address);
+    let own = format!("http://{}", server.http_address.unwrap());
     let mut socket = open_socket(&server, &own).await.unwrap();
     // The only place is taken: the next one is let in when it is free.
     let http = reqwest::Client::new();
@@ -570,8 +572,8 @@ async fn a_silent_connection_gives_its_place_up() {
     config.connections.head_timeout = Duration::from_millis(200);
     let server = start(config).await;
     for (address, over) in [
-        (server.grpc_address, Over::Grpc),
-        (server.http_address, Over::Rest),
+        (server.grpc_address.unwrap(), Over::Grpc),
+        (server.http_address.unwrap(), Over::Rest),
     ] {
         let silent = tokio::net::TcpStream::connect(address).await.unwrap();
         let client = caller(&server, over, None);

@@ -273,7 +273,7 @@ async fn statuses_and_challenges_of_http_tell_clients_what_to_show() {
     let user = r#"{"name":"Ada","email":"ada@example.com","age":36}"#;
     let mutation = r#"{"query":"mutation { say(user: \"Ada\", text: \"hello\") }"}"#;
     for (path, body) in [("/users", user), ("/graphql", mutation)] {
-        let url = format!("http://{}{path}", server.http_address);
+        let url = format!("http://{}{path}", server.http_address.unwrap());
         let ask = |token: &str| {
             let request = http.post(&url).header("content-type", "application/json");
             let request = request.header("authorization", format!("Bearer {token}"));
@@ -312,7 +312,7 @@ async fn health_and_what_is_the_same_for_all_need_no_caller() {
     let server = guarded(None, true).await;
     let http = reqwest::Client::new();
     let status = async |path: &str, accept: &str| {
-        let url = format!("http://{}{path}", server.http_address);
+        let url = format!("http://{}{path}", server.http_address.unwrap());
         let answer = http.get(url).header("accept", accept).send().await;
         answer.unwrap().status().as_u16()
     };
@@ -391,7 +391,7 @@ async fn no_page_of_elsewhere_is_let_in_unless_that_is_set() {
     let server = start(Config::default()).await;
     let origin = "http://localhost:5173";
     let http = reqwest::Client::new();
-    for address in [server.grpc_address, server.http_address] {
+    for address in [server.grpc_address.unwrap(), server.http_address.unwrap()] {
         let url = format!("http://{address}/users");
         let ask = http.request(Method::OPTIONS, url).header("origin", origin);
         let ask = ask.header("access-control-request-method", "POST");
@@ -411,8 +411,8 @@ async fn a_crowd_that_says_nothing_keeps_nobody_out() {
     })
     .await;
     for (over, address) in [
-        (Over::Grpc, server.grpc_address),
-        (Over::Rest, server.http_address),
+        (Over::Grpc, server.grpc_address.unwrap()),
+        (Over::Rest, server.http_address.unwrap()),
     ] {
         let mut crowd = Vec::new();
         for _ in 0..200 {
@@ -435,7 +435,7 @@ async fn a_crowd_that_says_nothing_keeps_nobody_out() {
 #[tokio::test]
 async fn a_websocket_that_proves_nothing_gives_way() {
     let server = guarded_with(None, true, |config| config.connections.max = 1).await;
-    let own = format!("http://{}", server.http_address);
+    let own = format!("http://{}", server.http_address.unwrap());
     let mut silent = open_socket(&server, &own).await.unwrap();
     let client = caller(&server, Over::Rest, token("read"));
     let user = within("a place", client.get_user(1)).await.unwrap();
@@ -499,7 +499,7 @@ async fn whoever_asks_too_often_is_told_when_to_come_again_over_every_face() {
         }
     }
     let http = reqwest::Client::new();
-    let url = |path: &str| format!("http://{}{path}", server.http_address);
+    let url = |path: &str| format!("http://{}{path}", server.http_address.unwrap());
     let (limited, query) = (["/users/1", "/graphql?query=%7B__typename%7D"], "/healthz");
     for path in limited {
         within(path, async {

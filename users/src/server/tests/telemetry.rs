@@ -17,7 +17,7 @@ use crate::wire::proto::{EchoRequest, GetUserRequest};
 /// The figures of now, as somebody who may read them sees them.
 async fn scrape(server: &Server) -> String {
     let token = key().token("prometheus", "read", 4_000_000_000).unwrap();
-    let url = format!("http://{}/metrics", server.http_address);
+    let url = format!("http://{}/metrics", server.http_address.unwrap());
     let ask = reqwest::Client::new().get(url).bearer_auth(token);
     let answer = ask.send().await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -151,7 +151,7 @@ fn series(page: &str) -> BTreeSet<&str> {
 #[tokio::test]
 async fn names_that_clients_make_up_are_counted_together() {
     let server = start(Config::default()).await;
-    let (grpc, http) = (server.grpc_address, server.http_address);
+    let (grpc, http) = (server.grpc_address.unwrap(), server.http_address.unwrap());
     let client = reqwest::Client::new();
     let ask = async |number: u32| {
         let path = match number % 10 {
@@ -223,7 +223,7 @@ async fn names_that_clients_make_up_are_counted_together() {
 #[tokio::test]
 async fn figures_are_for_those_who_may_read_unless_they_are_open() {
     let status = async |server: &Server, scope: Option<&str>| {
-        let url = format!("http://{}/metrics", server.http_address);
+        let url = format!("http://{}/metrics", server.http_address.unwrap());
         let mut ask = reqwest::Client::new().get(url);
         if let Some(scope) = scope {
             ask = ask.bearer_auth(key().token("ada", scope, 4_000_000_000).unwrap());
@@ -317,7 +317,7 @@ async fn a_call_of_each_face_is_a_span_below_its_callers() {
     client.echo(placed(fails, PARENT)).await.unwrap_err();
     let http = reqwest::Client::new();
     let token = key().token("secret-agent", "read", 4_000_000_000).unwrap();
-    let url = |path: &str| format!("http://{}{path}", server.http_address);
+    let url = |path: &str| format!("http://{}{path}", server.http_address.unwrap());
     let rest = http.get(url("/users/99?secret-word=1")).bearer_auth(token);
     let rest = rest
         .header("traceparent", PARENT)
@@ -390,7 +390,7 @@ async fn who_began_a_trace_decides_and_others_get_one_of_their_own() {
     let server = told(&collector).await;
     let http = reqwest::Client::new();
     let ask = async |path: &str, traceparent: &'static str| {
-        let url = format!("http://{}{path}", server.http_address);
+        let url = format!("http://{}{path}", server.http_address.unwrap());
         let ask = http.get(url).header("traceparent", traceparent);
         ask.send().await.unwrap().bytes().await.unwrap();
     };
@@ -411,7 +411,10 @@ async fn who_began_a_trace_decides_and_others_get_one_of_their_own() {
 async fn the_span_of_a_stream_ends_with_its_last_byte() {
     let collector = Collector::start().await;
     let server = told(&collector).await;
-    let url = format!("http://{}/users/events?after=4", server.http_address);
+    let url = format!(
+        "http://{}/users/events?after=4",
+        server.http_address.unwrap()
+    );
     let ask = reqwest::Client::new()
         .get(url)
         .header("traceparent", PARENT);
@@ -437,7 +440,7 @@ async fn operations_on_a_websocket_stand_below_the_request_for_it() {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
     let collector = Collector::start().await;
     let server = told(&collector).await;
-    let url = format!("ws://{}/graphql", server.http_address);
+    let url = format!("ws://{}/graphql", server.http_address.unwrap());
     let mut request = url.into_client_request().unwrap();
     for (name, value) in [
         ("sec-websocket-protocol", "graphql-transport-ws"),
@@ -446,7 +449,7 @@ async fn operations_on_a_websocket_stand_below_the_request_for_it() {
         let value = HeaderValue::from_static(value);
         request.headers_mut().insert(name, value);
     }
-    let stream = tokio::net::TcpStream::connect(server.http_address).await;
+    let stream = tokio::net::TcpStream::connect(server.http_address.unwrap()).await;
     let socket = tokio_tungstenite::client_async(request, stream.unwrap()).await;
     let mut socket = socket.unwrap().0;
     for message in [
@@ -530,7 +533,7 @@ async fn the_line_of_a_call_names_its_trace() {
     let server = start(Config::default()).await;
     let http = reqwest::Client::new();
     for traceparent in [Some(PARENT), None] {
-        let mut ask = http.get(format!("http://{}/users/1", server.http_address));
+        let mut ask = http.get(format!("http://{}/users/1", server.http_address.unwrap()));
         if let Some(traceparent) = traceparent {
             ask = ask.header("traceparent", traceparent);
         }

@@ -64,7 +64,7 @@ pub(crate) fn examine(files: &Files) -> Vec<Finding> {
         return findings;
     }
     if let Some(loaded) = files.load() {
-        findings.push(usable(loaded));
+        findings.extend(usable(loaded));
     }
     for (setting, path) in &files.secrets {
         findings.extend(readers(setting, path, mode(path)));
@@ -121,22 +121,24 @@ fn mode(path: &Path) -> Option<u32> {
         .map(|data| data.mode() & 0o7777)
 }
 
-/// Whether the files go together.
-fn usable(loaded: Result<(), TlsError>) -> Finding {
+/// Whether the files go together, and let in and be let in.
+fn usable(loaded: Result<Vec<String>, TlsError>) -> Vec<Finding> {
     let place = (GROUP, "usable");
-    match loaded {
-        Ok(()) => Finding::ok(
-            place.0,
-            place.1,
-            "certificates, keys and lists can be read and go together",
-        ),
-        Err(error) => {
-            let words = error.to_string();
-            let otherwise = "name the files of one station: cert.pem and key.pem of its folder of `pantelegraph keys`";
-            let (found, fix) = advice(&words, otherwise);
-            Finding::bad(Level::Problem, place, found, fix)
-        }
+    let wrong = match loaded {
+        Ok(warnings) => warnings,
+        Err(error) => vec![error.to_string()],
+    };
+    if wrong.is_empty() {
+        let found = "certificates, keys and lists can be read and go together";
+        return vec![Finding::ok(place.0, place.1, found)];
     }
+    let otherwise =
+        "name the files of one station: cert.pem and key.pem of its folder of `pantelegraph keys`";
+    let judged = wrong.iter().map(|words| {
+        let (found, fix) = advice(words, otherwise);
+        Finding::bad(Level::Problem, place, found, fix)
+    });
+    judged.collect()
 }
 
 fn unreadable(problem: &str) -> Finding {

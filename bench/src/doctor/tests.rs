@@ -226,6 +226,48 @@ async fn a_certificate_that_has_expired_is_found_on_both_sides() {
 }
 
 #[tokio::test]
+async fn files_that_would_keep_everybody_out_are_found() {
+    let (rig, other) = (Rig::new(), Rig::new());
+    rig.does(&["issue", "receiver", "gw", "--ip", "127.0.0.1"]);
+    rig.does(&["issue", "transmitter", "cam-1"]);
+    other.does(&["issue", "transmitter", "cam-9"]);
+    let path = |rig: &Rig, name: &str| OsString::from(rig.path("keys").join(name));
+    let receiver = vec![
+        "--data".into(),
+        rig.path("data").into(),
+        "--tls-cert".into(),
+        path(&rig, "gw/cert.pem"),
+        "--tls-key".into(),
+        path(&rig, "gw/key.pem"),
+        "--tls-client-ca".into(),
+        path(&rig, "ca.pem"),
+        "--tls-crl".into(),
+        path(&other, "revoked.pem"),
+    ];
+    let waiting = vec![
+        "--listen".into(),
+        "127.0.0.1:0".into(),
+        "--tls-cert".into(),
+        path(&rig, "cam-1/cert.pem"),
+        "--tls-key".into(),
+        path(&rig, "cam-1/key.pem"),
+        "--pattern".into(),
+        "8x8".into(),
+    ];
+    for (asked, part) in [
+        (Asked::Receiver { settings: receiver }, "list of another CA"),
+        (
+            Asked::Transmitter { settings: waiting },
+            "issue one with `pantelegraph keys issue`",
+        ),
+    ] {
+        let problems = above(&examined(&asked).await, Level::Problem);
+        let found = problems.iter().any(|problem| problem.contains(part));
+        assert!(found, "{part}: {problems:#?}");
+    }
+}
+
+#[tokio::test]
 async fn tokens_are_told_apart_by_what_is_wrong_with_them() {
     let station = Station::start(&[("--token-key-file", "keys/token.pub")]).await;
     let findings = station.transmitter("", &[]).await;

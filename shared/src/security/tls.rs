@@ -8,6 +8,7 @@ mod certificate;
 mod client;
 mod files;
 mod refusal;
+mod revocation;
 mod server;
 mod suites;
 #[cfg(test)]

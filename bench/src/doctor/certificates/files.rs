@@ -83,13 +83,14 @@ impl Files {
             && self.token.is_none()
     }
 
-    /// Loads them as the daemon does; nothing where it does not.
-    pub(super) fn load(&self) -> Option<Result<(), TlsError>> {
+    /// Loads them as the daemon does, with what it would warn of; nothing where it does not.
+    pub(super) fn load(&self) -> Option<Result<Vec<String>, TlsError>> {
         if let Some(server) = &self.server {
-            return Some(ServerTls::open(server.clone(), &[H2, HTTP_1_1]).map(|_| ()));
+            let loaded = ServerTls::open(server.clone(), &[H2, HTTP_1_1]);
+            return Some(loaded.map(|tls| tls.warnings()));
         }
         let client = self.client.as_ref()?;
-        Some(ClientTls::open(client.clone()).map(|_| ()))
+        Some(ClientTls::open(client.clone()).map(|_| Vec::new()))
     }
 
     /// The token, as it is shown.

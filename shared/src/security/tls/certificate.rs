@@ -38,6 +38,27 @@ impl Certificate {
     }
 }
 
+/// Whether a certificate may be shown to those who dial; `None` when it cannot be read.
+pub(super) fn serves(certificate: &CertificateDer<'_>) -> Option<bool> {
+    let parsed = EndEntityCert::try_from(certificate).ok()?;
+    let (from, _) = validity(certificate)?;
+    let from = from.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // The purpose is looked at before the issuer, of whom there is none here.
+    let verified = parsed.verify_for_usage(
+        &[],
+        &[],
+        &[],
+        UnixTime::since_unix_epoch(from),
+        KeyUsage::server_auth(),
+        None,
+        None,
+    );
+    Some(!matches!(
+        verified,
+        Err(Error::RequiredEkuNotFoundContext(_))
+    ))
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(2 * bytes.len());

@@ -222,17 +222,22 @@ impl ClientTls {
 }
 
 fn load(files: &ClientFiles) -> Result<ClientConfig, TlsError> {
-    let roots = match &files.ca {
-        Some(path) => files::roots(path)?,
-        None => files::system_roots()?,
-    };
     let provider = suites::provider();
+    let revoked = files.revoked.as_deref();
+    let trust = match &files.ca {
+        Some(path) => files::trust(path, revoked, &provider)?,
+        None => files::system_trust(revoked)?,
+    };
+    for warning in &trust.warnings {
+        tracing::warn!("{warning}");
+    }
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13])
         .map_err(|error| TlsError::Unusable(error.to_string()))?;
-    let mut verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-    if let Some(path) = &files.revoked {
-        verifier = verifier.with_crls(files::lists(path)?);
+    let roots = Arc::new(trust.roots);
+    let mut verifier = WebPkiServerVerifier::builder_with_provider(roots, provider);
+    if let Some(lists) = trust.lists {
+        verifier = verifier.with_crls(lists);
     }
     let verifier = verifier
         .build()

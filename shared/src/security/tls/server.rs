@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::files::{self, Look};
-use super::{Certificate, READ_BUFFER, Refused, ServerStream, TlsError, suites};
+use super::{Certificate, READ_BUFFER, Refused, ServerStream, TlsError, certificate, suites};
 
 /// Where a server's certificates are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,15 @@ struct Loaded {
     config: Arc<ServerConfig>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
     own: Option<Certificate>,
+    warnings: Vec<String>,
+}
+
+impl Loaded {
+    fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 /// Certificates that were read, and are not in use yet.
@@ -149,6 +158,7 @@ impl ServerTls {
         let protocols: Vec<_> = protocols.iter().map(|name| name.to_vec()).collect();
         let looked = files.look();
         let loaded = load(&files, &protocols)?;
+        loaded.warn();
         Ok(Arc::new(Self {
             files: RwLock::new(files),
             protocols,
@@ -161,6 +171,11 @@ impl ServerTls {
     /// This side's certificate.
     pub fn certificate(&self) -> Option<Certificate> {
         self.loaded.read().own.clone()
+    }
+
+    /// What is to be warned of: what can be used, and keeps some out.
+    pub fn warnings(&self) -> Vec<String> {
+        self.loaded.read().warnings.clone()
     }
 
     /// Whether clients are asked for certificates.
@@ -249,6 +264,7 @@ impl ServerTls {
         }
         *looked = look;
         let loaded = load(&files, &self.protocols)?;
+        loaded.warn();
         let certificate = loaded.own.clone();
         *self.loaded.write() = Arc::new(loaded);
         drop(looked);
@@ -280,6 +296,7 @@ impl ServerTls {
         if !is_new {
             return false;
         }
+        prepared.loaded.warn();
         *looked = prepared.looked;
         *self.files.write() = prepared.files;
         *self.loaded.write() = Arc::new(prepared.loaded);
@@ -369,6 +386,14 @@ fn load(files: &ServerFiles, protocols: &[Vec<u8>]) -> Result<Loaded, TlsError> 
     let chain = files::chain(&files.certificate)?;
     let key = files::key(&files.key)?;
     let own = chain.first().and_then(Certificate::read);
+    let mut warnings = Vec::new();
+    if chain.first().and_then(certificate::serves) == Some(false) {
+        warnings.push(format!(
+            "{}: this certificate is not for those who are dialled, and clients turn it down; issue one with \
+             `pantelegraph keys issue` and --name or --ip",
+            files.certificate.display()
+        ));
+    }
     let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable(error.to_string());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13])
@@ -376,10 +401,12 @@ fn load(files: &ServerFiles, protocols: &[Vec<u8>]) -> Result<Loaded, TlsError> 
     let clients = match &files.clients {
         None => None,
         Some(clients) => {
-            let roots = Arc::new(files::roots(&clients.ca)?);
+            let trust = files::trust(&clients.ca, clients.revoked.as_deref(), &provider)?;
+            warnings.extend(trust.warnings);
+            let roots = Arc::new(trust.roots);
             let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-            if let Some(path) = &clients.revoked {
-                verifier = verifier.with_crls(files::lists(path)?);
+            if let Some(lists) = trust.lists {
+                verifier = verifier.with_crls(lists);
             }
             if clients.optional {
                 verifier = verifier.allow_unauthenticated();
@@ -412,5 +439,6 @@ fn load(files: &ServerFiles, protocols: &[Vec<u8>]) -> Result<Loaded, TlsError> 
         config: Arc::new(config),
         clients,
         own,
+        warnings,
     })
 }

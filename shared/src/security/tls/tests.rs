@@ -26,6 +26,7 @@ struct Special {
     from: Option<Duration>,
     expired: bool,
     only_server: bool,
+    only_client: bool,
     no_id: bool,
     serial: u8,
 }
@@ -73,7 +74,11 @@ impl World {
         params
             .subject_alt_names
             .push(SanType::DnsName(dns.as_str().try_into().unwrap()));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if !special.only_client {
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
         if !special.only_server {
             params
                 .extended_key_usages
@@ -522,4 +527,78 @@ fn files_that_cannot_be_used_are_named() {
     );
     let list = words(&|files| files.clients.as_mut().unwrap().revoked = Some(world.path("ca.pem")));
     assert!(list.contains("list of revoked"), "{list}");
+}
+
+/// `world` and `other` in one file: the CAs, or the lists.
+fn joined(world: &World, other: &World, name: &str) {
+    let both = [world, other].map(|world| fs::read_to_string(world.path(name)).unwrap());
+    replace(&world.path(name), both.concat().as_bytes());
+}
+
+#[tokio::test]
+async fn a_list_of_another_ca_is_refused_and_keeps_nobody_out() {
+    let (world, other) = (World::new("ca"), World::new("another"));
+    // It has the same name, and another key.
+    let anew = World::new("ca");
+    for world in [&world, &other, &anew] {
+        world.revoke(&[9]);
+    }
+    world.station(Role::Transmitter, "cam-1", Special::default());
+    let (server, client) = (world.server(), world.client(Some("cam-1")));
+    for foreign in [&other, &anew] {
+        let list = fs::read(foreign.path("revoked.pem")).unwrap();
+        replace(&world.path("revoked.pem"), &list);
+        let refused = server.reload().unwrap_err().to_string();
+        assert!(refused.contains("the list of another CA"), "{refused}");
+        assert!(refused.contains("revoked.pem"), "{refused}");
+        let (accepted, _) = meet(&server, &client, "gw.test").await;
+        assert!(accepted.is_ok(), "the list of before goes on to count");
+        let start = ServerTls::open(world.server_files(false), &[H2]).unwrap_err();
+        assert_eq!(start.to_string(), refused);
+        let files = ClientFiles {
+            ca: Some(world.path("ca.pem")),
+            revoked: Some(world.path("revoked.pem")),
+            ..ClientFiles::default()
+        };
+        let dialling = ClientTls::open(files).unwrap_err();
+        assert_eq!(dialling.to_string(), refused);
+    }
+}
+
+#[tokio::test]
+async fn of_several_cas_each_needs_its_list_and_the_others_get_in_all_the_same() {
+    let (world, other) = (World::new("ca"), World::new("another"));
+    world.station(Role::Transmitter, "cam-1", Special::default());
+    world.revoke(&[9]);
+    other.revoke(&[9]);
+    joined(&world, &other, "ca.pem");
+    let server = world.server();
+    let warnings = server.warnings();
+    let missing = Certificate::read(&files::chain(&other.path("ca.pem")).unwrap()[0]);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains(&missing.unwrap().serial),
+        "{warnings:?}"
+    );
+    let (accepted, _) = meet(&server, &world.client(Some("cam-1")), "gw.test").await;
+    assert!(accepted.is_ok(), "{accepted:?}");
+    joined(&world, &other, "revoked.pem");
+    server.reload().unwrap();
+    assert_eq!(server.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_certificate_that_clients_turn_down_is_warned_of() {
+    let world = World::new("ca");
+    assert_eq!(world.server().warnings(), Vec::<String>::new());
+    world.station(
+        Role::Receiver,
+        "gw",
+        Special {
+            only_client: true,
+            ..Special::default()
+        },
+    );
+    let warnings = world.server().warnings();
+    assert!(warnings[0].contains("gw.pem: this certificate is not for those who are dialled"));
 }

@@ -127,7 +127,33 @@ impl Caller {
         path: &str,
         body: impl Into<Bytes>,
     ) -> Result<Answer, String> {
-        let body = Full::new(body.into());
+        let request = Request::post(path)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        self.ask_http2(address, request, Full::new(body.into()))
+            .await
+    }
+
+    /// A request of HTTP/2, whose URI is a path.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn ask_http2<B>(
+        &self,
+        address: SocketAddr,
+        request: http::request::Builder,
+        body: B,
+    ) -> Result<Answer, String>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let request = request.body(body);
+        let mut request = request.map_err(|error| error.to_string())?;
+        let path = request.uri().path().to_owned();
+        let whole = format!("{}://{address}{}", self.scheme(), request.uri());
+        *request.uri_mut() = whole.parse().map_err(|error| format!("{error}"))?;
+        request.headers_mut().extend(self.headers.clone());
         let exchange = async {
             let io = TokioIo::new(self.connect(address, H2).await?);
             let (mut sender, connection) =
@@ -135,15 +161,9 @@ impl Caller {
                     .await
                     .map_err(|error| error.to_string())?;
             tokio::spawn(connection);
-            let mut request = Request::post(format!("{}://{address}{path}", self.scheme()))
-                .header("content-type", "application/grpc")
-                .header("te", "trailers")
-                .body(body)
-                .map_err(|error| error.to_string())?;
-            request.headers_mut().extend(self.headers.clone());
             answer(sender.send_request(request).await).await
         };
-        within(path, exchange).await
+        within(&path, exchange).await
     }
 }
 

@@ -177,6 +177,25 @@ impl Served {
     /// Answers a request of `peer`, whose connection has this place.
     pub async fn answer<B>(
         self,
+        request: Request<B>,
+        peer: Arc<Peer>,
+        place: Place,
+    ) -> Response<Attended>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let is_head = request.method() == Method::HEAD;
+        let response = self.answer_whole(request, peer, place).await;
+        if is_head {
+            without_body(response)
+        } else {
+            response
+        }
+    }
+
+    async fn answer_whole<B>(
+        self,
         mut request: Request<B>,
         peer: Arc<Peer>,
         place: Place,
@@ -304,8 +323,25 @@ async fn refuse_page(request: Request<Body>) -> Response {
     turn_down(request, response).await
 }
 
-/// Sees to the rest of a request that is not let in.
-async fn turn_down(request: Request<Body>, mut response: Response) -> Response {
+/// What HEAD is told (RFC 9110, section 9.3.2): how long the body would be, and not the body, which over
+/// HTTP/2 would be an error of the protocol.
+fn without_body(response: Response<Attended>) -> Response<Attended> {
+    let (mut parts, mut attended) = response.into_parts();
+    if let Some(length) = http_body::Body::size_hint(&attended).exact()
+        && length > 0
+    {
+        let length = HeaderValue::from(length);
+        parts
+            .headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert(length);
+    }
+    attended.body = Body::empty();
+    Response::from_parts(parts, attended)
+}
+
+/// Sees to the rest of a request that is not let in, or asks for nothing that there is.
+pub(super) async fn turn_down(request: Request<Body>, mut response: Response) -> Response {
     let (parts, mut body) = request.into_parts();
     if parts.headers.contains_key(header::EXPECT) {
         body::close(&mut response);

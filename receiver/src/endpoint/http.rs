@@ -18,18 +18,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, Path, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use shared::clock::UnixNanos;
 use shared::image::ImageId;
 use shared::telemetry::otlp::Figures;
 use tokio_util::sync::CancellationToken;
 
+use super::gate::turn_down;
 use crate::budget::Budget;
 use crate::catalog::{Catalog, Numbered};
 use crate::metrics::{Load, ReceiverMetrics};
@@ -101,20 +102,23 @@ pub fn with_problems(router: Router) -> Router {
         .method_not_allowed_fallback(wrong_method)
 }
 
-async fn unknown_path(uri: Uri) -> Problem {
+// Both read a body that is on its way: clients stumble over a stream that is reset beside its answer.
+
+async fn unknown_path(request: Request) -> Response {
     let detail = "there is nothing at this path; the interface begins with /v1/";
-    Problem::not_found(detail).about(uri.path())
+    let problem = Problem::not_found(detail).about(request.uri().path());
+    turn_down(request, problem.into_response()).await
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{method} is not possible here; see the header Allow");
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method",
-        "method not allowed",
-        detail,
-    )
-    .about(uri.path())
+async fn wrong_method(request: Request) -> Response {
+    let detail = format!(
+        "{} is not possible here; see the header Allow",
+        request.method()
+    );
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let problem = Problem::new(status, "method", "method not allowed", detail);
+    let problem = problem.about(request.uri().path());
+    turn_down(request, problem.into_response()).await
 }
 
 impl IntoResponse for Problem {

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http_body_util::channel::Channel;
 
 use super::*;
 
@@ -253,4 +254,66 @@ async fn a_token_cannot_speak_for_another_station_than_the_certificate() {
         .await
         .unwrap();
     assert_eq!(silent.json()["detail"], "Missing token");
+}
+
+#[tokio::test]
+async fn whoever_asks_by_head_is_turned_away_without_a_body() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let station = station(&file, &[]).await;
+    let reader = Caller::default().bearing(&token(&secret(7), "eye", "read"));
+    let nobody = Caller::default();
+    for (caller, path, status) in [
+        (&nobody, "/v1/images", 401),
+        (
+            &nobody,
+            "/v1/uploads/0190163d-8694-739b-aea5-966c26f8ad91",
+            401,
+        ),
+        (
+            &reader,
+            "/v1/uploads/0190163d-8694-739b-aea5-966c26f8ad91",
+            403,
+        ),
+        (&reader, "/v1/nothing", 404),
+        (&reader, "/v1/images", 200),
+    ] {
+        // A body would be an error of HTTP/2, which the client tells.
+        let head = http::Request::head(path);
+        let answer = caller
+            .ask_http2(station.http(), head, String::new())
+            .await
+            .unwrap();
+        assert_eq!((answer.status, answer.body.len()), (status, 0), "{path}");
+        let get = http::Request::get(path);
+        let whole = caller
+            .ask_http2(station.http(), get, String::new())
+            .await
+            .unwrap();
+        if whole.status == status {
+            let length = whole.body.len().to_string();
+            assert_eq!(answer.header("content-length"), length, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_read_before_the_stream_ends() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let station = station(&file, &[]).await;
+    let caller = Caller::default().bearing(&token(&secret(7), "cam-1", "upload"));
+    for (method, path, status) in [("POST", "/v1/nothing", 404), ("PATCH", "/v1/runs", 405)] {
+        let (up, body) = Channel::<Bytes>::new(1);
+        let request = http::Request::builder().method(method).uri(path);
+        let asking = caller.ask_http2(station.http(), request, body);
+        let sending = async move {
+            let mut up = up;
+            // More than is on its way at a time: most of it has to be read.
+            for _ in 0..28 {
+                let piece = Bytes::from(vec![0; 256 << 10]);
+                up.send_data(piece).await.expect("it is still read");
+            }
+        };
+        let (answer, ()) = tokio::join!(asking, sending);
+        assert_eq!(answer.unwrap().status, status, "{path}");
+    }
 }

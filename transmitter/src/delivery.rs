@@ -101,7 +101,10 @@ pub struct Delivery {
     /// One was made.
     connected: Notify,
     /// A receiver was reached before.
+    /// When a receiver was last there that lets this station in.
     met: AtomicBool,
+    /// The last connection ended because the receiver does not, and no image was answered since.
+    turned_away: AtomicBool,
     last_contact: Mutex<tokio::time::Instant>,
     /// The last failure to reach one.
     problem: Mutex<String>,
@@ -125,7 +128,7 @@ pub enum End {
     Drained,
     /// It was stopped; images may still be owed.
     Stopped,
-    /// No receiver was reached for as long as the settings allow.
+    /// No receiver was reached that lets this station in, for as long as the settings allow.
     GaveUp {
         /// The last failure.
         problem: String,
@@ -159,6 +162,7 @@ impl Delivery {
             open: Mutex::default(),
             connected: Notify::new(),
             met: AtomicBool::new(false),
+            turned_away: AtomicBool::new(false),
             last_contact: Mutex::new(tokio::time::Instant::now()),
             problem: Mutex::default(),
             tasks: TaskTracker::new(),

@@ -318,7 +318,10 @@ static FAILURES: &[Setting] = &[
         "DURATION",
         "End when no receiver answers for this long",
     )
-    .long("Without it, the transmitter waits for ever."),
+    .long(
+        "Without it, the transmitter waits for ever. A receiver that does not let this station in \
+         counts as none; one that is busy, or has no quota left, does not.",
+    ),
     Setting::value(
         "grace",
         "DURATION",

@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use hyper::client::conn::http1::SendRequest;
 use shared::clock::{ClockEstimate, ClockSample, UnixNanos};
 use shared::image::ImageId;
-use shared::receipt::Receipt;
+use shared::receipt::{Receipt, RejectReason};
 use shared::report::RunAccount;
 use shared::telemetry::chain;
 use shared::wire::{Loss, LossReport, Standing, encode_account, encode_losses};
@@ -38,6 +38,9 @@ pub(super) struct RestConnection {
     pub(super) idle_timeout: Duration,
     pub(super) lost: CancellationToken,
 }
+
+/// Where losses are told.
+const LOSSES: &str = "/v1/losses";
 
 /// Images up to this size always go by `PUT`.
 const SMALL: u64 = 256 << 10;
@@ -195,19 +198,51 @@ impl RestConnection {
 
     fn protocol(&self, problem: String) -> LinkError {
         LinkError::Protocol {
+    /// Whether images of this station get in, which a session learns from its welcome: nobody needs to send
+    /// one in vain. Where the receiver cannot tell, or something between answers, images show it.
+    ///
+    /// # Errors
+    /// When they do not. The connection is of no more use then.
+    pub(super) async fn be_let_in(&self) -> Result<(), LinkError> {
+        let standing = Standing::unsaid(self.identity.outbox);
+        let report = self.report(Vec::new(), standing);
+        let answer = self.ask(self.message(LOSSES, report)?).await;
+        match answer {
+            Ok(answer) if Denial::of(answer.status) == Some(Denial::Forbidden) => {
+                if answer.is_of_receiver() {
+                    self.deny(Denial::Forbidden, &answer);
+                }
+                self.refused().map_or(Ok(()), Err)
+            }
+            answer => self.known(answer).map(drop),
+        }
+    }
+
+    fn report(&self, losses: Vec<Loss>, standing: Standing) -> bytes::Bytes {
+        encode_losses(LossReport {
+            id: 0,
+            standing: Some(standing),
+            losses,
+            transmitter: self.identity.transmitter.clone(),
+        })
+    }
+
             address: self.address.clone(),
             problem,
         }
     }
 
-    /// Posts a protobuf message that is answered by nothing but a status.
-    async fn post(&self, path: &str, message: bytes::Bytes) -> Result<(), LinkError> {
-        let request = self
-            .request("POST", path)
+    /// A request with a protobuf message.
+    fn message(&self, path: &str, message: bytes::Bytes) -> Result<Request<ImageBody>, LinkError> {
+        self.request("POST", path)
             .header(header::CONTENT_TYPE, "application/protobuf")
             .body(ImageBody::whole(message))
-            .map_err(|error| LinkError::Lost(error.to_string()))?;
-        let answer = self.ask(request).await;
+            .map_err(|error| LinkError::Lost(error.to_string()))
+    }
+
+    /// Posts a protobuf message that is answered by nothing but a status.
+    async fn post(&self, path: &str, message: bytes::Bytes) -> Result<(), LinkError> {
+        let answer = self.ask(self.message(path, message)?).await;
         let answer = self.known(answer)?;
         let status = answer.status;
         if status.is_success() {
@@ -264,6 +299,17 @@ impl Connection for RestConnection {
         };
         let open = match &answer {
             Ok(_) => false,
+        let answer = match answer {
+            // It may be this image alone, which is another's, or whatever this station sends.
+            Err(DeliveryError::Rejected(reject)) if reject.reason == RejectReason::Forbidden => {
+                let _ = self.be_let_in().await;
+                Err(match self.refused() {
+                    Some(refused) => DeliveryError::Refused(refused.to_string()),
+                    None => reject.into(),
+                })
+            }
+            answer => answer,
+        };
             Err(DeliveryError::Rejected(reject)) => reject.retryable,
             Err(_) => true,
         };
@@ -287,13 +333,7 @@ impl Connection for RestConnection {
 
     async fn losses(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError> {
         for (losses, standing) in portions(losses, standing, 0) {
-            let report = LossReport {
-                id: 0,
-                standing: Some(standing),
-                losses,
-                transmitter: self.identity.transmitter.clone(),
-            };
-            self.post("/v1/losses", encode_losses(report)).await?;
+            self.post(LOSSES, self.report(losses, standing)).await?;
         }
         Ok(())
     }

@@ -390,19 +390,25 @@ async fn losses_are_posted_and_a_receiver_that_cannot_keep_them_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_image_of_somebody_else_does_not_end_the_connection_and_a_gate_does() {
+async fn an_image_of_somebody_else_does_not_end_the_connection_and_what_holds_for_all_does() {
     // By `PUT` and by tus, where the first answer has no body.
     for (size, attempt) in [(1 << 10, FIRST), (SIZE, FIRST), (SIZE, SECOND)] {
-        for (reason, of_image) in [("forbidden", true), ("scope", false)] {
+        // The image alone; whatever comes under this name; the gate, before anybody looks at it.
+        for (reason, of_image) in [("forbidden", true), ("forbidden", false), ("scope", false)] {
             let image = image(size);
-            let script = move |_: &Request| Some(Reply::new(403).because(reason));
+            let script = move |request: &Request| match request.path.as_str() {
+                "/v1/losses" if of_image => Some(Reply::new(204)),
+                _ => Some(Reply::new(403).because(reason)),
+            };
             let (connection, _) = connect(identity(), script).await;
             match connection.deliver(&image, attempt).await {
                 Err(DeliveryError::Rejected(reject)) if of_image => {
                     assert_eq!(reject.reason, RejectReason::Forbidden);
                     assert!(reject.retryable && reject.image_id == Some(image.meta.id));
                 }
-                Err(DeliveryError::Refused(_)) if !of_image => {}
+                Err(DeliveryError::Refused(words)) if !of_image => {
+                    assert!(words.contains("--name has to be"), "{words}");
+                }
                 other => panic!("{size} {reason}: {other:?}"),
             }
             assert_eq!(connection.is_refused(), !of_image);

@@ -19,7 +19,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use shared::telemetry::chain;
 use shared::telemetry::spans::Spans;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -101,11 +100,11 @@ pub struct Delivery {
     /// One was made.
     connected: Notify,
     /// A receiver was reached before.
-    /// When a receiver was last there that lets this station in.
     met: AtomicBool,
+    /// When a receiver was last there that lets this station in.
+    last_contact: Mutex<tokio::time::Instant>,
     /// The last connection ended because the receiver does not, and no image was answered since.
     turned_away: AtomicBool,
-    last_contact: Mutex<tokio::time::Instant>,
     /// The last failure to reach one.
     problem: Mutex<String>,
     tasks: TaskTracker,
@@ -162,8 +161,8 @@ impl Delivery {
             open: Mutex::default(),
             connected: Notify::new(),
             met: AtomicBool::new(false),
-            turned_away: AtomicBool::new(false),
             last_contact: Mutex::new(tokio::time::Instant::now()),
+            turned_away: AtomicBool::new(false),
             problem: Mutex::default(),
             tasks: TaskTracker::new(),
             drained: CancellationToken::new(),
@@ -228,8 +227,12 @@ impl Delivery {
         Fut: Future<Output = ()>,
     {
         let telling = Arc::clone(self);
+        let over = CancellationToken::new();
+        let until = over.clone();
         let telling =
-            AbortOnDropHandle::new(tokio::spawn(async move { telling.tell_losses().await }));
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { telling.tell_losses(until).await },
+            ));
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..self.options.connections.max(1) {
             let delivery = Arc::clone(self);
@@ -243,17 +246,14 @@ impl Delivery {
                 Err(_) => {}
             }
         }
-        drop(telling);
+        over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         self.give_all_back().await;
         let parting = async {
-            connections.extend(self.connect_for_last_words().await);
-            if let Some(connection) = self.connection()
-                && let Err(error) = self.tell_losses_to(&connection, &mut None).await
-            {
-                tracing::warn!("{}", chain(&error));
-            }
+            // What is being told is told to its end: it may have the connection to itself.
+            let told = telling.await.unwrap_or_default();
+            connections.extend(self.tell_last_losses(told).await);
             before_goodbye().await;
             for connection in connections {
                 connection.close().await;

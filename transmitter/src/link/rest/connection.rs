@@ -67,6 +67,8 @@ impl RestConnection {
     ) -> Result<Answer, String> {
         seal(&mut request);
         let mut sender = self.sender.lock().await;
+        // Whoever gives a request up leaves a connection that nobody can use any more.
+        let broken = self.lost.clone().drop_guard();
         let answering = async {
             sender.ready().await.map_err(|error| chain(&error))?;
             let response = sender
@@ -76,8 +78,8 @@ impl RestConnection {
             Answer::read(response).await
         };
         let answer = watched(answering, moved, self.idle_timeout).await;
-        if answer.is_err() {
-            self.lost.cancel();
+        if answer.is_ok() {
+            broken.disarm();
         }
         answer
     }
@@ -196,8 +198,6 @@ impl RestConnection {
         }
     }
 
-    fn protocol(&self, problem: String) -> LinkError {
-        LinkError::Protocol {
     /// Whether images of this station get in, which a session learns from its welcome: nobody needs to send
     /// one in vain. Where the receiver cannot tell, or something between answers, images show it.
     ///
@@ -227,6 +227,8 @@ impl RestConnection {
         })
     }
 
+    fn protocol(&self, problem: String) -> LinkError {
+        LinkError::Protocol {
             address: self.address.clone(),
             problem,
         }
@@ -297,8 +299,6 @@ impl Connection for RestConnection {
             }
             answer
         };
-        let open = match &answer {
-            Ok(_) => false,
         let answer = match answer {
             // It may be this image alone, which is another's, or whatever this station sends.
             Err(DeliveryError::Rejected(reject)) if reject.reason == RejectReason::Forbidden => {
@@ -310,6 +310,8 @@ impl Connection for RestConnection {
             }
             answer => answer,
         };
+        let open = match &answer {
+            Ok(_) => false,
             Err(DeliveryError::Rejected(reject)) => reject.retryable,
             Err(_) => true,
         };

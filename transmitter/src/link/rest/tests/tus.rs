@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use shared::clock::UnixNanos;
 use shared::digest::DigestAlgorithm;
 use shared::image::{ImageId, ImageMeta, OutboxId};
@@ -415,4 +416,54 @@ async fn an_image_of_somebody_else_does_not_end_the_connection_and_what_holds_fo
             assert_eq!(connection.lost.is_cancelled(), !of_image);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_images_do_not_get_in_learns_it_before_one_is_sent() {
+    let said = |reply: Reply| async move {
+        let script = move |_: &Request| Some(reply.clone());
+        let (connection, came) = connect(identity(), script).await;
+        let said = connection.be_let_in().await;
+        let report = decode_losses(Bytes::from(came.all()[0].body.clone())).expect("a report");
+        assert_eq!(
+            (report.transmitter.as_str(), report.losses.len()),
+            ("camera", 0)
+        );
+        assert_eq!(connection.is_refused(), said.is_err());
+        said.err().map(|error| error.to_string())
+    };
+    for reason in ["forbidden", "scope"] {
+        let words = said(Reply::new(403).because(reason)).await;
+        let words = words.expect("turned away");
+        assert!(
+            words.contains("--name has to be the name in its token"),
+            "{words}"
+        );
+    }
+    assert!(
+        said(Reply::new(401).because("expired-token"))
+            .await
+            .is_some()
+    );
+    // The second is of somebody between, who may let images pass.
+    for reply in [
+        Reply::new(204),
+        Reply::new(403),
+        Reply::new(404),
+        Reply::new(429).because("rate"),
+        Reply::new(503).because("unavailable"),
+    ] {
+        assert_eq!(said(reply).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_leaves_no_connection_that_looks_good() {
+    let (connection, _) = connect(identity(), |_| Some(Reply::new(204))).await;
+    let standing = Standing::unsaid(OutboxId::new());
+    assert!(connection.losses(Vec::new(), standing).await.is_ok());
+    assert!(!connection.lost.is_cancelled());
+    let telling = connection.losses(Vec::new(), standing);
+    assert!(telling.now_or_never().is_none(), "it waits for an answer");
+    assert!(connection.lost.is_cancelled());
 }

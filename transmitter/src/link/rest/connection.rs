@@ -137,7 +137,7 @@ impl RestConnection {
     fn broken(&self, problem: String) -> DeliveryError {
         match self.refused() {
             Some(refused) => DeliveryError::Refused(refused.to_string()),
-            None => DeliveryError::Lost(problem),
+            None => DeliveryError::Lost(self.refusal.explain(problem)),
         }
     }
 
@@ -151,7 +151,10 @@ impl RestConnection {
 
     /// The answer to what is no image, if this side is known.
     fn known(&self, answer: Result<Answer, String>) -> Result<Answer, LinkError> {
-        let lost = |problem| self.refused().unwrap_or(LinkError::Lost(problem));
+        let lost = |problem| {
+            let refused = self.refused();
+            refused.unwrap_or_else(|| LinkError::Lost(self.refusal.explain(problem)))
+        };
         let answer = answer.and_then(Answer::sound).map_err(lost)?;
         match Denial::of(answer.status) {
             None => Ok(answer),

@@ -96,7 +96,7 @@ pub struct RunAccount {
     pub owed: u64,
     /// Images that will never arrive.
     pub lost: u64,
-    /// Attempts beyond the first.
+    /// Times that images were sent again.
     pub retries: u64,
     /// Bytes written to sockets, framing included.
     pub wire_bytes_sent: u64,

@@ -29,7 +29,8 @@ pub enum Exit {
     Quarantined = 64,
     /// Some images are lost.
     Lost = 65,
-    /// No receiver could be reached in the time of `--give-up-after`, or a listener failed.
+    /// No receiver could be reached, or let this station in, in the time of `--give-up-after`, or a listener
+    /// failed.
     Unreachable = 66,
     /// The source of images failed.
     SourceFailed = 67,
@@ -90,7 +91,7 @@ pub static PROGRAM: Program = Program {
         (Exit::Lost as u8, "some images were lost"),
         (
             Exit::Unreachable as u8,
-            "no receiver could be reached (--give-up-after), or --listen or --status-listen failed",
+            "no receiver was reached, or let it in (--give-up-after), or a listener failed",
         ),
         (Exit::SourceFailed as u8, "the source of images failed"),
         (Exit::Internal as u8, "internal error"),

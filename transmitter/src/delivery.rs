@@ -19,7 +19,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use shared::telemetry::chain;
 use shared::telemetry::spans::Spans;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -102,7 +101,10 @@ pub struct Delivery {
     connected: Notify,
     /// A receiver was reached before.
     met: AtomicBool,
+    /// When a receiver was last there that lets this station in.
     last_contact: Mutex<tokio::time::Instant>,
+    /// The last connection ended because the receiver does not, and no image was answered since.
+    turned_away: AtomicBool,
     /// The last failure to reach one.
     problem: Mutex<String>,
     tasks: TaskTracker,
@@ -125,7 +127,7 @@ pub enum End {
     Drained,
     /// It was stopped; images may still be owed.
     Stopped,
-    /// No receiver was reached for as long as the settings allow.
+    /// No receiver was reached that lets this station in, for as long as the settings allow.
     GaveUp {
         /// The last failure.
         problem: String,
@@ -160,6 +162,7 @@ impl Delivery {
             connected: Notify::new(),
             met: AtomicBool::new(false),
             last_contact: Mutex::new(tokio::time::Instant::now()),
+            turned_away: AtomicBool::new(false),
             problem: Mutex::default(),
             tasks: TaskTracker::new(),
             drained: CancellationToken::new(),
@@ -224,8 +227,12 @@ impl Delivery {
         Fut: Future<Output = ()>,
     {
         let telling = Arc::clone(self);
+        let over = CancellationToken::new();
+        let until = over.clone();
         let telling =
-            AbortOnDropHandle::new(tokio::spawn(async move { telling.tell_losses().await }));
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { telling.tell_losses(until).await },
+            ));
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..self.options.connections.max(1) {
             let delivery = Arc::clone(self);
@@ -239,17 +246,14 @@ impl Delivery {
                 Err(_) => {}
             }
         }
-        drop(telling);
+        over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         self.give_all_back().await;
         let parting = async {
-            connections.extend(self.connect_for_last_words().await);
-            if let Some(connection) = self.connection()
-                && let Err(error) = self.tell_losses_to(&connection, &mut None).await
-            {
-                tracing::warn!("{}", chain(&error));
-            }
+            // What is being told is told to its end: it may have the connection to itself.
+            let told = telling.await.unwrap_or_default();
+            connections.extend(self.tell_last_losses(told).await);
             before_goodbye().await;
             for connection in connections {
                 connection.close().await;

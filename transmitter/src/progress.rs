@@ -40,7 +40,7 @@ pub struct Snapshot {
     pub owed: u64,
     /// Images of earlier series that are owed still.
     pub carried: u64,
-    /// Attempts beyond the first.
+    /// Times that images were sent again.
     pub retries: u64,
     /// Bytes of delivered images.
     pub bytes_delivered: u64,

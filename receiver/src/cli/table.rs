@@ -53,7 +53,10 @@ static CONNECTIONS: &[Setting] = &[
         "Listen here for all of them on one port",
     )
     .default("off")
-    .long("gRPC is told apart by its paths. Transmitters reach it with each transport's own URL."),
+    .long(
+        "gRPC is told apart by its paths. Transmitters reach it with --to https://HOST:PORT, or with \
+         --to all=https://HOST:PORT when they use several transports.",
+    ),
     Setting::list(
         "pull",
         "URL",

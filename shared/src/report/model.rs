@@ -78,7 +78,7 @@ pub struct Totals {
     pub lost: u64,
     /// Not answered yet.
     pub owed: u64,
-    /// Attempts beyond the first.
+    /// Times that images were sent again.
     pub retries: u64,
     /// Attempts that the receiver turned down.
     pub rejected: u64,

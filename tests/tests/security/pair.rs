@@ -1,5 +1,6 @@
 //! Both daemons, over TLS and with tokens, by every route.
 
+use futures_util::future::join_all;
 use pantelegraph_tests::route::{Route, listener, tokio_listener, transmit};
 use pantelegraph_tests::within;
 use pantelegraph_transmitter::config::Config;
@@ -129,4 +130,68 @@ async fn a_station_that_is_turned_away_loses_nothing_and_delivers_when_it_is_let
         assert_eq!(stored(&station), 5, "{route:?}");
         station.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_station_that_stays_turned_away_gives_up_alike_by_every_route() {
+    let authority = Authority::default();
+    authority.issue(Role::Receiver, "gw");
+    let file = |name: &str| authority.file(name);
+    let (cert, key, ca) = (file("gw.pem"), file("gw.key"), file("ca.pem"));
+    authority.write("secret", "a secret of thirty-two bytes ...");
+    let (secret_file, token_file) = (file("secret"), file("token"));
+    let known = TokenKey::from_secret(Secret::new(std::fs::read(&secret_file).unwrap())).unwrap();
+    let station = Station::start(&[
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--token-key-file",
+        &secret_file,
+    ])
+    .await;
+    let shown = ["--tls-ca", &ca, "--token-file", &token_file];
+    let shown = [&shown[..], &["--name", "cam-2"]].concat();
+    let flags = [&shown[..], &["--give-up-after", "1s"]].concat();
+    let own = "--name has to be the name in its token or certificate";
+    for (token, words) in [
+        (token(&known, "cam-1", "upload"), own),
+        (token(&known, "cam-2", "read"), own),
+        (
+            known.token("cam-2", "upload", 1_700_000_000).unwrap(),
+            "renew the token",
+        ),
+    ] {
+        authority.write("token", &token);
+        let routes = [Route::Exchange, Route::Put, Route::WebSocket, Route::Rest];
+        let ended = routes.map(|route| {
+            let config = config(route, route.address(&station), &flags);
+            tokio::spawn(async move { (route, transmit(&config, None).await) })
+        });
+        for ended in join_all(ended).await {
+            let (route, summary) = ended.unwrap();
+            match &summary.outcome {
+                RunOutcome::Unreachable(problem) => {
+                    assert!(
+                        problem.contains("does not let this station in"),
+                        "{problem}"
+                    );
+                    assert!(problem.contains(words), "{route:?}: {problem}");
+                }
+                other => panic!("{route:?}: {other:?}"),
+            }
+            let report = &summary.reports[0];
+            let totals = &report.totals;
+            assert_eq!(
+                (totals.lost, totals.owed),
+                (0, totals.captured),
+                "{route:?}"
+            );
+            let wire = report.wire.as_ref();
+            let in_vain = wire.map_or(0, |wire| wire.image_bytes_sent);
+            assert_eq!(in_vain, 0, "{route:?}");
+        }
+    }
+    assert_eq!(stored(&station), 0);
+    station.stop().await;
 }

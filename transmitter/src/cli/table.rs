@@ -158,13 +158,14 @@ static TRANSPORT: &[Setting] = &[
     )
     .default("grpc")
     .long("With several of them the source must end: the same images go over each."),
-    Setting::list("to", "[TRANSPORT=]URL", "Where the receiver is").long(
+    Setting::list("to", "[TRANSPORT=|all=]URL", "Where the receiver is").long(
         "By default on this machine: grpc=http://127.0.0.1:50051, \
          websocket=ws://127.0.0.1:8080/v1/stream, rest=http://127.0.0.1:8080. A URL without a \
          port means the port that the transport has there. Without TRANSPORT= it belongs to \
          WebSocket when it begins with ws:// or wss://, else to the transport in use; with several \
-         transports, http://HOST stands for all of them. https:// and wss:// are encrypted, with \
-         TLS 1.3.",
+         transports, http://HOST stands for all of them, and all=https://HOST:PORT for all of them \
+         on one port (--listen-all of the receiver). https:// and wss:// are encrypted, with TLS \
+         1.3.",
     ),
     Setting::value(
         "listen",
@@ -318,7 +319,10 @@ static FAILURES: &[Setting] = &[
         "DURATION",
         "End when no receiver answers for this long",
     )
-    .long("Without it, the transmitter waits for ever."),
+    .long(
+        "Without it, the transmitter waits for ever. A receiver that does not let this station in \
+         counts as none; one that is busy, or has no quota left, does not.",
+    ),
     Setting::value(
         "grace",
         "DURATION",

@@ -100,34 +100,61 @@ fn written(values: &mut Values, transports: &[Transport]) -> BTreeMap<Transport,
 }
 
 struct Target {
-    transport: Option<Transport>,
+    whose: Whose,
     station: StationUrl,
 }
 
-/// `URL` or `TRANSPORT=URL`.
+/// Which transports an address is said to be of.
+#[derive(Clone, Copy)]
+enum Whose {
+    /// Nothing is said.
+    Unsaid,
+    /// This one.
+    One(Transport),
+    /// All of them, on one port.
+    All,
+}
+
+/// `URL`, `TRANSPORT=URL` or `all=URL`.
 fn parse_target(text: &str) -> Result<Target, String> {
     let named = text
         .split_once('=')
         .filter(|(name, _)| !name.contains("://"));
     let Some((name, url)) = named else {
         return Ok(Target {
-            transport: None,
+            whose: Whose::Unsaid,
             station: parse_station_url(text)?,
         });
     };
-    Ok(Target {
-        transport: Some(name.trim().parse()?),
-        station: parse_station_url(url)?,
-    })
+    let name = name.trim();
+    if !name.eq_ignore_ascii_case("all") {
+        return Ok(Target {
+            whose: Whose::One(name.parse()?),
+            station: parse_station_url(url)?,
+        });
+    }
+    let station = parse_station_url(url)?;
+    if !["http", "https"].contains(&station.url.scheme()) {
+        return Err("all= needs an http:// or https:// address".to_owned());
+    }
+    if !station.has_port {
+        let scheme = station.url.scheme();
+        return Err(format!(
+            "all= means one port, that of --listen-all; write all={scheme}://HOST:PORT"
+        ));
+    }
+    let whose = Whose::All;
+    Ok(Target { whose, station })
 }
 
 /// The transports that an address is meant for.
 fn target_transports(target: &Target, used: &[Transport]) -> Result<Vec<Transport>, String> {
     let StationUrl { url, has_port } = &target.station;
-    match (target.transport, used) {
+    match (target.whose, used) {
         // One `.env` may name the addresses of all transports; those not in use do no harm.
-        (Some(transport), _) => Ok(vec![transport]),
-        (None, _) if ["ws", "wss"].contains(&url.scheme()) => {
+        (Whose::One(transport), _) => Ok(vec![transport]),
+        (Whose::All, used) => Ok(used.to_vec()),
+        (Whose::Unsaid, _) if ["ws", "wss"].contains(&url.scheme()) => {
             if used.contains(&Transport::WebSocket) {
                 return Ok(vec![Transport::WebSocket]);
             }
@@ -136,9 +163,9 @@ fn target_transports(target: &Target, used: &[Transport]) -> Result<Vec<Transpor
                 "a {scheme}:// address, but WebSocket is not in use; add --transport websocket"
             ))
         }
-        (None, [one]) => Ok(vec![*one]),
-        (None, several) if !has_port => Ok(several.to_vec()),
-        (None, several) => {
+        (Whose::Unsaid, [one]) => Ok(vec![*one]),
+        (Whose::Unsaid, several) if !has_port => Ok(several.to_vec()),
+        (Whose::Unsaid, several) => {
             let names: Vec<String> = several
                 .iter()
                 .map(|transport| format!("{}={url}", transport.key()))
@@ -148,8 +175,10 @@ fn target_transports(target: &Target, used: &[Transport]) -> Result<Vec<Transpor
                 .map(|name| name.trim_end_matches('/'))
                 .collect();
             Err(format!(
-                "with several transports, say which one has this port: {}",
-                shared::settings::units::or_list(&names)
+                "with several transports, say which one has this port: {}; or, where the receiver has \
+                 --listen-all, that all of them do: all={}",
+                shared::settings::units::or_list(&names),
+                url.as_str().trim_end_matches('/')
             ))
         }
     }

@@ -70,11 +70,12 @@ impl Delivery {
         turn: Option<Turn>,
     ) -> Attempted {
         job.tries.attempts = job.tries.attempts.saturating_add(1);
-        let number = job.tries.attempts;
+        job.tries.sent = job.tries.sent.saturating_add(1);
+        let (number, is_again) = (job.tries.attempts, job.tries.sent > 1);
         let started = UnixNanos::now();
         let clock = Instant::now();
         let own = job.image.meta.sequence >= self.own_from;
-        let flight = self.tally.flight(job.image.meta.size, number, own);
+        let flight = self.tally.flight(job.image.meta.size, is_again, own);
         let trace = self.traces.begin(job.image.meta.id, number, started);
         let attempt = Attempt {
             number,
@@ -108,6 +109,7 @@ impl Delivery {
                 return Attempted::TooOften;
             }
         };
+        self.turned_away.store(false, Relaxed);
         *self.last_contact.lock() = Instant::now();
         let settled = Settled {
             own,

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::attempt::Attempted;
 use super::{Backoff, Delivery};
-use crate::link::{Connection, LinkError};
+use crate::link::Connection;
 use crate::outbox::Owed;
 
 /// A connection that lasted for this long, and did not end by this station being turned away, was a
@@ -41,15 +41,15 @@ impl Delivery {
             self.tally.connecting();
             let connected = tokio::select! {
                 biased;
-                connected = self.link.connect() => connected,
+                connected = self.link.connect() => Some(connected),
                 () = self.stop.cancelled() => return None,
                 () = self.gave_up.cancelled() => return None,
                 // Nothing was ever owed: no need to reach anybody.
                 () = self.nothing_owed() => return None,
-                () = self.patience() => Err(LinkError::Lost("no receiver was reached".to_owned())),
+                () = self.patience() => None,
             };
             match connected {
-                Ok(connection) => {
+                Some(Ok(connection)) => {
                     tracing::info!(transport = %self.link.transport(), "connected");
                     self.welcome(&connection);
                     let used = self.use_connection(&connection).await;
@@ -70,7 +70,14 @@ impl Delivery {
                         }
                     }
                 }
-                Err(error) => *self.problem.lock() = error.to_string(),
+                Some(Err(error)) => *self.problem.lock() = error.to_string(),
+                // What was in the way before this attempt says more.
+                None => {
+                    let mut problem = self.problem.lock();
+                    if problem.is_empty() {
+                        "no receiver was reached".clone_into(&mut problem);
+                    }
+                }
             }
             let silence = self.silence();
             if self
@@ -95,7 +102,10 @@ impl Delivery {
     }
 
     fn welcome(&self, connection: &Arc<dyn Connection>) {
-        *self.last_contact.lock() = tokio::time::Instant::now();
+        // Over HTTP it may show no sooner than with an image that this station is not let in still.
+        if !self.turned_away.load(Relaxed) {
+            *self.last_contact.lock() = tokio::time::Instant::now();
+        }
         self.met.store(true, Relaxed);
         self.problem.lock().clear();
         self.open.lock().push(Arc::clone(connection));
@@ -103,14 +113,19 @@ impl Delivery {
         self.tally.sending();
     }
 
-    /// Until now the receiver was there, however little there was to send.
+    /// Until now the receiver was there, however little there was to send; unless it has been turning
+    /// this station away.
     fn leave(&self, connection: &Arc<dyn Connection>) {
-        *self.last_contact.lock() = tokio::time::Instant::now();
+        let refused = connection.is_refused();
+        let still = self.turned_away.swap(refused, Relaxed) && refused;
+        if !still {
+            *self.last_contact.lock() = tokio::time::Instant::now();
+        }
         let mut open = self.open.lock();
         open.retain(|other| !Arc::ptr_eq(other, connection));
     }
 
-    /// Time since a receiver was there.
+    /// Time since a receiver was there that lets this station in.
     fn silence(&self) -> Duration {
         if self.open.lock().is_empty() {
             self.last_contact.lock().elapsed()

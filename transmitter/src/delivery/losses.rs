@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use shared::telemetry::chain;
 use shared::wire::Standing;
+use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Delivery};
 use crate::link::{Connection, LinkError};
@@ -20,6 +22,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Losses that come shortly after one another are told together.
 const GATHERING: Duration = Duration::from_millis(100);
 
+/// Connections that are made at the end to tell what is left.
+const MOST_LAST_CONNECTIONS: usize = 2;
+
 /// Time for the receiver to keep a portion.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,19 +38,25 @@ pub(super) enum TellError {
 }
 
 impl Delivery {
-    /// Tells losses as they come, and everything to each receiver that was just reached. Ends only
-    /// by being dropped.
-    pub(super) async fn tell_losses(&self) {
+    /// Tells losses as they come, and everything to each receiver that was just reached, until it is
+    /// `over`, and says what the last one was told.
+    pub(super) async fn tell_losses(&self, over: CancellationToken) -> Option<Standing> {
         let mut backoff = Backoff::new(&self.retry);
         let mut told = None;
         let mut failed = false;
         loop {
             let reached = self.connected.notified();
             let Some(connection) = self.connection() else {
-                reached.await;
-                told = None;
+                tokio::select! {
+                    biased;
+                    () = over.cancelled() => return None,
+                    () = reached => told = None,
+                }
                 continue;
             };
+            if over.is_cancelled() {
+                return told;
+            }
             match self.tell_losses_to(&connection, &mut told).await {
                 Ok(()) => {
                     if std::mem::take(&mut failed) {
@@ -55,6 +66,7 @@ impl Delivery {
                     tokio::select! {
                         biased;
                         () = reached => told = None,
+                        () = over.cancelled() => {}
                         () = self.outbox.loss_waits() => tokio::time::sleep(GATHERING).await,
                         () = tokio::time::sleep(LOOK) => {}
                     }
@@ -63,9 +75,40 @@ impl Delivery {
                     if !std::mem::replace(&mut failed, true) {
                         tracing::warn!("{}", chain(&error));
                     }
-                    tokio::time::sleep(backoff.next()).await;
+                    tokio::select! {
+                        () = over.cancelled() => {}
+                        () = tokio::time::sleep(backoff.next()) => {}
+                    }
                 }
             }
+        }
+    }
+
+    /// Tells what is left at the end, over a connection that is made for it if none is there any more,
+    /// which is handed out. `told` is what is known to be told.
+    pub(super) async fn tell_last_losses(
+        &self,
+        mut told: Option<Standing>,
+    ) -> Vec<Arc<dyn Connection>> {
+        let mut made = Vec::new();
+        loop {
+            if self.connection().is_none() {
+                told = None;
+                made.extend(self.connect_for_last_words().await);
+            }
+            let Some(connection) = self.connection() else {
+                return made;
+            };
+            let Err(error) = self.tell_losses_to(&connection, &mut told).await else {
+                return made;
+            };
+            // One that has just gone is known as such with the first word over it.
+            let is_gone = connection.closed().now_or_never().is_some();
+            if is_gone && made.len() < MOST_LAST_CONNECTIONS {
+                continue;
+            }
+            tracing::warn!("{}", chain(&error));
+            return made;
         }
     }
 

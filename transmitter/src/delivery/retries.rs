@@ -17,6 +17,8 @@ pub(super) const MOST: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tries {
     /// Times it was sent.
+    pub(super) sent: u32,
+    /// Those that count as attempts.
     pub(super) attempts: u32,
     /// Failures in a row that its waiting time is made from.
     pub(super) failures: u32,

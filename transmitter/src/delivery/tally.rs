@@ -65,7 +65,7 @@ pub struct Totals {
     pub quarantined: u64,
     /// Will never arrive.
     pub lost: u64,
-    /// Attempts beyond the first.
+    /// Times that images were sent again, attempts that do not count included.
     pub retries: u64,
 }
 
@@ -159,9 +159,9 @@ impl Tally {
     }
 
     /// An attempt begins; it ends when the guard is dropped.
-    pub(super) fn flight(&self, size: u64, attempt: u32, own: bool) -> Flight<'_> {
+    pub(super) fn flight(&self, size: u64, is_again: bool, own: bool) -> Flight<'_> {
         self.in_flight.fetch_add(size, Relaxed);
-        if attempt > 1 {
+        if is_again {
             let counters = if own { &self.own } else { &self.earlier };
             counters.retries.fetch_add(1, Relaxed);
         }

@@ -108,6 +108,10 @@ struct Wire {
     parallel: usize,
     /// Sequence numbers in the order in which they were sent.
     sent: Mutex<Vec<u64>>,
+    /// Time to tell losses.
+    telling: Duration,
+    /// Losses can be told so often, then it turns out that the connection is gone.
+    lasts: AtomicUsize,
     /// What was told of losses; `None` when they are not kept.
     told: Mutex<Option<Vec<Told>>>,
 }
@@ -118,7 +122,13 @@ impl Wire {
     }
 
     fn with_places(answer: Answer, parallel: usize) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::plain(answer, parallel))
+    }
+
+    fn plain(answer: Answer, parallel: usize) -> Self {
+        Self {
+            telling: Duration::ZERO,
+            lasts: AtomicUsize::new(usize::MAX),
             answer,
             parallel,
             sent: Mutex::default(),
@@ -127,7 +137,7 @@ impl Wire {
             lost: CancellationToken::new(),
             refused: AtomicBool::new(false),
             accounts: AtomicUsize::new(0),
-        })
+        }
     }
 }
 
@@ -191,6 +201,13 @@ impl Connection for Wire {
     }
 
     async fn losses(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError> {
+        let cut_off = self.lost.clone().drop_guard();
+        tokio::time::sleep(self.telling).await;
+        if self.lasts.load(Relaxed) == 0 {
+            return Err(LinkError::Lost("it has gone meanwhile".to_owned()));
+        }
+        self.lasts.fetch_sub(1, Relaxed);
+        cut_off.disarm();
         let sequences = losses.iter().map(|loss| loss.sequence).collect();
         match &mut *self.told.lock() {
             Some(told) => told.push((sequences, standing)),

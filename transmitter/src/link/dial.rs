@@ -13,7 +13,7 @@ use shared::telemetry::{Counted, WireCount};
 use tokio::net::TcpStream;
 use url::Url;
 
-use super::stream::Stream;
+use super::stream::{Stream, Suspicion};
 
 /// Who may answer as a receiver.
 const RECEIVERS: [Role; 2] = [Role::Receiver, Role::Gateway];
@@ -87,13 +87,14 @@ impl Dialler {
         let _ = stream.set_nodelay(true);
         let counted = Counted::new(stream, wire.clone());
         if !is_encrypted(url) {
-            return Ok(Stream::plain(counted));
+            return Ok(Stream::plain(counted).suspecting(Some(Suspicion::Encrypted)));
         }
         let Some(tls) = &self.tls else {
             return Err(io::Error::other("no certificates to trust were loaded"));
         };
         let (stream, _) = tls.connect(host, counted, protocol, &RECEIVERS).await?;
-        Ok(Stream::encrypted(stream))
+        let suspicion = (!tls.shows_certificate()).then_some(Suspicion::Certificate);
+        Ok(Stream::encrypted(stream).suspecting(suspicion))
     }
 
     /// The receiver's words, and what to do about it.

@@ -159,13 +159,20 @@ async fn dial(url: &Url, options: &LinkOptions, identity: &Identity) -> Result<D
             Ok::<_, std::io::Error>(TokioIo::new(stream.noting(noted)))
         }
     });
-    let channel = endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| LinkError::Unreachable {
-            address,
-            problem: chain(&error),
-        })?;
+    let channel =
+        endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| match refusal.get() {
+                Some(words) => LinkError::Refused {
+                    address,
+                    problem: words.to_owned(),
+                },
+                None => LinkError::Unreachable {
+                    address,
+                    problem: refusal.explain(chain(&error)),
+                },
+            })?;
     Ok(Dialled {
         channel,
         shown: shown.into_iter().collect(),
@@ -184,7 +191,7 @@ async fn converse(dialled: Dialled, body: Body, session: Arc<Session>) {
     match (called, refusal.get()) {
         (Ok(()), _) => session.lose("the receiver ended the session".to_owned()),
         (Err(_), Some(words)) => session.refuse(words.to_owned()),
-        (Err(Failure::Lost(problem)), None) => session.lose(problem),
+        (Err(Failure::Lost(problem)), None) => session.lose(refusal.explain(problem)),
         (Err(Failure::Denied(denial, words)), None) => {
             session.refuse(session.advise(denial, &words));
         }

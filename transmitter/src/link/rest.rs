@@ -111,6 +111,7 @@ impl Link for RestLink {
             for _ in 0..FIRST_LOOKS {
                 connection.look_at_clock().await?;
             }
+            connection.be_let_in().await?;
             Ok(connection)
         };
         match tokio::time::timeout(timeout, connecting).await {

@@ -45,6 +45,9 @@ const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// Time between the measurements that follow.
 const EARLY_PING_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Time for a transport that takes no more messages to say why.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// Set in the id of a ping that asks for no time, but follows chunks to learn that they were taken
 /// ([`flow`]). Its round trip is that of the chunks and would spoil the measurements.
 const PROBE: u64 = 1 << 63;
@@ -265,7 +268,7 @@ impl Session {
             place = self.outgoing.reserve() => place,
         };
         let Ok(place) = place else {
-            return Err(LinkError::Lost(self.reason()));
+            return Err(self.stopped().await);
         };
         place.send(encode_client(ClientMessage::ClockPing {
             id,
@@ -281,7 +284,16 @@ impl Session {
             () = self.lost.cancelled() => return Err(LinkError::Lost(self.reason())),
             sent = self.outgoing.send(encode_client(message)) => sent,
         };
-        sent.map_err(|_| LinkError::Lost(self.reason()))
+        match sent {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.stopped().await),
+        }
+    }
+
+    /// The transport takes no more messages, and says why.
+    async fn stopped(&self) -> LinkError {
+        let _ = tokio::time::timeout(LAST_WORD, self.lost.cancelled()).await;
+        LinkError::Lost(self.reason())
     }
 
     /// A message of the receiver.

@@ -12,19 +12,63 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Why the receiver does not let this side in, once that is known: libraries may hand on less of it
 /// than it said.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Refusal(Arc<OnceLock<String>>);
+pub(super) struct Refusal(Arc<Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    words: OnceLock<String>,
+    /// What may be the reason, of one who went away without a word.
+    guess: OnceLock<&'static str>,
+}
 
 impl Refusal {
     /// The first reason counts.
     pub(super) fn set(&self, words: String) {
         // Whatever comes later follows from it.
-        let _ = self.0.set(words);
+        let _ = self.0.words.set(words);
     }
 
     pub(super) fn get(&self) -> Option<&str> {
-        self.0.get().map(String::as_str)
+        self.0.words.get().map(String::as_str)
+    }
+
+    /// The problem, with what may be the reason for it, if there is a guess.
+    pub(super) fn explain(&self, problem: String) -> String {
+        match self.0.guess.get() {
+            Some(guess) => format!("{problem}; {guess}"),
+            None => problem,
+        }
     }
 }
+
+/// What to think of a receiver that was dialled and goes away without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    /// It speaks TLS, and was not spoken to so.
+    Encrypted,
+    /// It asks for a certificate, and none was shown. Its alert comes after this side's handshake is
+    /// done, and is gone where it hangs up on what was sent meanwhile.
+    Certificate,
+}
+
+impl Suspicion {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Encrypted => {
+                "it went away without a word; is this a TLS port? use https://, wss:// for WebSocket"
+            }
+            Self::Certificate => {
+                "it went away right after the TLS handshake; it may ask for a client certificate: show \
+                 one with --tls-cert and --tls-key"
+            }
+        }
+    }
+}
+
+/// What a TLS port answers to something else: an alert (RFC 8446, sections 5.1 and 6).
+const ALERT: [u8; 2] = [0x15, 0x03];
+
+const TLS_PORT: &str = "this is a TLS port; use https://, wss:// for WebSocket";
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
@@ -33,8 +77,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub(super) struct Stream {
     inner: Box<dyn Duplex>,
     refusal: Refusal,
-    /// An encrypted one from which nothing was read yet: what comes first may be a refusal.
+    /// Nothing was read yet: what comes first may be a refusal.
     unheard: bool,
+    suspicion: Option<Suspicion>,
     /// What was read in looking for that, and was none.
     held: Bytes,
 }
@@ -49,6 +94,7 @@ impl Stream {
             inner: Box::new(inner),
             refusal: Refusal::default(),
             unheard: false,
+            suspicion: None,
             held: Bytes::new(),
         }
     }
@@ -58,6 +104,15 @@ impl Stream {
         Self {
             unheard: true,
             ..Self::plain(inner)
+        }
+    }
+
+    /// With this to be thought of the receiver if it goes away without a word.
+    pub(super) fn suspecting(self, suspicion: Option<Suspicion>) -> Self {
+        Self {
+            unheard: true,
+            suspicion,
+            ..self
         }
     }
 
@@ -71,8 +126,26 @@ impl Stream {
         self.refusal.clone()
     }
 
+    /// The receiver went away.
+    fn suspect(&self) {
+        if let (true, Some(suspicion)) = (self.unheard, self.suspicion) {
+            // What is suspected of a stream stays the same.
+            let _ = self.refusal.0.guess.set(suspicion.words());
+        }
+    }
+
+    /// That the first bytes are of a TLS port, if they are.
+    fn is_alert(&self, first: &[u8]) -> Option<io::Error> {
+        let suspects = self.unheard && self.suspicion == Some(Suspicion::Encrypted);
+        (suspects && first.starts_with(&ALERT)).then(|| {
+            self.refusal.set(TLS_PORT.to_owned());
+            io::Error::new(io::ErrorKind::InvalidData, TLS_PORT)
+        })
+    }
+
     fn in_words(&self, error: io::Error) -> io::Error {
         let Some(words) = turned_down(&error) else {
+            self.suspect();
             return error;
         };
         self.refusal.set(words.clone());
@@ -96,12 +169,18 @@ impl Stream {
             Poll::Ready(Err(reason)) if turned_down(&reason).is_some() => {
                 Poll::Ready(Err(self.in_words(reason)))
             }
-            Poll::Ready(Ok(())) => {
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                if let Some(alert) = self.is_alert(buffer.filled()) {
+                    return Poll::Ready(Err(alert));
+                }
                 self.unheard = false;
                 self.held = Bytes::copy_from_slice(buffer.filled());
                 Poll::Ready(Err(error))
             }
-            Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(Err(error)),
+            Poll::Ready(_) | Poll::Pending => {
+                self.suspect();
+                Poll::Ready(Err(error))
+            }
         }
     }
 }
@@ -118,8 +197,16 @@ impl AsyncRead for Stream {
             self.held.advance(len);
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         match ready!(Pin::new(&mut *self.inner).poll_read(context, buffer)) {
             Ok(()) => {
+                let came = &buffer.filled()[before..];
+                if came.is_empty() {
+                    self.suspect();
+                } else if let Some(alert) = self.is_alert(came) {
+                    buffer.set_filled(before);
+                    return Poll::Ready(Err(alert));
+                }
                 self.unheard = false;
                 Poll::Ready(Ok(()))
             }

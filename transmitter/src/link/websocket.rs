@@ -88,7 +88,7 @@ impl WebSocketLink {
                 Some(problem) => LinkError::Refused { address, problem },
                 None => LinkError::Protocol {
                     address,
-                    problem: handshake_problem(&error),
+                    problem: refusal.explain(handshake_problem(&error)),
                 },
             }),
         }

@@ -92,9 +92,11 @@ fn images(page: &mut Page, series: &[Seen]) {
             "Images that the receiver keeps apart.",
             |seen| seen.tally.totals().quarantined + seen.tally.earlier().quarantined,
         ),
-        ("retries_total", "Attempts beyond the first.", |seen| {
-            seen.tally.totals().retries + seen.tally.earlier().retries
-        }),
+        (
+            "retries_total",
+            "Times that images were sent again.",
+            |seen| seen.tally.totals().retries + seen.tally.earlier().retries,
+        ),
     ];
     for (name, help, figure) in figures {
         page.family(name, "counter", help);

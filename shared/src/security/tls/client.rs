@@ -95,6 +95,11 @@ impl ClientTls {
         is_new
     }
 
+    /// Whether this side has a certificate to show.
+    pub fn shows_certificate(&self) -> bool {
+        self.loaded.lock().files.own.is_some()
+    }
+
     /// This side's certificate, if it shows one.
     pub fn certificate(&self) -> Option<Certificate> {
         let (path, _) = self.loaded.lock().files.own.clone()?;

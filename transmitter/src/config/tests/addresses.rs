@@ -127,3 +127,38 @@ fn listening_is_for_websocket_and_needs_no_address() {
     let variables = [("TRANSMITTER_TO", "grpc=http://h:1")];
     assert!(read(&["--file", "x", "--listen", "[::1]:1"], &variables).is_ok());
 }
+
+#[test]
+fn all_transports_may_have_one_port() {
+    let list = ["--transport", "grpc,websocket,rest", "--to"];
+    for (written, scheme) in [("all=https://h:1", "s"), ("ALL = http://h:1", "")] {
+        assert_eq!(
+            addresses(&[&list[..], &[written]].concat()),
+            [
+                to(Grpc, &format!("http{scheme}://h:1/")),
+                to(WebSocket, &format!("ws{scheme}://h:1/v1/stream")),
+                to(Rest, &format!("http{scheme}://h:1/")),
+            ]
+        );
+    }
+    let one = ["--transport", "rest", "--to", "all=https://h:1"];
+    assert_eq!(addresses(&one), [to(Rest, "https://h:1/")]);
+    for (written, words) in [
+        ("https://h:1", "all=https://h:1"),
+        ("all=https://h", "write all=https://HOST:PORT"),
+        ("all=wss://h:1", "http:// or https://"),
+        ("all=https://h:1,rest=https://h:2", "rest has two addresses"),
+    ] {
+        let problem = mistake(&[&list[..], &[written]].concat());
+        assert!(problem.contains(words), "{written}: {problem}");
+    }
+    // What is proposed is understood.
+    let problem = mistake(&[&list[..], &["https://h:1"]].concat());
+    let proposed = problem
+        .split_whitespace()
+        .find(|word| word.starts_with("all="));
+    assert_eq!(
+        addresses(&[&list[..], &[proposed.unwrap()]].concat()).len(),
+        3
+    );
+}

@@ -147,3 +147,44 @@ async fn losses_and_the_last_number_of_an_earlier_process_are_told_although_noth
         assert_eq!(link.connects.load(Relaxed), connects);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_told_at_the_end_is_told_to_its_end_and_once() {
+    let wire = Arc::new(Wire {
+        telling: Duration::from_secs(3),
+        ..Wire::plain(Answer::Receipt, 4)
+    });
+    let link = TestLink::new([Plan::Connect(Arc::clone(&wire))]);
+    let test = test(Arc::clone(&link), 1, patient());
+    test.push().await;
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    assert!(!wire.lost.is_cancelled(), "nobody cut it off");
+    assert_eq!(link.connects.load(Relaxed), 1);
+    assert_eq!(wire.accounts.load(Relaxed), 1);
+    let told = told(&wire, 1).await;
+    assert!(
+        told.windows(2).all(|pair| pair[0].1 != pair[1].1),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_to_tell_goes_over_another_connection_when_the_last_has_gone_meanwhile() {
+    let first = Arc::new(Wire {
+        lasts: AtomicUsize::new(1),
+        ..Wire::plain(Answer::OtherDigest, 4)
+    });
+    let second = Wire::new(Answer::Receipt);
+    let link = TestLink::new([
+        Plan::Connect(Arc::clone(&first)),
+        Plan::Refuse,
+        Plan::Connect(Arc::clone(&second)),
+    ]);
+    let test = test(Arc::clone(&link), 1, patient());
+    test.push().await;
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    assert_eq!(test.outbox.losses(1).await.0, []);
+    assert_eq!(told(&second, 1).await[0].0, [1]);
+}

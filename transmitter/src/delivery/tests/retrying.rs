@@ -589,3 +589,80 @@ async fn whoever_is_not_let_in_asks_less_and_less_often_however_long_the_answer_
     // Half of the fifth pause is certain.
     assert!(last >= Duration::from_millis(2_800), "{last:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_not_let_in_gives_up_in_time_although_somebody_answers() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let refuse = || {
+        let verdict = |wire: &Wire, _: &Owed, _: u32| {
+            wire.refused.store(true, Relaxed);
+            wire.lost.cancel();
+            Err(DeliveryError::Refused("Token expired".to_owned()))
+        };
+        let after = Duration::from_secs(1);
+        Plan::Connect(Wire::with_places(Answer::By(after, Box::new(verdict)), 1))
+    };
+    let retry = RetryOptions {
+        give_up_after: Some(Duration::from_secs(60)),
+        ..patient()
+    };
+    let first = Wire::new(Answer::Receipt);
+    let mut plans = vec![Plan::Connect(Arc::clone(&first))];
+    plans.extend((0..1_000).map(|_| refuse()));
+    let test = test(TestLink::new(plans), 1, retry);
+    test.push().await;
+    let running = test.run();
+    first.taken.notified().await;
+    // Until here all is well; a connection that rests counts as a receiver that is there.
+    tokio::time::sleep(HOUR).await;
+    let began = tokio::time::Instant::now();
+    first.refused.store(true, Relaxed);
+    first.lost.cancel();
+    test.push().await;
+    let ended = end(running).await;
+    assert!(matches!(ended, End::GaveUp { .. }), "{ended:?}");
+    let took = began.elapsed().as_secs();
+    assert!((60..=125).contains(&took), "after {took} s");
+    let totals = test.tally.totals();
+    assert_eq!((totals.delivered, totals.owed()), (1, 1));
+    assert!(totals.retries >= 4, "sent in vain: {}", totals.retries);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_let_in_again_has_the_whole_time_once_more() {
+    let refused = |words: &'static str| {
+        let verdict = move |wire: &Wire, _: &Owed, _: u32| {
+            wire.refused.store(true, Relaxed);
+            wire.lost.cancel();
+            Err(DeliveryError::Refused(words.to_owned()))
+        };
+        let answer = Answer::By(Duration::from_secs(50), Box::new(verdict));
+        Plan::Connect(Wire::with_places(answer, 1))
+    };
+    let taken = || {
+        // Takes one image and is gone.
+        let verdict = |wire: &Wire, image: &Owed, _: u32| {
+            wire.lost.cancel();
+            Ok(receipt(&image.meta))
+        };
+        let answer = Answer::By(Duration::from_secs(1), Box::new(verdict));
+        Plan::Connect(Wire::with_places(answer, 1))
+    };
+    let plans = [
+        refused("Token expired"),
+        taken(),
+        refused("Token expired"),
+        taken(),
+    ];
+    let retry = RetryOptions {
+        give_up_after: Some(Duration::from_secs(60)),
+        ..patient()
+    };
+    let test = test(TestLink::new(plans), 1, retry);
+    for _ in 0..2 {
+        test.push().await;
+    }
+    test.outbox.close();
+    assert_eq!(end(test.run()).await, End::Drained);
+    assert_eq!(test.tally.totals().delivered, 2);
+}

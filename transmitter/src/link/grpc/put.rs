@@ -228,7 +228,7 @@ impl PutConnection {
         let Some(reason) = reason else {
             return match too_much(id, status) {
                 Some(reject) => reject.into(),
-                None => self.lose(&words(status)),
+                None => self.lose(&self.dialled.refusal.explain(words(status))),
             };
         };
         let mut reject = Reject::new(id, reason, status.message());

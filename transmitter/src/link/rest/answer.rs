@@ -70,6 +70,12 @@ impl Answer {
         problem["reason"].as_str()?.parse().ok()
     }
 
+    /// Whether a receiver of this project says it, and nothing between.
+    pub(super) fn is_of_receiver(&self) -> bool {
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        problem["reason"].is_string()
+    }
+
     /// Whether it turns down one image, which is another's or under another's name, and not the
     /// station: that is told with other reasons, and never as what may be tried again.
     pub(super) fn forbids_this_image(&self) -> bool {

@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use hyper::client::conn::http1::SendRequest;
 use shared::clock::{ClockEstimate, ClockSample, UnixNanos};
 use shared::image::ImageId;
-use shared::receipt::Receipt;
+use shared::receipt::{Receipt, RejectReason};
 use shared::report::RunAccount;
 use shared::telemetry::chain;
 use shared::wire::{Loss, LossReport, Standing, encode_account, encode_losses};
@@ -39,6 +39,9 @@ pub(super) struct RestConnection {
     pub(super) lost: CancellationToken,
 }
 
+/// Where losses are told.
+const LOSSES: &str = "/v1/losses";
+
 /// Images up to this size always go by `PUT`.
 const SMALL: u64 = 256 << 10;
 
@@ -64,6 +67,8 @@ impl RestConnection {
     ) -> Result<Answer, String> {
         seal(&mut request);
         let mut sender = self.sender.lock().await;
+        // Whoever gives a request up leaves a connection that nobody can use any more.
+        let broken = self.lost.clone().drop_guard();
         let answering = async {
             sender.ready().await.map_err(|error| chain(&error))?;
             let response = sender
@@ -73,8 +78,8 @@ impl RestConnection {
             Answer::read(response).await
         };
         let answer = watched(answering, moved, self.idle_timeout).await;
-        if answer.is_err() {
-            self.lost.cancel();
+        if answer.is_ok() {
+            broken.disarm();
         }
         answer
     }
@@ -132,7 +137,7 @@ impl RestConnection {
     fn broken(&self, problem: String) -> DeliveryError {
         match self.refused() {
             Some(refused) => DeliveryError::Refused(refused.to_string()),
-            None => DeliveryError::Lost(problem),
+            None => DeliveryError::Lost(self.refusal.explain(problem)),
         }
     }
 
@@ -146,7 +151,10 @@ impl RestConnection {
 
     /// The answer to what is no image, if this side is known.
     fn known(&self, answer: Result<Answer, String>) -> Result<Answer, LinkError> {
-        let lost = |problem| self.refused().unwrap_or(LinkError::Lost(problem));
+        let lost = |problem| {
+            let refused = self.refused();
+            refused.unwrap_or_else(|| LinkError::Lost(self.refusal.explain(problem)))
+        };
         let answer = answer.and_then(Answer::sound).map_err(lost)?;
         match Denial::of(answer.status) {
             None => Ok(answer),
@@ -193,6 +201,35 @@ impl RestConnection {
         }
     }
 
+    /// Whether images of this station get in, which a session learns from its welcome: nobody needs to send
+    /// one in vain. Where the receiver cannot tell, or something between answers, images show it.
+    ///
+    /// # Errors
+    /// When they do not. The connection is of no more use then.
+    pub(super) async fn be_let_in(&self) -> Result<(), LinkError> {
+        let standing = Standing::unsaid(self.identity.outbox);
+        let report = self.report(Vec::new(), standing);
+        let answer = self.ask(self.message(LOSSES, report)?).await;
+        match answer {
+            Ok(answer) if Denial::of(answer.status) == Some(Denial::Forbidden) => {
+                if answer.is_of_receiver() {
+                    self.deny(Denial::Forbidden, &answer);
+                }
+                self.refused().map_or(Ok(()), Err)
+            }
+            answer => self.known(answer).map(drop),
+        }
+    }
+
+    fn report(&self, losses: Vec<Loss>, standing: Standing) -> bytes::Bytes {
+        encode_losses(LossReport {
+            id: 0,
+            standing: Some(standing),
+            losses,
+            transmitter: self.identity.transmitter.clone(),
+        })
+    }
+
     fn protocol(&self, problem: String) -> LinkError {
         LinkError::Protocol {
             address: self.address.clone(),
@@ -200,14 +237,17 @@ impl RestConnection {
         }
     }
 
-    /// Posts a protobuf message that is answered by nothing but a status.
-    async fn post(&self, path: &str, message: bytes::Bytes) -> Result<(), LinkError> {
-        let request = self
-            .request("POST", path)
+    /// A request with a protobuf message.
+    fn message(&self, path: &str, message: bytes::Bytes) -> Result<Request<ImageBody>, LinkError> {
+        self.request("POST", path)
             .header(header::CONTENT_TYPE, "application/protobuf")
             .body(ImageBody::whole(message))
-            .map_err(|error| LinkError::Lost(error.to_string()))?;
-        let answer = self.ask(request).await;
+            .map_err(|error| LinkError::Lost(error.to_string()))
+    }
+
+    /// Posts a protobuf message that is answered by nothing but a status.
+    async fn post(&self, path: &str, message: bytes::Bytes) -> Result<(), LinkError> {
+        let answer = self.ask(self.message(path, message)?).await;
         let answer = self.known(answer)?;
         let status = answer.status;
         if status.is_success() {
@@ -262,6 +302,17 @@ impl Connection for RestConnection {
             }
             answer
         };
+        let answer = match answer {
+            // It may be this image alone, which is another's, or whatever this station sends.
+            Err(DeliveryError::Rejected(reject)) if reject.reason == RejectReason::Forbidden => {
+                let _ = self.be_let_in().await;
+                Err(match self.refused() {
+                    Some(refused) => DeliveryError::Refused(refused.to_string()),
+                    None => reject.into(),
+                })
+            }
+            answer => answer,
+        };
         let open = match &answer {
             Ok(_) => false,
             Err(DeliveryError::Rejected(reject)) => reject.retryable,
@@ -287,13 +338,7 @@ impl Connection for RestConnection {
 
     async fn losses(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError> {
         for (losses, standing) in portions(losses, standing, 0) {
-            let report = LossReport {
-                id: 0,
-                standing: Some(standing),
-                losses,
-                transmitter: self.identity.transmitter.clone(),
-            };
-            self.post("/v1/losses", encode_losses(report)).await?;
+            self.post(LOSSES, self.report(losses, standing)).await?;
         }
         Ok(())
     }

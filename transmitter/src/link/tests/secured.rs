@@ -1,13 +1,17 @@
 //! Dialling receivers that are encrypted, and ask who comes.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use shared::digest::DigestAlgorithm;
 use shared::image::ImageMeta;
 use shared::security::bearer::Bearer;
 use shared::security::identity::Role;
-use shared::security::tls::ClientTls;
+use shared::security::tls::{ClientTls, ServerTls};
 use shared::settings::units::ByteSize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::certificates::{World, replace};
@@ -237,4 +241,67 @@ async fn a_token_that_is_good_no_more_ends_the_connection_and_loses_no_image() {
             "{transport}: {error}"
         );
     }
+}
+
+#[tokio::test]
+async fn whoever_speaks_no_tls_to_a_tls_port_is_told_to() {
+    let world = world();
+    for transport in Transport::ALL {
+        let receiver = Receiver::start(transport, world.server("gw", false)).await;
+        let silent = silent(None).await;
+        for address in [receiver.address, silent.0] {
+            for call in [GrpcCall::Exchange, GrpcCall::Put] {
+                let words = fails(transport, call, address, "", Dialler::default()).await;
+                assert!(words.contains("use https://"), "{transport}: {words}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_left_after_the_handshake_learns_that_a_certificate_may_be_missing() {
+    let world = world();
+    for transport in Transport::ALL {
+        let silent = silent(Some(world.server("gw", false))).await;
+        for own in [None, Some("cam-1")] {
+            let dialler = Dialler::new(Some(world.client(own)), None);
+            let words = fails(transport, GrpcCall::Exchange, silent.0, "s", dialler).await;
+            let is_told = words.contains("show one with --tls-cert and --tls-key");
+            assert_eq!(is_told, own.is_none(), "{transport}: {words}");
+        }
+    }
+}
+
+/// Somebody who hangs up on everybody, after the handshake if there is to be one.
+async fn silent(tls: Option<Arc<ServerTls>>) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let hanging_up = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            if let Some(tls) = &tls {
+                let within = Duration::from_secs(30);
+                let accepting = tls.accept(stream, within, CancellationToken::new());
+                drop(accepting.await);
+            }
+        }
+    });
+    (address, AbortOnDropHandle::new(hanging_up))
+}
+
+/// Why there is no connection to `address`.
+async fn fails(
+    transport: Transport,
+    call: GrpcCall,
+    address: SocketAddr,
+    encrypted: &str,
+    dialler: Dialler,
+) -> String {
+    let url = match transport {
+        Transport::WebSocket => format!("ws{encrypted}://{address}/v1/stream"),
+        Transport::Grpc | Transport::Rest => format!("http{encrypted}://{address}"),
+    };
+    let url = Url::parse(&url).unwrap();
+    let link = open(transport, &url, &options(call), &identity(dialler));
+    link.connect().await.err().unwrap().to_string()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use shared::clock::UnixNanos;
 use shared::digest::DigestAlgorithm;
 use shared::image::{ImageId, ImageMeta, OutboxId};
@@ -390,23 +391,79 @@ async fn losses_are_posted_and_a_receiver_that_cannot_keep_them_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_image_of_somebody_else_does_not_end_the_connection_and_a_gate_does() {
+async fn an_image_of_somebody_else_does_not_end_the_connection_and_what_holds_for_all_does() {
     // By `PUT` and by tus, where the first answer has no body.
     for (size, attempt) in [(1 << 10, FIRST), (SIZE, FIRST), (SIZE, SECOND)] {
-        for (reason, of_image) in [("forbidden", true), ("scope", false)] {
+        // The image alone; whatever comes under this name; the gate, before anybody looks at it.
+        for (reason, of_image) in [("forbidden", true), ("forbidden", false), ("scope", false)] {
             let image = image(size);
-            let script = move |_: &Request| Some(Reply::new(403).because(reason));
+            let script = move |request: &Request| match request.path.as_str() {
+                "/v1/losses" if of_image => Some(Reply::new(204)),
+                _ => Some(Reply::new(403).because(reason)),
+            };
             let (connection, _) = connect(identity(), script).await;
             match connection.deliver(&image, attempt).await {
                 Err(DeliveryError::Rejected(reject)) if of_image => {
                     assert_eq!(reject.reason, RejectReason::Forbidden);
                     assert!(reject.retryable && reject.image_id == Some(image.meta.id));
                 }
-                Err(DeliveryError::Refused(_)) if !of_image => {}
+                Err(DeliveryError::Refused(words)) if !of_image => {
+                    assert!(words.contains("--name has to be"), "{words}");
+                }
                 other => panic!("{size} {reason}: {other:?}"),
             }
             assert_eq!(connection.is_refused(), !of_image);
             assert_eq!(connection.lost.is_cancelled(), !of_image);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_images_do_not_get_in_learns_it_before_one_is_sent() {
+    let said = |reply: Reply| async move {
+        let script = move |_: &Request| Some(reply.clone());
+        let (connection, came) = connect(identity(), script).await;
+        let said = connection.be_let_in().await;
+        let report = decode_losses(Bytes::from(came.all()[0].body.clone())).expect("a report");
+        assert_eq!(
+            (report.transmitter.as_str(), report.losses.len()),
+            ("camera", 0)
+        );
+        assert_eq!(connection.is_refused(), said.is_err());
+        said.err().map(|error| error.to_string())
+    };
+    for reason in ["forbidden", "scope"] {
+        let words = said(Reply::new(403).because(reason)).await;
+        let words = words.expect("turned away");
+        assert!(
+            words.contains("--name has to be the name in its token"),
+            "{words}"
+        );
+    }
+    assert!(
+        said(Reply::new(401).because("expired-token"))
+            .await
+            .is_some()
+    );
+    // The second is of somebody between, who may let images pass.
+    for reply in [
+        Reply::new(204),
+        Reply::new(403),
+        Reply::new(404),
+        Reply::new(429).because("rate"),
+        Reply::new(503).because("unavailable"),
+    ] {
+        assert_eq!(said(reply).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_leaves_no_connection_that_looks_good() {
+    let (connection, _) = connect(identity(), |_| Some(Reply::new(204))).await;
+    let standing = Standing::unsaid(OutboxId::new());
+    assert!(connection.losses(Vec::new(), standing).await.is_ok());
+    assert!(!connection.lost.is_cancelled());
+    let telling = connection.losses(Vec::new(), standing);
+    assert!(telling.now_or_never().is_none(), "it waits for an answer");
+    assert!(connection.lost.is_cancelled());
 }

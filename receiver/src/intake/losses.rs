@@ -11,15 +11,13 @@ const MAX_SEQUENCE: u64 = i64::MAX as u64;
 
 impl Intake {
     /// Keeps losses as durably as receipts promise, and looks for sequence numbers that are missing
-    /// without a word. `report.transmitter` is who tells them.
+    /// without a word. `report.transmitter` is who tells them. A report that tells of nothing is how one
+    /// asks beforehand whether images under this name get in.
     ///
     /// # Errors
-    /// When the report breaks a limit or a rule, or the catalogue fails, which is worth another
-    /// try.
+    /// When `caller` may not speak for that transmitter, the report breaks a limit or a rule, or the
+    /// catalogue fails, which is worth another try.
     pub async fn keep_losses(&self, mut report: LossReport, caller: &Caller) -> Result<(), Reject> {
-        if report.losses.is_empty() && report.standing.is_none() {
-            return Ok(());
-        }
         check(&report)?;
         if report.transmitter.is_empty() {
             let name = caller.name().unwrap_or("anonymous");
@@ -27,6 +25,9 @@ impl Intake {
         }
         let allowed = caller.may_upload_as(&report.transmitter);
         allowed.map_err(|denied| forbidden(None, &denied))?;
+        if report.losses.is_empty() && report.standing.is_none() {
+            return Ok(());
+        }
         let told = report.clone();
         let kept = match self.catalog().keep_losses(report).await {
             Ok(kept) => kept,

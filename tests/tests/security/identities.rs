@@ -158,21 +158,28 @@ async fn losses_and_accounts_are_told_by_those_whose_they_are() {
             at: UnixNanos(1),
         }],
     };
-    let body = shared::wire::encode_losses(report);
-    let tell = async |name: &str| {
+    let tell = async |name: &str, report: &LossReport| {
         let caller = site
             .caller(name)
             .with("content-type", "application/x-protobuf");
-        let body = body.clone();
+        let body = shared::wire::encode_losses(report.clone());
         caller
             .ask(station.http(), Method::POST, "/v1/losses", body)
             .await
             .unwrap()
     };
-    let foreign = tell("cam-1").await;
-    assert_eq!(foreign.status, 403, "{foreign:?}");
-    let own = tell("cam-2").await;
-    assert_eq!(own.status, 204, "{own:?}");
+    // One without losses asks whether images under this name get in.
+    let asked = LossReport {
+        losses: Vec::new(),
+        ..report.clone()
+    };
+    for report in [&asked, &report] {
+        let foreign = tell("cam-1", report).await;
+        assert_eq!(foreign.status, 403, "{foreign:?}");
+        assert_eq!(foreign.json()["reason"], "forbidden");
+        let own = tell("cam-2", report).await;
+        assert_eq!(own.status, 204, "{own:?}");
+    }
     let losses = site
         .admin
         .get(station.http(), "/v1/losses")

@@ -207,8 +207,7 @@ impl RestConnection {
     /// # Errors
     /// When they do not. The connection is of no more use then.
     pub(super) async fn be_let_in(&self) -> Result<(), LinkError> {
-        let standing = Standing::unsaid(self.identity.outbox);
-        let report = self.report(Vec::new(), standing);
+        let report = self.report(Vec::new(), None);
         let answer = self.ask(self.message(LOSSES, report)?).await;
         match answer {
             Ok(answer) if Denial::of(answer.status) == Some(Denial::Forbidden) => {
@@ -221,10 +220,10 @@ impl RestConnection {
         }
     }
 
-    fn report(&self, losses: Vec<Loss>, standing: Standing) -> bytes::Bytes {
+    fn report(&self, losses: Vec<Loss>, standing: Option<Standing>) -> bytes::Bytes {
         encode_losses(LossReport {
             id: 0,
-            standing: Some(standing),
+            standing,
             losses,
             transmitter: self.identity.transmitter.clone(),
         })
@@ -338,7 +337,8 @@ impl Connection for RestConnection {
 
     async fn losses(&self, losses: Vec<Loss>, standing: Standing) -> Result<(), LinkError> {
         for (losses, standing) in portions(losses, standing, 0) {
-            self.post(LOSSES, self.report(losses, standing)).await?;
+            self.post(LOSSES, self.report(losses, Some(standing)))
+                .await?;
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysEr
         subject.station,
         date(until),
         signed.serial,
-        settings(options.role, &own)
+        settings(folder, options.role, name)
     ));
     Ok(ExitCode::SUCCESS)
 }
@@ -84,22 +84,36 @@ fn station(authority: &Authority, role: Role, name: &str) -> Result<StationId, K
     StationId::new(&authority.trust_domain, role, name).map_err(KeysError::Request)
 }
 
-/// The settings that a station needs.
-fn settings(role: Role, own: &Path) -> String {
-    let own = own.display();
+/// The settings that a station needs, for a shell.
+fn settings(folder: &Folder, role: Role, name: &str) -> String {
+    let own = folder.station(name);
+    let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|file| quoted(&own.join(file)));
     match role {
         Role::Receiver => format!(
-            "\n  pantelegraph-receiver --tls-cert {own}/cert.pem --tls-key {own}/key.pem \\\n      \
-             --tls-client-ca {own}/ca.pem\n"
+            "\n  pantelegraph-receiver --tls-cert {cert} --tls-key {key} \\\n      \
+             --tls-client-ca {ca} --tls-crl {}\n",
+            quoted(&folder.revoked())
         ),
-        Role::Transmitter => format!(
-            "\n  pantelegraph-transmitter --to https://... --tls-ca {own}/ca.pem \\\n      \
-             --tls-cert {own}/cert.pem --tls-key {own}/key.pem\n"
-        ),
-        Role::Reader | Role::Admin | Role::Gateway => format!(
-            "\n  curl --cacert {own}/ca.pem --cert {own}/cert.pem --key {own}/key.pem https://...\n"
-        ),
+        // A receiver takes images of a transmitter only under the name in its certificate.
+        Role::Transmitter => {
+            // Without the sign it would look like a flag.
+            let equals = if name.starts_with('-') { '=' } else { ' ' };
+            format!(
+                "\n  pantelegraph-transmitter --to https://... --name{equals}{} --tls-ca {ca} \\\n      \
+                 --tls-cert {cert} --tls-key {key}\n",
+                quoted(Path::new(name))
+            )
+        }
+        Role::Reader | Role::Admin | Role::Gateway => {
+            format!("\n  curl --cacert {ca} --cert {cert} --key {key} https://...\n")
+        }
     }
+}
+
+/// As a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    shlex::try_quote(&text).map_or_else(|_| text.clone(), Into::into)
 }
 
 /// Until when a certificate is valid: not longer than the CA.
@@ -309,4 +323,37 @@ pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
         .ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    fn printed(dir: &str, role: Role, name: &str) -> Vec<String> {
+        let folder = Folder::open(Path::new(dir)).unwrap();
+        shlex::split(&settings(&folder, role, name)).unwrap()
+    }
+
+    #[test]
+    fn what_is_printed_for_a_transmitter_has_its_name() {
+        let words = printed("/no where/it's", Role::Transmitter, "cam-1");
+        assert_eq!(words[0], "pantelegraph-transmitter");
+        let flag = words.iter().position(|word| word == "--name").unwrap();
+        assert_eq!(words[flag + 1], "cam-1");
+        assert!(
+            words.contains(&"/no where/it's/cam-1/key.pem".to_owned()),
+            "{words:?}"
+        );
+        // A name, and no flag.
+        let words = printed("/nowhere", Role::Transmitter, "-x");
+        assert!(words.contains(&"--name=-x".to_owned()), "{words:?}");
+    }
+
+    #[test]
+    fn what_is_printed_for_a_receiver_has_what_is_revoked() {
+        let words = printed("/nowhere", Role::Receiver, "gw");
+        let flag = words.iter().position(|word| word == "--tls-crl").unwrap();
+        assert_eq!(words[flag + 1], "/nowhere/revoked.pem");
+    }
 }

@@ -1,6 +1,5 @@
 //! Certificates for stations.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,32 +7,29 @@ use std::time::SystemTime;
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
-use shared::security::identity::{Role, StationId, check_name};
+use shared::security::identity::{Role, StationId};
 use shared::telemetry::say;
 use time::OffsetDateTime;
-use x509_parser::extensions::GeneralName;
 
 use super::authority::{self, Authority, BACKDATED, date, hex, later};
-use super::folder::{self, Existing, Folder, Readers, failed, read, write};
-use super::{KeysError, print, revoke};
-use crate::cli::keys::{Issue, Renew};
+use super::folder::{self, Existing, Folder, Readers, write};
+use super::{KeysError, print};
+use crate::cli::keys::Issue;
 
 /// What a certificate says.
-struct Subject {
-    station: StationId,
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
+pub(super) struct Subject {
+    pub(super) station: StationId,
+    pub(super) names: Vec<String>,
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 /// Makes a certificate with a new private key.
 pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysError> {
     let authority = Authority::open(folder)?;
     let Some(name) = options.station.as_ref().or(options.name.first()) else {
-        return Err(KeysError::Request(
-            "which station? give its name".to_owned(),
-        ));
+        return Err(KeysError::Usage("which station? give its name".to_owned()));
     };
     let subject = Subject {
         station: station(&authority, options.role, name)?,
@@ -41,7 +37,7 @@ pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysEr
         addresses: options.ip.clone(),
     };
     if options.role == Role::Receiver && subject.names.is_empty() && subject.addresses.is_empty() {
-        return Err(KeysError::Request(
+        return Err(KeysError::Usage(
             "a receiver is dialled by a name or an address, and its certificate has to have it; give \
              --name or --ip"
                 .to_owned(),
@@ -79,9 +75,9 @@ fn station(authority: &Authority, role: Role, name: &str) -> Result<StationId, K
     if Folder::is_taken(name) {
         let words =
             format!("{name:?} is the name of something else in this folder; choose another");
-        return Err(KeysError::Request(words));
+        return Err(KeysError::Usage(words));
     }
-    StationId::new(&authority.trust_domain, role, name).map_err(KeysError::Request)
+    StationId::new(&authority.trust_domain, role, name).map_err(KeysError::Usage)
 }
 
 /// The settings that a station needs, for a shell.
@@ -117,13 +113,13 @@ fn quoted(path: &Path) -> String {
 }
 
 /// Until when a certificate is valid: not longer than the CA.
-fn end(
+pub(super) fn end(
     authority: &Authority,
     now: OffsetDateTime,
     valid: std::time::Duration,
 ) -> Result<OffsetDateTime, KeysError> {
     if authority.until <= now {
-        return Err(KeysError::Request(format!(
+        return Err(KeysError::Refused(format!(
             "the CA has expired ({}); make a new one with `pantelegraph keys init` in another folder",
             date(authority.until)
         )));
@@ -139,12 +135,12 @@ fn end(
 }
 
 /// A signed certificate.
-struct Signed {
+pub(super) struct Signed {
     pem: String,
-    serial: String,
+    pub(super) serial: String,
 }
 
-fn sign(
+pub(super) fn sign(
     authority: &Authority,
     subject: &Subject,
     key: &impl PublicKeyData,
@@ -186,7 +182,7 @@ fn sign(
 }
 
 /// Writes a certificate: first among those that were issued, so that what is in use can be revoked.
-fn keep(
+pub(super) fn keep(
     folder: &Folder,
     authority: &Authority,
     own: &Path,
@@ -197,7 +193,7 @@ fn keep(
     write(&issued, signed.pem.as_bytes(), Readers::All, Existing::Keep)?;
     write(
         &own.join("ca.pem"),
-        authority.pem.as_bytes(),
+        authority.root.text.as_bytes(),
         Readers::All,
         Existing::Replace,
     )?;
@@ -209,116 +205,7 @@ fn keep(
     )
 }
 
-/// Makes new certificates for stations that have one.
-pub(super) fn renew(folder: &Folder, options: &Renew) -> Result<ExitCode, KeysError> {
-    let authority = Authority::open(folder)?;
-    let revoked = revoke::Revoked::open(folder)?;
-    let stations = match options.all {
-        true => stations(folder)?,
-        false => options.stations.clone(),
-    };
-    let now = OffsetDateTime::from(SystemTime::now());
-    for name in &stations {
-        check_name(name).map_err(KeysError::Request)?;
-        let own = folder.station(name);
-        let path = own.join("cert.pem");
-        let present = Present::read(&path)?;
-        if let Some(within) = options.within
-            && present.until > later(now, within)?
-        {
-            continue;
-        }
-        if revoked.has(&present.serial) && !options.new_key {
-            if options.all {
-                say(format_args!(
-                    "pantelegraph keys: {name} is revoked and stays so"
-                ));
-                continue;
-            }
-            return Err(KeysError::Request(format!(
-                "{name} is revoked, perhaps because its key is known to others; renew it with --new-key"
-            )));
-        }
-        let until = end(&authority, now, options.valid)?;
-        let signed = match options.new_key {
-            true => {
-                let key = KeyPair::generate()?;
-                let signed = sign(&authority, &present.subject, &key, until)?;
-                let (path, text) = (own.join("key.pem"), key.serialize_pem());
-                write(&path, text.as_bytes(), Readers::Owner, Existing::Replace)?;
-                signed
-            }
-            // The private key may be elsewhere by now, where it should be.
-            false => sign(&authority, &present.subject, &present.key, until)?,
-        };
-        keep(folder, &authority, &own, &signed)?;
-        let Subject { station, .. } = &present.subject;
-        print(&format!(
-            "{station} until {}, number {}\n",
-            date(until),
-            signed.serial
-        ));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Names of all stations that have a certificate.
-fn stations(folder: &Folder) -> Result<Vec<String>, KeysError> {
-    let fail = |source| failed(folder.path(), source);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder.path()).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        if let Ok(name) = entry.file_name().into_string()
-            && entry.path().join("cert.pem").exists()
-        {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// The certificate that a station has.
-struct Present {
-    subject: Subject,
-    key: SubjectPublicKeyInfo,
-    until: OffsetDateTime,
-    serial: Vec<u8>,
-}
-
-impl Present {
-    fn read(path: &Path) -> Result<Self, KeysError> {
-        let content = |problem: &str| KeysError::Content {
-            path: path.to_owned(),
-            problem: problem.to_owned(),
-        };
-        let text = read(path)?;
-        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes())
-            .map_err(|_| content("is no certificate in PEM"))?;
-        let certificate = authority::parse(&pem).ok_or_else(|| content("is no certificate"))?;
-        let station = authority::uris(&certificate).find_map(|uri| uri.parse().ok());
-        let (mut names, mut addresses) = (Vec::new(), Vec::new());
-        let all = certificate.subject_alternative_name().ok().flatten();
-        for name in all.iter().flat_map(|all| &all.value.general_names) {
-            match name {
-                GeneralName::DNSName(name) => names.push((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
-                _ => {}
-            }
-        }
-        Ok(Self {
-            subject: Subject {
-                station: station.ok_or_else(|| content("names no station"))?,
-                names,
-                addresses,
-            },
-            key: SubjectPublicKeyInfo::from_der(certificate.public_key().raw)?,
-            until: certificate.validity().not_after.to_datetime(),
-            serial: certificate.raw_serial().to_vec(),
-        })
-    }
-}
-
+/// The address in a certificate.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))

@@ -3,6 +3,7 @@
 mod authority;
 mod folder;
 mod issue;
+mod renew;
 mod revoke;
 mod show;
 #[cfg(test)]
@@ -10,7 +11,8 @@ mod show;
 pub(crate) mod tests;
 mod token;
 
-use std::io::Write;
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,10 +24,11 @@ use folder::Folder;
 /// Why something was not made.
 #[derive(Debug, thiserror::Error)]
 enum KeysError {
-    /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    /// Something cannot be done to a file or folder.
+    #[error("{} cannot be {doing}: {source}{}", path.display(), advice(source))]
     File {
         path: PathBuf,
+        doing: Doing,
         #[source]
         source: std::io::Error,
     },
@@ -35,9 +38,12 @@ enum KeysError {
     /// A private key would be lost.
     #[error("{} is there already; --force puts a new one in its place, and the old one is gone", .0.display())]
     Exists(PathBuf),
-    /// The request makes no sense.
+    /// The command line asks for what cannot be.
     #[error("{0}")]
-    Request(String),
+    Usage(String),
+    /// As things are in the folder, it is not done.
+    #[error("{0}")]
+    Refused(String),
     /// A certificate cannot be made.
     #[error("the certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -46,13 +52,55 @@ enum KeysError {
     Random,
 }
 
+impl KeysError {
+    /// The exit code of the program.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// What is done to a file or folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Read,
+    Written,
+    Made,
+    Locked,
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Written => "written",
+            Self::Made => "made",
+            Self::Locked => "locked",
+        })
+    }
+}
+
+/// What to do about it.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::PermissionDenied => {
+            "; run this as the user whom the folder belongs to, or choose another folder (--dir)"
+        }
+        ErrorKind::ReadOnlyFilesystem => "; choose a folder that can be written (--dir)",
+        ErrorKind::StorageFull => "; free some space on its disk",
+        _ => "",
+    }
+}
+
 /// Does what was asked for.
 pub(crate) fn run(keys: &Keys) -> ExitCode {
     match attempt(keys) {
         Ok(code) => code,
         Err(error) => {
             say(format_args!("pantelegraph keys: {error}"));
-            ExitCode::FAILURE
+            ExitCode::from(error.code())
         }
     }
 }
@@ -62,7 +110,7 @@ fn attempt(keys: &Keys) -> Result<ExitCode, KeysError> {
     match &keys.command {
         KeysCommand::Init(options) => authority::init(&folder, options),
         KeysCommand::Issue(options) => issue::issue(&folder, options),
-        KeysCommand::Renew(options) => issue::renew(&folder, options),
+        KeysCommand::Renew(options) => renew::renew(&folder, options),
         KeysCommand::Revoke(options) => revoke::revoke(&folder, options),
         KeysCommand::Show(options) => show::show(&folder, options),
         KeysCommand::Token(options) => token::token(&folder, options),

@@ -10,6 +10,8 @@ use shared::security::identity::Role;
 use shared::settings::units::parse_duration;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 done; 1 not done, or `show --check` has found something; 2 usage, such as a station that is not there")]
 pub(crate) struct Keys {
     /// Folder of the CA, and of what it has issued
     #[arg(
@@ -59,7 +61,8 @@ Daemons notice new files by themselves; connections that are open stay.")]
     #[command(after_help = "\
 Examples:
   pantelegraph keys revoke cam-1                  every certificate of cam-1
-  pantelegraph keys revoke --serial 3f9a...       this one
+  pantelegraph keys revoke --serial 5f9a3c01      the one whose number begins so
+  pantelegraph keys revoke --new-list             where revoked.pem is lost, and no receiver has a copy
 
 Copy revoked.pem to the receivers (--tls-crl): they notice by themselves, and end connections of revoked
 stations.")]
@@ -68,7 +71,7 @@ stations.")]
     #[command(after_help = "\
 Examples:
   pantelegraph keys show
-  pantelegraph keys show --check 14d              exit code 1 if something expires by then
+  pantelegraph keys show --check 14d              exit code 1 if something expires by then, or is of another CA
   pantelegraph keys show /etc/pantelegraph/cert.pem")]
     Show(Show),
     /// Makes a token.
@@ -154,11 +157,16 @@ pub(crate) struct Renew {
 #[derive(Debug, Args)]
 pub(crate) struct Revoke {
     /// Names of stations
-    #[arg(value_name = "STATION", required_unless_present = "serial")]
+    #[arg(value_name = "STATION", required_unless_present_any = ["serial", "new_list"])]
     pub(crate) stations: Vec<String>,
-    /// Number of a certificate, as `keys show` has it; several times for several
+    /// Number of a certificate, as `keys show` has it, or its first digits, at least eight; several times
+    /// for several
     #[arg(long, value_name = "HEX")]
     pub(crate) serial: Vec<String>,
+    /// Makes a new list where revoked.pem is missing or damaged: what was revoked before is on it as far as
+    /// the folder knows
+    #[arg(long)]
+    pub(crate) new_list: bool,
 }
 
 #[derive(Debug, Args)]
@@ -169,7 +177,7 @@ pub(crate) struct Show {
     /// Also those that have been replaced
     #[arg(long)]
     pub(crate) all: bool,
-    /// Exit code 1 when something expires within this time
+    /// Exit code 1 when something expires within this time, is of another CA, or the folder is damaged
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) check: Option<Duration>,
     /// Prints JSON, one object a line

@@ -12,7 +12,7 @@ use shared::security::identity::{Role, StationId};
 use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, Pem};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, Pem};
 
 use super::folder::{Existing, Folder, Readers, read, write};
 use super::{KeysError, print};
@@ -27,14 +27,20 @@ pub(super) struct Authority {
     pub(super) trust_domain: String,
     /// Until when it can sign.
     pub(super) until: OffsetDateTime,
-    /// Its certificate.
-    pub(super) pem: String,
+    pub(super) root: Root,
+}
+
+/// The certificate of the CA: with it, its signatures are told from others.
+pub(super) struct Root {
+    /// It, as a file.
+    pub(super) text: String,
+    pem: Pem,
 }
 
 /// Makes a CA.
 pub(super) fn init(folder: &Folder, options: &Init) -> Result<ExitCode, KeysError> {
     // Only its domain is of interest: no station has this name.
-    StationId::new(&options.trust_domain, Role::Admin, "x").map_err(KeysError::Request)?;
+    StationId::new(&options.trust_domain, Role::Admin, "x").map_err(KeysError::Usage)?;
     folder.make()?;
     let existing = Existing::replaced(options.force);
     if existing == Existing::Keep {
@@ -142,39 +148,27 @@ fn token_keys(
 impl Authority {
     /// The CA of a folder.
     pub(super) fn open(folder: &Folder) -> Result<Self, KeysError> {
-        let path = folder.authority();
-        if !path.exists() {
-            let path = folder.path().display();
-            return Err(KeysError::Request(format!(
-                "there is no CA in {path}; make one with `pantelegraph keys init --dir {path}`"
-            )));
-        }
-        let content = |problem: &str| KeysError::Content {
-            path: path.clone(),
-            problem: problem.to_owned(),
-        };
-        let pem = read(&path)?;
-        let key = KeyPair::from_pem(&read(&folder.authority_key())?)?;
-        let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
-            .map_err(|_| content("is no certificate in PEM"))?;
-        let certificate = parsed
-            .parse_x509()
-            .map_err(|_| content("is no certificate"))?;
+        let root = Root::open(folder)?;
+        let key = private(folder, &root)?;
+        let certificate = root.certificate().ok_or_else(|| none(folder))?;
         let trust_domain = uris(&certificate)
             .find_map(|uri| uri.strip_prefix("spiffe://"))
-            .ok_or_else(|| content("names no trust domain (spiffe://DOMAIN)"))?
+            .ok_or_else(|| KeysError::Content {
+                path: folder.authority(),
+                problem: "names no trust domain (spiffe://DOMAIN)".to_owned(),
+            })?
             .to_owned();
         let until = certificate.validity().not_after.to_datetime();
-        drop(parsed);
         Ok(Self {
-            issuer: Issuer::from_ca_cert_pem(&pem, key)?,
+            issuer: Issuer::from_ca_cert_pem(&root.text, key)?,
             trust_domain,
             until,
-            pem,
+            root,
         })
     }
 
-    /// Writes the list of what is revoked.
+    /// Writes the list of what is revoked. Its number is at least `number`, and at least the time in
+    /// milliseconds since 1970: it is higher than that of a list that got lost.
     pub(super) fn write_revoked(
         &self,
         folder: &Folder,
@@ -182,6 +176,11 @@ impl Authority {
         number: u64,
     ) -> Result<(), KeysError> {
         let now = OffsetDateTime::from(SystemTime::now());
+        let number = number.max(
+            (now.unix_timestamp_nanos() / 1_000_000)
+                .try_into()
+                .unwrap_or(0),
+        );
         let list = CertificateRevocationListParams {
             this_update: now - BACKDATED,
             // There is a new one with each revocation; until then this one is right.
@@ -198,6 +197,92 @@ impl Authority {
             Readers::All,
             Existing::Replace,
         )
+    }
+}
+
+impl Root {
+    /// That of a folder.
+    pub(super) fn open(folder: &Folder) -> Result<Self, KeysError> {
+        let path = folder.authority();
+        if !path.exists() {
+            let path = folder.path().display();
+            return Err(KeysError::Refused(format!(
+                "there is no CA in {path}; make one with `pantelegraph keys init --dir {path}`"
+            )));
+        }
+        let text = read(&path)?;
+        let (_, pem) =
+            x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| none(folder))?;
+        let root = Self { text, pem };
+        match root.certificate() {
+            Some(_) => Ok(root),
+            None => Err(none(folder)),
+        }
+    }
+
+    /// `None` never, as it was looked at when it was opened.
+    fn certificate(&self) -> Option<X509Certificate<'_>> {
+        parse(&self.pem)
+    }
+
+    /// Its number, in hexadecimal digits.
+    pub(super) fn serial(&self) -> String {
+        let certificate = self.certificate();
+        certificate.map_or_else(String::new, |certificate| hex(certificate.raw_serial()))
+    }
+
+    /// Whether this CA has signed a certificate, or it is its own.
+    pub(super) fn has_signed(&self, certificate: &X509Certificate<'_>) -> bool {
+        self.certificate().is_some_and(|root| {
+            root.as_raw() == certificate.as_raw()
+                || certificate
+                    .verify_signature(Some(root.public_key()))
+                    .is_ok()
+        })
+    }
+
+    /// Whether this CA has signed a list of revoked certificates.
+    pub(super) fn has_signed_list(&self, list: &CertificateRevocationList<'_>) -> bool {
+        self.certificate()
+            .is_some_and(|root| list.verify_signature(root.public_key()).is_ok())
+    }
+}
+
+/// There is something else in the place of the CA's certificate.
+fn none(folder: &Folder) -> KeysError {
+    KeysError::Content {
+        path: folder.authority(),
+        problem: "is no certificate in PEM; put it back from a copy, such as that in the folder of a station"
+            .to_owned(),
+    }
+}
+
+/// The private key that goes with the CA's certificate.
+pub(super) fn private(folder: &Folder, root: &Root) -> Result<KeyPair, KeysError> {
+    let path = folder.authority_key();
+    let path = path.display();
+    let advice = "put it back from where you keep a copy; without one, `pantelegraph keys init --force` makes a \
+                  new CA, and everything that was issued counts no more";
+    if !folder.authority_key().exists() {
+        return Err(KeysError::Refused(format!("{path} is missing; {advice}")));
+    }
+    let text = read(&folder.authority_key())?;
+    // The library's words may have parts of the key.
+    let key = KeyPair::from_pem(&text).map_err(|_| {
+        KeysError::Refused(format!(
+            "{path} is no private key (PKCS #8 in PEM); {advice}"
+        ))
+    })?;
+    let goes = root
+        .certificate()
+        .is_some_and(|root| *root.public_key().subject_public_key.data == *key.public_key_raw());
+    match goes {
+        true => Ok(key),
+        false => Err(KeysError::Refused(format!(
+            "{path} does not go with ca.pem: nobody would believe what it signs; put the right one of the two \
+             back from where you keep a copy; without one, `pantelegraph keys init --force` makes a new CA, and \
+             everything that was issued counts no more"
+        ))),
     }
 }
 
@@ -244,8 +329,8 @@ pub(super) fn later(now: OffsetDateTime, by: Duration) -> Result<OffsetDateTime,
     let by = time::Duration::try_from(by).ok();
     let later = by.and_then(|by| now.checked_add(by));
     later.filter(|time| *time > now).ok_or_else(|| {
-        KeysError::Request(
-            "--valid must be more than nothing, and end before the year 9999".to_owned(),
+        KeysError::Usage(
+            "a time must be more than nothing, and end before the year 9999".to_owned(),
         )
     })
 }

@@ -6,7 +6,7 @@
 //! revoked.pem    what it has revoked
 //! token.key      signs tokens
 //! token.pub      checks them, where the two differ
-//! issued/        every certificate, by its number
+//! issued/        every certificate, by its number, and a mark for each that is revoked
 //! STATION/       cert.pem, key.pem, ca.pem: what a station needs
 //! ```
 
@@ -15,7 +15,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::KeysError;
+use super::{Doing, KeysError};
+
+/// The end of the name of a mark, see [`Folder::mark`].
+pub(super) const MARK: &str = "revoked";
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,11 +66,13 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, KeysError> {
         let lock = match File::open(path) {
             Ok(folder) => {
-                folder.lock().map_err(|source| failed(path, source))?;
+                folder
+                    .lock()
+                    .map_err(|source| failed(path, Doing::Locked, source))?;
                 Some(folder)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(failed(path, source)),
+            Err(source) => return Err(failed(path, Doing::Read, source)),
         };
         Ok(Self {
             path: path.to_owned(),
@@ -108,6 +113,31 @@ impl Folder {
         self.path.join("issued")
     }
 
+    /// What tells of a certificate that it is revoked, should the list get lost. Its number is in
+    /// hexadecimal digits.
+    pub(super) fn mark(&self, serial: &str) -> PathBuf {
+        self.issued().join(format!("{serial}.{MARK}"))
+    }
+
+    /// The files in `issued` of this kind.
+    pub(super) fn issued_files(&self, kind: &str) -> Result<Vec<PathBuf>, KeysError> {
+        let path = self.issued();
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(failed(&path, Doing::Read, source)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let file = entry.map_err(|source| failed(&path, Doing::Read, source))?;
+            if file.path().extension().is_some_and(|found| found == kind) {
+                files.push(file.path());
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
     /// The folder of a station, whose name has been checked.
     pub(super) fn station(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -127,10 +157,11 @@ impl Folder {
     }
 }
 
-/// A file cannot be read or written.
-pub(super) fn failed(path: &Path, source: io::Error) -> KeysError {
+/// This cannot be done to a file or folder.
+pub(super) fn failed(path: &Path, doing: Doing, source: io::Error) -> KeysError {
     KeysError::File {
         path: path.to_owned(),
+        doing,
         source,
     }
 }
@@ -141,12 +172,12 @@ pub(super) fn make(path: &Path) -> Result<(), KeysError> {
         .recursive(true)
         .mode(0o700)
         .create(path);
-    made.map_err(|source| failed(path, source))
+    made.map_err(|source| failed(path, Doing::Made, source))
 }
 
 /// Text in a file.
 pub(super) fn read(path: &Path) -> Result<String, KeysError> {
-    fs::read_to_string(path).map_err(|source| failed(path, source))
+    fs::read_to_string(path).map_err(|source| failed(path, Doing::Read, source))
 }
 
 /// Writes a file so that whoever reads it meanwhile sees the old content or the new one, whole.
@@ -156,7 +187,7 @@ pub(super) fn write(
     readers: Readers,
     existing: Existing,
 ) -> Result<(), KeysError> {
-    let fail = |source| failed(path, source);
+    let fail = |source| failed(path, Doing::Written, source);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.{}", std::process::id()));
     // What a process left that was stopped here is nobody's.

@@ -1,6 +1,5 @@
 //! Certificates for stations.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,32 +7,29 @@ use std::time::SystemTime;
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
-use shared::security::identity::{Role, StationId, check_name};
+use shared::security::identity::{Role, StationId};
 use shared::telemetry::say;
 use time::OffsetDateTime;
-use x509_parser::extensions::GeneralName;
 
 use super::authority::{self, Authority, BACKDATED, date, hex, later};
-use super::folder::{self, Existing, Folder, Readers, failed, read, write};
-use super::{KeysError, print, revoke};
-use crate::cli::keys::{Issue, Renew};
+use super::folder::{self, Existing, Folder, Readers, write};
+use super::{KeysError, print};
+use crate::cli::keys::Issue;
 
 /// What a certificate says.
-struct Subject {
-    station: StationId,
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
+pub(super) struct Subject {
+    pub(super) station: StationId,
+    pub(super) names: Vec<String>,
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 /// Makes a certificate with a new private key.
 pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysError> {
     let authority = Authority::open(folder)?;
     let Some(name) = options.station.as_ref().or(options.name.first()) else {
-        return Err(KeysError::Request(
-            "which station? give its name".to_owned(),
-        ));
+        return Err(KeysError::Usage("which station? give its name".to_owned()));
     };
     let subject = Subject {
         station: station(&authority, options.role, name)?,
@@ -41,7 +37,7 @@ pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysEr
         addresses: options.ip.clone(),
     };
     if options.role == Role::Receiver && subject.names.is_empty() && subject.addresses.is_empty() {
-        return Err(KeysError::Request(
+        return Err(KeysError::Usage(
             "a receiver is dialled by a name or an address, and its certificate has to have it; give \
              --name or --ip"
                 .to_owned(),
@@ -70,7 +66,7 @@ pub(super) fn issue(folder: &Folder, options: &Issue) -> Result<ExitCode, KeysEr
         subject.station,
         date(until),
         signed.serial,
-        settings(options.role, &own)
+        settings(folder, options.role, name)
     ));
     Ok(ExitCode::SUCCESS)
 }
@@ -79,37 +75,51 @@ fn station(authority: &Authority, role: Role, name: &str) -> Result<StationId, K
     if Folder::is_taken(name) {
         let words =
             format!("{name:?} is the name of something else in this folder; choose another");
-        return Err(KeysError::Request(words));
+        return Err(KeysError::Usage(words));
     }
-    StationId::new(&authority.trust_domain, role, name).map_err(KeysError::Request)
+    StationId::new(&authority.trust_domain, role, name).map_err(KeysError::Usage)
 }
 
-/// The settings that a station needs.
-fn settings(role: Role, own: &Path) -> String {
-    let own = own.display();
+/// The settings that a station needs, for a shell.
+fn settings(folder: &Folder, role: Role, name: &str) -> String {
+    let own = folder.station(name);
+    let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|file| quoted(&own.join(file)));
     match role {
         Role::Receiver => format!(
-            "\n  pantelegraph-receiver --tls-cert {own}/cert.pem --tls-key {own}/key.pem \\\n      \
-             --tls-client-ca {own}/ca.pem\n"
+            "\n  pantelegraph-receiver --tls-cert {cert} --tls-key {key} \\\n      \
+             --tls-client-ca {ca} --tls-crl {}\n",
+            quoted(&folder.revoked())
         ),
-        Role::Transmitter => format!(
-            "\n  pantelegraph-transmitter --to https://... --tls-ca {own}/ca.pem \\\n      \
-             --tls-cert {own}/cert.pem --tls-key {own}/key.pem\n"
-        ),
-        Role::Reader | Role::Admin | Role::Gateway => format!(
-            "\n  curl --cacert {own}/ca.pem --cert {own}/cert.pem --key {own}/key.pem https://...\n"
-        ),
+        // A receiver takes images of a transmitter only under the name in its certificate.
+        Role::Transmitter => {
+            // Without the sign it would look like a flag.
+            let equals = if name.starts_with('-') { '=' } else { ' ' };
+            format!(
+                "\n  pantelegraph-transmitter --to https://... --name{equals}{} --tls-ca {ca} \\\n      \
+                 --tls-cert {cert} --tls-key {key}\n",
+                quoted(Path::new(name))
+            )
+        }
+        Role::Reader | Role::Admin | Role::Gateway => {
+            format!("\n  curl --cacert {ca} --cert {cert} --key {key} https://...\n")
+        }
     }
+}
+
+/// As a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    shlex::try_quote(&text).map_or_else(|_| text.clone(), Into::into)
 }
 
 /// Until when a certificate is valid: not longer than the CA.
-fn end(
+pub(super) fn end(
     authority: &Authority,
     now: OffsetDateTime,
     valid: std::time::Duration,
 ) -> Result<OffsetDateTime, KeysError> {
     if authority.until <= now {
-        return Err(KeysError::Request(format!(
+        return Err(KeysError::Refused(format!(
             "the CA has expired ({}); make a new one with `pantelegraph keys init` in another folder",
             date(authority.until)
         )));
@@ -125,12 +135,12 @@ fn end(
 }
 
 /// A signed certificate.
-struct Signed {
+pub(super) struct Signed {
     pem: String,
-    serial: String,
+    pub(super) serial: String,
 }
 
-fn sign(
+pub(super) fn sign(
     authority: &Authority,
     subject: &Subject,
     key: &impl PublicKeyData,
@@ -172,7 +182,7 @@ fn sign(
 }
 
 /// Writes a certificate: first among those that were issued, so that what is in use can be revoked.
-fn keep(
+pub(super) fn keep(
     folder: &Folder,
     authority: &Authority,
     own: &Path,
@@ -183,7 +193,7 @@ fn keep(
     write(&issued, signed.pem.as_bytes(), Readers::All, Existing::Keep)?;
     write(
         &own.join("ca.pem"),
-        authority.pem.as_bytes(),
+        authority.root.text.as_bytes(),
         Readers::All,
         Existing::Replace,
     )?;
@@ -195,118 +205,42 @@ fn keep(
     )
 }
 
-/// Makes new certificates for stations that have one.
-pub(super) fn renew(folder: &Folder, options: &Renew) -> Result<ExitCode, KeysError> {
-    let authority = Authority::open(folder)?;
-    let revoked = revoke::Revoked::open(folder)?;
-    let stations = match options.all {
-        true => stations(folder)?,
-        false => options.stations.clone(),
-    };
-    let now = OffsetDateTime::from(SystemTime::now());
-    for name in &stations {
-        check_name(name).map_err(KeysError::Request)?;
-        let own = folder.station(name);
-        let path = own.join("cert.pem");
-        let present = Present::read(&path)?;
-        if let Some(within) = options.within
-            && present.until > later(now, within)?
-        {
-            continue;
-        }
-        if revoked.has(&present.serial) && !options.new_key {
-            if options.all {
-                say(format_args!(
-                    "pantelegraph keys: {name} is revoked and stays so"
-                ));
-                continue;
-            }
-            return Err(KeysError::Request(format!(
-                "{name} is revoked, perhaps because its key is known to others; renew it with --new-key"
-            )));
-        }
-        let until = end(&authority, now, options.valid)?;
-        let signed = match options.new_key {
-            true => {
-                let key = KeyPair::generate()?;
-                let signed = sign(&authority, &present.subject, &key, until)?;
-                let (path, text) = (own.join("key.pem"), key.serialize_pem());
-                write(&path, text.as_bytes(), Readers::Owner, Existing::Replace)?;
-                signed
-            }
-            // The private key may be elsewhere by now, where it should be.
-            false => sign(&authority, &present.subject, &present.key, until)?,
-        };
-        keep(folder, &authority, &own, &signed)?;
-        let Subject { station, .. } = &present.subject;
-        print(&format!(
-            "{station} until {}, number {}\n",
-            date(until),
-            signed.serial
-        ));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Names of all stations that have a certificate.
-fn stations(folder: &Folder) -> Result<Vec<String>, KeysError> {
-    let fail = |source| failed(folder.path(), source);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder.path()).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        if let Ok(name) = entry.file_name().into_string()
-            && entry.path().join("cert.pem").exists()
-        {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// The certificate that a station has.
-struct Present {
-    subject: Subject,
-    key: SubjectPublicKeyInfo,
-    until: OffsetDateTime,
-    serial: Vec<u8>,
-}
-
-impl Present {
-    fn read(path: &Path) -> Result<Self, KeysError> {
-        let content = |problem: &str| KeysError::Content {
-            path: path.to_owned(),
-            problem: problem.to_owned(),
-        };
-        let text = read(path)?;
-        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes())
-            .map_err(|_| content("is no certificate in PEM"))?;
-        let certificate = authority::parse(&pem).ok_or_else(|| content("is no certificate"))?;
-        let station = authority::uris(&certificate).find_map(|uri| uri.parse().ok());
-        let (mut names, mut addresses) = (Vec::new(), Vec::new());
-        let all = certificate.subject_alternative_name().ok().flatten();
-        for name in all.iter().flat_map(|all| &all.value.general_names) {
-            match name {
-                GeneralName::DNSName(name) => names.push((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
-                _ => {}
-            }
-        }
-        Ok(Self {
-            subject: Subject {
-                station: station.ok_or_else(|| content("names no station"))?,
-                names,
-                addresses,
-            },
-            key: SubjectPublicKeyInfo::from_der(certificate.public_key().raw)?,
-            until: certificate.validity().not_after.to_datetime(),
-            serial: certificate.raw_serial().to_vec(),
-        })
-    }
-}
-
+/// The address in a certificate.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
         .ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    fn printed(dir: &str, role: Role, name: &str) -> Vec<String> {
+        let folder = Folder::open(Path::new(dir)).unwrap();
+        shlex::split(&settings(&folder, role, name)).unwrap()
+    }
+
+    #[test]
+    fn what_is_printed_for_a_transmitter_has_its_name() {
+        let words = printed("/no where/it's", Role::Transmitter, "cam-1");
+        assert_eq!(words[0], "pantelegraph-transmitter");
+        let flag = words.iter().position(|word| word == "--name").unwrap();
+        assert_eq!(words[flag + 1], "cam-1");
+        assert!(
+            words.contains(&"/no where/it's/cam-1/key.pem".to_owned()),
+            "{words:?}"
+        );
+        // A name, and no flag.
+        let words = printed("/nowhere", Role::Transmitter, "-x");
+        assert!(words.contains(&"--name=-x".to_owned()), "{words:?}");
+    }
+
+    #[test]
+    fn what_is_printed_for_a_receiver_has_what_is_revoked() {
+        let words = printed("/nowhere", Role::Receiver, "gw");
+        let flag = words.iter().position(|word| word == "--tls-crl").unwrap();
+        assert_eq!(words[flag + 1], "/nowhere/revoked.pem");
+    }
 }

@@ -1,3 +1,5 @@
+mod faults;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -40,8 +42,12 @@ impl Rig {
         attempt(&self.keys(args)).unwrap();
     }
 
+    fn refusal(&self, args: &[&str]) -> KeysError {
+        attempt(&self.keys(args)).unwrap_err()
+    }
+
     fn refuses(&self, args: &[&str]) -> String {
-        attempt(&self.keys(args)).unwrap_err().to_string()
+        self.refusal(args).to_string()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -13,23 +13,22 @@ use crate::cli::keys::Token;
 
 /// Makes a token.
 pub(super) fn token(folder: &Folder, options: &Token) -> Result<ExitCode, KeysError> {
-    label(&options.subject)
-        .map_err(|problem| KeysError::Request(format!("--subject: {problem}")))?;
+    label(&options.subject).map_err(|problem| KeysError::Usage(format!("--subject: {problem}")))?;
     let path = options.key.clone().unwrap_or_else(|| folder.token_key());
     if !path.exists() {
-        return Err(KeysError::Request(format!(
+        return Err(KeysError::Refused(format!(
             "{}: there is no key; make one with `pantelegraph keys init`, or name another with --key",
             path.display()
         )));
     }
-    let key = TokenKey::read(&path).map_err(KeysError::Request)?;
+    let key = TokenKey::read(&path).map_err(KeysError::Refused)?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let expires = now.checked_add(options.expires).map(|time| time.as_secs());
     let expires = expires
         .filter(|_| options.expires.as_secs() > 0)
-        .ok_or_else(|| KeysError::Request("--expires must be at least a second".to_owned()))?;
+        .ok_or_else(|| KeysError::Usage("--expires must be at least a second".to_owned()))?;
     let scopes = options
         .scope
         .iter()

@@ -219,6 +219,8 @@ pub enum Unknown {
     NoSubject,
     #[error("Token has extensions that must be understood")]
     Critical,
+    #[error("Token claim {0} must be {1}")]
+    Claim(&'static str, &'static str),
     #[error("Token cannot be read")]
     Unreadable,
     #[error("Token is of another station than the client certificate")]
@@ -238,7 +240,7 @@ impl Unknown {
             Self::Signature => "token-signature",
             Self::Algorithm(_) => "token-algorithm",
             Self::Audience => "token-audience",
-            Self::NoExpiry | Self::NoSubject | Self::Critical => "token-claims",
+            Self::NoExpiry | Self::NoSubject | Self::Critical | Self::Claim(..) => "token-claims",
             Self::Mismatch => "mismatch",
         }
     }

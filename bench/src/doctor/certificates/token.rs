@@ -15,8 +15,9 @@ use crate::doctor::{Finding, Level};
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Claims {
     sub: Option<String>,
-    exp: Option<u64>,
-    nbf: Option<u64>,
+    /// Seconds, perhaps with a fraction (RFC 7519, section 2).
+    exp: Option<f64>,
+    nbf: Option<f64>,
     #[serde(default)]
     scope: String,
 }
@@ -40,13 +41,14 @@ pub(super) fn judge(claims: &Option<Claims>, name: Option<&str>, now: SystemTime
         )
     };
     let Some(claims) = claims else {
-        let found = "the token is no JSON Web Token, which is what receivers take";
+        let found = "the token is none that receivers can read: a JSON Web Token with numbers for exp and nbf, and \
+                     text for sub and scope";
         return Finding::bad(Level::Problem, place, found, make(name));
     };
-    let at = |seconds: u64| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    let at = |seconds: f64| UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?);
     let of = claims.sub.as_deref().unwrap_or("nobody");
     let scopes = Scopes::parse(&claims.scope);
-    let Some(end) = claims.exp.and_then(at) else {
+    let Some(end) = claims.exp.map(f64::floor).and_then(at) else {
         let found =
             format!("the token of {of} has no expiry (exp), and receivers take none without");
         return Finding::bad(Level::Problem, place, found, make(name));
@@ -59,7 +61,12 @@ pub(super) fn judge(claims: &Option<Claims>, name: Option<&str>, now: SystemTime
             format!("the token of {of} has expired on {}", until(end)),
             make(name),
         )
-    } else if let Some(begin) = claims.nbf.and_then(at).filter(|begin| *begin > now) {
+    } else if let Some(begin) = claims
+        .nbf
+        .map(f64::ceil)
+        .and_then(at)
+        .filter(|begin| *begin > now)
+    {
         let fix = "set this clock right (`timedatectl`), or wait".to_owned();
         bad(
             Level::Problem,
@@ -107,17 +114,22 @@ pub(super) fn judge(claims: &Option<Claims>, name: Option<&str>, now: SystemTime
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
     use super::*;
 
-    const DAY: u64 = 86_400;
+    const DAY: f64 = 86_400.0;
 
-    fn level(sub: &str, scope: &str, exp: Option<u64>, nbf: Option<u64>) -> Level {
-        let now = UNIX_EPOCH + Duration::from_secs(1_000 * DAY);
+    fn seconds(days: u32) -> f64 {
+        f64::from(days) * DAY
+    }
+
+    fn level(sub: &str, scope: &str, exp: Option<u32>, nbf: Option<u32>) -> Level {
+        let now = UNIX_EPOCH + Duration::from_secs_f64(1_000.0 * DAY);
         let claims = Claims {
             sub: Some(sub.to_owned()),
-            exp: exp.map(|days| days * DAY),
-            nbf: nbf.map(|days| days * DAY),
+            exp: exp.map(seconds),
+            nbf: nbf.map(seconds),
             scope: scope.to_owned(),
         };
         judge(&Some(claims), Some("cam-1"), now).level
@@ -136,6 +148,17 @@ mod tests {
         assert_eq!(level("cam-1", "read", Some(1_100), None), Level::Problem);
         assert_eq!(level("cam-2", "upload", Some(1_100), None), Level::Problem);
         assert_eq!(level("ada", "admin", Some(1_100), None), Level::Ok);
+    }
+
+    #[test]
+    fn fractions_of_seconds_are_read() {
+        let payload = r#"{"sub": "cam-1", "exp": 4000000000.75, "nbf": 1.5, "scope": "upload"}"#;
+        let token = format!("Bearer x.{}.x", BASE64_URL_SAFE_NO_PAD.encode(payload));
+        let claims = claims(&HeaderValue::try_from(token).unwrap());
+        assert_eq!(
+            judge(&claims, Some("cam-1"), UNIX_EPOCH + Duration::from_secs(2)).level,
+            Level::Ok
+        );
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
 use crate::security::access::Scope;
 
@@ -112,6 +114,12 @@ fn what_no_expiry_or_unknown_extensions_say_is_refused() {
     let header = Header::new(Algorithm::HS256);
     let endless = sign(&header, serde_json::json!({"sub": "ada"}));
     assert_eq!(tokens.check(&endless), Err(Unknown::NoExpiry));
+    let list = serde_json::json!({"sub": "ada", "exp": FAR, "scope": ["read"]});
+    let named = tokens.check(&sign(&header, list.clone())).unwrap_err();
+    assert!(named.to_string().contains("scope"), "{named}");
+    // What nobody we know has signed is not worth a word on its content.
+    let stranger = Tokens::new(vec![secret(8)], None).check(&sign(&header, list));
+    assert_eq!(stranger, Err(Unknown::Signature));
     let critical = Header {
         crit: Some(vec!["more".to_owned()]),
         ..header
@@ -136,6 +144,25 @@ fn an_audience_that_is_set_must_be_named() {
     assert_eq!(with(Some("gw")), Ok("cam-1".to_owned()));
     assert_eq!(with(Some(AUDIENCE)), Err(Unknown::Audience));
     assert_eq!(with(None), Err(Unknown::Audience));
+}
+
+#[test]
+fn times_may_have_fractions() {
+    let key = secret(7);
+    signatures::install();
+    let sign = |claims: serde_json::Value| {
+        let key = EncodingKey::from_secret(key.checking.reveal());
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
+    };
+    let tokens = Tokens::new(vec![key.clone()], None);
+    // As `time.time() + 600` of Python.
+    let token = sign(serde_json::json!({
+        "sub": "cam-1", "iat": 1_700_000_000.25, "nbf": 1_700_000_000.25, "exp": 4_000_000_000.75,
+    }));
+    let until = tokens.check(&token).unwrap().until;
+    assert_eq!(until, Some(UNIX_EPOCH + Duration::from_secs(FAR)));
+    let over = sign(serde_json::json!({"sub": "cam-1", "exp": 1_700_000_000.25}));
+    assert_eq!(tokens.check(&over), Err(Unknown::Expired));
 }
 
 #[test]

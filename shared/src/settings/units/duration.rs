@@ -34,7 +34,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             .all(|byte| byte.is_ascii_digit() || byte == b'.')
     {
         return Err(format!(
-            "{text:?} has no unit; write {trimmed}s, {trimmed}ms or {trimmed}m"
+            "{text:?} has no unit; write {trimmed}s, {trimmed}m, {trimmed}h or {trimmed}d"
         ));
     }
     let invalid = || format!("{text:?} is not a duration such as 500ms, 1s, 1m30s or 2h");

@@ -328,6 +328,8 @@ async fn whether_a_file_was_captured_is_not_guessed_when_the_index_cannot_be_rea
         transport: Transport::Grpc,
     };
     assert!(!outbox.knows(&mark).await.expect("power"));
-    outbox.shared.index.close().expect("power");
+    // From here on nothing can open it again, which the outbox tries by itself.
+    disk.lose_power_after(0);
+    let _ = outbox.shared.index.close();
     outbox.knows(&mark).await.expect_err("it is closed");
 }

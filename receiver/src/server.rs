@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::disk::{Disk, OsDisk};
-use shared::listen::{ListenError, listen};
+use shared::listen::{ListenError, listen_unless_off};
 use shared::receipt::Durability;
 use shared::security::rate::Rates;
 use shared::security::tls::TlsError;
@@ -95,20 +95,10 @@ impl Listeners {
     /// When an address is in use or not this machine's.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         Ok(Self {
-            grpc: open_listener(config.grpc_listen, "--grpc-listen").await?,
-            http: open_listener(config.http_listen, "--http-listen").await?,
-            all: open_listener(config.listen_all, "--listen-all").await?,
+            grpc: listen_unless_off(config.grpc_listen, "--grpc-listen").await?,
+            http: listen_unless_off(config.http_listen, "--http-listen").await?,
+            all: listen_unless_off(config.listen_all, "--listen-all").await?,
         })
-    }
-}
-
-async fn open_listener(
-    address: Option<SocketAddr>,
-    setting: &'static str,
-) -> Result<Option<TcpListener>, StartError> {
-    match address {
-        None => Ok(None),
-        Some(address) => Ok(Some(listen(address, setting).await?)),
     }
 }
 

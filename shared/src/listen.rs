@@ -90,6 +90,20 @@ pub async fn listen(
     })
 }
 
+/// The same for a listener that may be off.
+///
+/// # Errors
+/// As [`listen`].
+pub async fn listen_unless_off(
+    address: Option<SocketAddr>,
+    setting: &'static str,
+) -> Result<Option<TcpListener>, ListenError> {
+    match address {
+        None => Ok(None),
+        Some(address) => listen(address, setting).await.map(Some),
+    }
+}
+
 /// Who listens on `port`: the socket from the kernel's table (proc_net(5)), its owner from the open
 /// files of all processes that this one may look into.
 fn holder(port: u16) -> Option<Holder> {

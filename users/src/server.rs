@@ -17,7 +17,7 @@ use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
-use shared::listen::{ListenError, listen};
+use shared::listen::{ListenError, listen_unless_off};
 use shared::security::rate::Rates;
 use shared::security::tls::{H2, HTTP_1_1, ServerTls, TlsError};
 use shared::telemetry::otlp::{Otlp, Teller};
@@ -61,20 +61,10 @@ impl Listeners {
     /// When an address is in use or not this machine's.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         Ok(Self {
-            grpc: open_listener(config.grpc_listen, "--grpc-listen").await?,
-            http: open_listener(config.http_listen, "--http-listen").await?,
-            all: open_listener(config.listen_all, "--listen-all").await?,
+            grpc: listen_unless_off(config.grpc_listen, "--grpc-listen").await?,
+            http: listen_unless_off(config.http_listen, "--http-listen").await?,
+            all: listen_unless_off(config.listen_all, "--listen-all").await?,
         })
-    }
-}
-
-async fn open_listener(
-    address: Option<SocketAddr>,
-    setting: &'static str,
-) -> Result<Option<TcpListener>, ListenError> {
-    match address {
-        None => Ok(None),
-        Some(address) => listen(address, setting).await.map(Some),
     }
 }
 

@@ -1,8 +1,9 @@
 //! The door of a server: who comes in, how many at a time, and who has to leave for others.
 //!
 //! A listener's connections shake hands side by side, each within its time. Until its first request has
-//! been let in, a connection is a newcomer; there are few places for these, and each one more sends the
-//! oldest away. So a crowd that connects and says nothing has nobody else wait: whoever knows what it
+//! been let in, or until it has shown a certificate, a connection is a newcomer; there are few places for
+//! these, and each one more sends the oldest away: the oldest of its own address, once that has an eighth of
+//! the places. So a crowd that connects and says nothing has nobody else wait: whoever knows what it
 //! wants is through before a few hundred others have come. When all places are taken, connections that
 //! have nothing to do give way.
 
@@ -213,6 +214,9 @@ impl Door {
         };
         let accepted = tls.accept(stream, within, place.gone().clone()).await?;
         place.watch(accepted.ended);
+        if accepted.certificate.is_some() {
+            place.know();
+        }
         let protocol = accepted
             .stream
             .get_ref()

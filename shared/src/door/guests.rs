@@ -11,6 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Bounds, network};
 use crate::security::tls::Ended;
 
+/// Peers that could fill the places of newcomers between them.
+const SHARES: usize = 8;
+/// Newcomers that one may have in any case.
+const LEAST_SHARE: usize = 4;
+
 /// Everybody who has a place.
 #[derive(Debug)]
 pub struct Guests {
@@ -90,6 +95,8 @@ impl Guests {
         if of_peer >= self.bounds.per_peer && !peer.is_loopback() {
             let leaving = table.spare_of(peer).ok_or(Crowd::OfPeer)?;
             table.send_away(leaving);
+        } else if let Some(leaving) = table.one_too_many_of(peer, self.bounds) {
+            table.send_away(leaving);
         } else if table.newcomers.len() >= self.bounds.newcomers {
             let leaving = table.newcomers.first().copied().ok_or(Crowd::OfAll)?;
             table.send_away(leaving);
@@ -160,6 +167,24 @@ impl Table {
         idle.or_else(|| self.newcomers.first()).copied()
     }
 
+    /// The oldest newcomer of a peer that has its share of the newcomers' places: a crowd from a few
+    /// addresses sends only its own away, and those who are slow to shake hands come in beside it.
+    fn one_too_many_of(&self, peer: IpAddr, bounds: Bounds) -> Option<u64> {
+        if peer.is_loopback() {
+            return None;
+        }
+        let numbers = self.peers.get(&peer)?;
+        let share = (bounds.newcomers / SHARES).max(LEAST_SHARE);
+        if numbers.len() < share {
+            return None;
+        }
+        let mut newcomers = numbers
+            .iter()
+            .filter(|number| self.newcomers.contains(number));
+        let oldest = newcomers.next()?;
+        (newcomers.count() + 1 >= share).then_some(*oldest)
+    }
+
     /// Who of this peer leaves first.
     fn spare_of(&self, peer: IpAddr) -> Option<u64> {
         let numbers = self.peers.get(&peer)?;
@@ -193,6 +218,19 @@ impl Table {
             }
         }
         Some(guest)
+    }
+
+    /// No newcomer any more, though it has not asked for anything yet.
+    fn know(&mut self, number: u64) {
+        let now = self.tick();
+        let Some(guest) = self.guests.get_mut(&number) else {
+            return;
+        };
+        if guest.state == State::Newcomer {
+            guest.state = State::Idle(now);
+            self.newcomers.remove(&number);
+            self.idle.insert(now, number);
+        }
     }
 
     fn begin(&mut self, number: u64) {
@@ -262,6 +300,11 @@ impl Place {
     pub(super) fn watch(&self, ended: Ended) {
         // There is one handshake for each connection.
         let _ = self.0.watched.set(ended);
+    }
+
+    /// It has shown a certificate that somebody here has signed, so that it is nobody of a crowd.
+    pub(super) fn know(&self) {
+        self.0.guests.table.lock().know(self.0.number);
     }
 
     /// A request of it has been let in: until what this returns is dropped, it has something to do.
@@ -334,6 +377,41 @@ mod tests {
         drop(busy);
         let _more: Vec<_> = (0..10).map(|_| guests.enter(address(2)).unwrap()).collect();
         assert!(!has_left(&honest));
+    }
+
+    #[test]
+    fn a_crowd_from_one_address_leaves_newcomers_of_others_alone() {
+        let guests = guests(100, 100, 40);
+        let slow = guests.enter(address(1)).unwrap();
+        let crowd: Vec<_> = (0..50).map(|_| guests.enter(address(2)).unwrap()).collect();
+        assert!(!has_left(&slow));
+        let stay = crowd.iter().filter(|place| !has_left(place)).count();
+        assert_eq!(stay, 5, "an eighth of the places is its share");
+        assert!(!has_left(&crowd[49]) && !has_left(&crowd[45]));
+        // Who has something to do does not count.
+        let busy: Vec<_> = (0..6)
+            .map(|_| guests.enter(address(3)).unwrap().begin())
+            .collect();
+        let more = [(); 5].map(|()| guests.enter(address(3)).unwrap());
+        assert!(busy.len() == 6 && more.iter().all(|place| !has_left(place)));
+    }
+
+    #[test]
+    fn whoever_is_known_is_no_newcomer() {
+        let guests = guests(100, 100, 3);
+        let known = guests.enter(address(1)).unwrap();
+        known.know();
+        let _crowd: Vec<_> = (2..50)
+            .map(|last| guests.enter(address(last)).unwrap())
+            .collect();
+        assert!(!has_left(&known));
+        let states = guests.states();
+        assert_eq!((states.newcomers, states.idle, states.busy), (3, 1, 0));
+        let busy = known.begin();
+        known.know();
+        assert_eq!(guests.states().busy, 1);
+        drop(busy);
+        assert_eq!(guests.states().idle, 1);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Two thousand connections that say next to nothing, and some that reset what they have just asked: an
 //! honest transmitter does not notice.
+//!
+//! Quiet times and times with the crowd take turns, and the medians of their rounds are compared: a machine that
+//! stands still for a moment (others run on it, too) is no work of the crowd, and hits one round.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,17 +15,21 @@ use tokio::net::TcpStream;
 
 use super::{Keys, Receiver};
 use crate::console;
-use crate::e2e::Site;
-use crate::e2e::stations;
+use crate::e2e::{Site, stations, tools};
 
 /// Connections that say next to nothing, and those that reset.
 const SLOW: usize = 2_000;
 const RESETTING: usize = 8;
-/// Images of an honest transmitter, and how many of them come each second.
-const IMAGES: usize = 400;
+/// Rounds of quiet and crowd. The median of seven stands when three of them were disturbed.
+const ROUNDS: usize = 7;
+/// Images of an honest transmitter in half a round, and how many of them come each second.
+const IMAGES: usize = 160;
 const RATE: usize = 40;
 /// Time for those.
 const LIMIT: Duration = Duration::from_secs(90);
+/// Fewest that stand about at a time, and resets in all: otherwise it was no crowd.
+const LEAST_OPEN: u64 = SLOW as u64 / 2;
+const LEAST_RESETS: u64 = 1_000;
 /// Time after which whoever was put out comes again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Most that the slowest hundredth may take, as a multiple of the quiet value.
@@ -30,79 +37,143 @@ const MOST: f64 = 2.0;
 
 pub(super) fn run(site: &Site, keys: &Keys) -> Result<()> {
     more_files()?;
-    for (name, flags, transport) in [
-        ("grpc over TLS", keys.receiver()?, "grpc"),
-        ("rest over TLS", keys.receiver()?, "rest"),
+    let (asks, shows) = (keys.receiver()?, keys.transmitter("e2e")?);
+    // In the clear the resets get as far as HTTP/2.
+    let token = site.folder("crowd-token")?.join("token");
+    std::fs::write(
+        &token,
+        keys.call(&["token", "--subject", "e2e", "--scope", "upload"])?,
+    )?;
+    let asks_token = ["--token-key-file".to_owned(), keys.file("token.pub")?];
+    let shows_token = ["--token-file".to_owned(), tools::text(&token)?.to_owned()];
+    for (name, asks, shows, transport) in [
+        ("grpc over TLS", &asks[..], &shows[..], "grpc"),
+        ("rest over TLS", &asks[..], &shows[..], "rest"),
+        (
+            "grpc with a token, in the clear",
+            &asks_token,
+            &shows_token,
+            "grpc",
+        ),
     ] {
-        against(site, keys, name, &flags, transport).with_context(|| name.to_owned())?;
+        let case = Case {
+            site,
+            name,
+            asks,
+            shows,
+            transport,
+        };
+        case.run().with_context(|| name.to_owned())?;
     }
     Ok(())
 }
 
-fn against(site: &Site, keys: &Keys, name: &str, flags: &[String], transport: &str) -> Result<()> {
-    let folder = site.folder(&format!("crowd-{transport}"))?;
-    let mut flags = flags.to_vec();
-    // The disk of this machine is not what is looked at.
-    flags.extend(["--durability", "written"].map(str::to_owned));
-    let receiver = Receiver::start(site, &folder, &flags)?;
-    let slowest = |label: &str| deliver(site, keys, &receiver, transport, label);
-    let quiet = slowest("quiet")?;
-    let crowd = Crowd::gather(&[&receiver.grpc, &receiver.http])?;
-    let besieged = slowest("besieged")?;
-    let (open, resets) = crowd.leave()?;
-    let again = slowest("again")?;
-    let base = quiet.max(again);
-    let ratio = besieged / base;
-    console::passed(format_args!(
-        "{name}: {open} slow connections at a time, {resets} resets; p99 {besieged:.1} ms, quiet {quiet:.1} and \
-         {again:.1} ms: {ratio:.2} times"
-    ));
-    ensure!(resets > 0, "nobody reset anything");
-    ensure!(
-        ratio <= MOST,
-        "p99 of delivery is {ratio:.2} times the quiet value"
-    );
-    receiver.stop()
+/// One way to deliver.
+struct Case<'a> {
+    site: &'a Site,
+    name: &'a str,
+    /// Flags of a receiver that asks who comes, and of the transmitter that says so.
+    asks: &'a [String],
+    shows: &'a [String],
+    transport: &'a str,
 }
 
-/// Time of delivery that one image in a hundred exceeds, in milliseconds.
-fn deliver(
-    site: &Site,
-    keys: &Keys,
-    receiver: &Receiver,
-    transport: &str,
-    label: &str,
-) -> Result<f64> {
-    let folder = site.folder(&format!("crowd-{transport}-{label}"))?;
-    let report = folder.join("report.json");
-    let mut flags = keys.transmitter("e2e")?;
-    let (count, rate) = (IMAGES.to_string(), format!("{RATE}/s"));
-    flags.extend(
-        [
-            "--pattern",
-            "640x480",
-            "--count",
-            &count,
-            "--rate",
-            &rate,
-            "--transport",
-            transport,
-            // The disk of this machine is not what is looked at here either.
-            "--outbox",
-            "memory",
-            "--to",
-            &receiver.destinations(),
-            "--report",
-        ]
-        .map(str::to_owned),
-    );
-    flags.push(report.display().to_string());
-    stations::transmitter(site, &folder, None, flags)?.succeed(LIMIT)?;
-    let reports = stations::written_reports(&report)?;
-    let p99 = reports
-        .first()
-        .and_then(|report| report["delivery"]["p99"].as_f64());
-    Ok(p99.context("the report has no p99 of delivery")? / 1e6)
+impl Case<'_> {
+    fn run(&self) -> Result<()> {
+        let folder = self.site.folder(&format!("crowd-{}", self.label()))?;
+        let mut flags = self.asks.to_vec();
+        // The disk of this machine is not what is looked at.
+        flags.extend(["--durability", "written"].map(str::to_owned));
+        let receiver = Receiver::start(self.site, &folder, &flags)?;
+        let (mut quiet, mut besieged) = (Vec::new(), Vec::new());
+        let (mut open, mut resets) = (u64::MAX, 0);
+        for round in 1..=ROUNDS {
+            quiet.push(self.deliver(&receiver, &format!("quiet-{round}"))?);
+            let crowd = Crowd::gather(&[&receiver.grpc, &receiver.http])?;
+            besieged.push(self.deliver(&receiver, &format!("besieged-{round}"))?);
+            let was = crowd.leave()?;
+            (open, resets) = (open.min(was.0), resets + was.1);
+        }
+        let ratio = median(&besieged) / median(&quiet);
+        console::passed(format_args!(
+            "{}: at least {open} slow connections at a time, {resets} resets; p99 of {ROUNDS} rounds {}, quiet {}: \
+             {ratio:.2} times",
+            self.name,
+            Times(&besieged),
+            Times(&quiet),
+        ));
+        ensure!(
+            open >= LEAST_OPEN && resets >= LEAST_RESETS,
+            "{open} slow connections at a time and {resets} resets are no crowd"
+        );
+        ensure!(
+            ratio <= MOST,
+            "p99 of delivery is {ratio:.2} times the quiet value"
+        );
+        receiver.stop()
+    }
+
+    fn label(&self) -> String {
+        self.name.replace([' ', ','], "-")
+    }
+
+    /// Time of delivery that one image in a hundred exceeds, in milliseconds.
+    fn deliver(&self, receiver: &Receiver, label: &str) -> Result<f64> {
+        let folder = self
+            .site
+            .folder(&format!("crowd-{}-{label}", self.label()))?;
+        let report = folder.join("report.json");
+        let mut flags = self.shows.to_vec();
+        let destinations = if self.asks.iter().any(|flag| flag == "--tls-cert") {
+            receiver.destinations()
+        } else {
+            format!("grpc=http://{}", receiver.grpc)
+        };
+        let (count, rate) = (IMAGES.to_string(), format!("{RATE}/s"));
+        flags.extend(
+            [
+                "--pattern",
+                "640x480",
+                "--count",
+                &count,
+                "--rate",
+                &rate,
+                "--transport",
+                self.transport,
+                // The disk of this machine is not what is looked at here either.
+                "--outbox",
+                "memory",
+                "--to",
+                &destinations,
+                "--report",
+            ]
+            .map(str::to_owned),
+        );
+        flags.push(report.display().to_string());
+        stations::transmitter(self.site, &folder, None, flags)?.succeed(LIMIT)?;
+        let reports = stations::written_reports(&report)?;
+        let p99 = reports
+            .first()
+            .and_then(|report| report["delivery"]["p99"].as_f64());
+        Ok(p99.context("the report has no p99 of delivery")? / 1e6)
+    }
+}
+
+fn median(times: &[f64]) -> f64 {
+    let mut times = times.to_vec();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Milliseconds in a line: the median, the least and the most.
+struct Times<'a>(&'a [f64]);
+
+impl std::fmt::Display for Times<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.0.iter().copied().fold(0.0, f64::max);
+        write!(f, "{:.1} ms ({least:.1} to {most:.1})", median(self.0))
+    }
 }
 
 /// Allows this process, and those that it starts, as many open files as the system does.
@@ -174,6 +245,9 @@ fn crowd(
     open: &Arc<AtomicU64>,
     resets: &Arc<AtomicU64>,
 ) -> Result<u64> {
+    // These come from other machines. Here they take only what the pair leaves of the processors; what they make the
+    // receiver do counts in full.
+    rustix::process::nice(19).context("giving way to the pair")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -235,8 +309,7 @@ async fn say(stream: &mut TcpStream, words: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Asks and takes it back, as fast as it can (CVE-2023-44487). On an encrypted port it does not get as
-/// far as that.
+/// Asks and takes it back, as fast as it can (CVE-2023-44487).
 async fn reset(address: SocketAddr, resets: &AtomicU64) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream

@@ -2,7 +2,10 @@
 
 use pantelegraph_tests::authority::{Authority, Validity};
 use pantelegraph_tests::http::RawHttp;
+use pantelegraph_tests::within;
 use shared::security::identity::Role;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::*;
 
@@ -128,4 +131,30 @@ async fn all_transports_are_served_on_one_port() {
     let answer = caller.get(address, &path).await.unwrap();
     assert_eq!(code(&answer), "12", "no such call: {answer:?}");
     assert_eq!(stored(&site.station), 2);
+}
+
+#[tokio::test]
+async fn whoever_has_shown_a_certificate_keeps_its_place_in_a_crowd() {
+    // Four places for those of whom nothing is known.
+    let site = Site::start(&["--max-connections", "8"]).await;
+    let address = site.station.http();
+    let client = site.authority.client(Some("cam-1"));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let shaken = client
+        .connect("127.0.0.1", stream, b"http/1.1", &[Role::Receiver])
+        .await;
+    let mut slow = shaken.unwrap().0;
+    let mut crowd = Vec::new();
+    within("the crowd is sent away", async {
+        while refused(&site.admin, &site.station, "gave-way").await < 8 {
+            crowd.push(TcpStream::connect(address).await.unwrap());
+        }
+    })
+    .await;
+    // It has taken its time, and says something now.
+    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    slow.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
 }
